@@ -1,0 +1,99 @@
+"""Everything that the house raises on purpose.
+
+LabError                      the root; the `lab` command prints it as one sentence and exits 1
+├── ConfigurationError        an option, environment variable or lab file that cannot be used
+├── ServerError               something about one server; carries its name and, where there is one, its log file
+│   ├── PortTaken             another process listens on the port
+│   ├── StartFailed           the process ended, or was killed, before it answered
+│   ├── NotReady              it runs but did not answer within the deadline
+│   ├── NotControllable       it is not ours to kill, pause or restart
+│   └── NotAvailable          this provider cannot have it on this machine
+├── ArtifactError             a file that a server needs
+│   ├── DownloadFailed        it could not be fetched
+│   └── ChecksumMismatch      it was fetched, but it is not the file that the lock names
+├── HistoryError              a history that cannot be read or judged
+│   └── FaultNotFired         a fault run in which no fault happened proves nothing
+├── EventError                bytes or attributes that are not an event; lists everything that is wrong
+└── DeadlineExceeded          a condition that did not come true in time
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+
+class LabError(Exception):
+    """The root of the tree above."""
+
+
+class ConfigurationError(LabError):
+    """An option, environment variable or lab file that cannot be used."""
+
+
+class ServerError(LabError):
+    """Something about one server. `server` is its name, `log` the file that says more."""
+
+    def __init__(self, server: str, message: str, log: Path | None = None) -> None:
+        super().__init__(f"{server}: {message}" + (f" Its log: {log}" if log else ""))
+        self.server = server
+        self.log = log
+
+
+class PortTaken(ServerError):
+    """Another process listens on a port that the server needs."""
+
+    def __init__(self, server: str, port: int, holder: str) -> None:
+        remedy = f"stop it, or choose another port with LAB_{server.upper().replace('-', '_')}_PORT."
+        super().__init__(server, f"port {port} is taken by {holder}; {remedy}")
+        self.port = port
+
+
+class StartFailed(ServerError):
+    """The process ended, or was killed, before it answered."""
+
+
+class NotReady(ServerError):
+    """The process runs but did not answer within the deadline."""
+
+
+class NotControllable(ServerError):
+    """The server is not ours to kill, pause or restart."""
+
+
+class NotAvailable(ServerError):
+    """This provider cannot have the server on this machine."""
+
+
+class ArtifactError(LabError):
+    """A file that a server needs and that cannot be used. `coordinate` names it."""
+
+    def __init__(self, coordinate: str, message: str) -> None:
+        super().__init__(f"{coordinate}: {message}")
+        self.coordinate = coordinate
+
+
+class DownloadFailed(ArtifactError):
+    """The file could not be fetched."""
+
+
+class ChecksumMismatch(ArtifactError):
+    """The file was fetched, but it is not the one that the lock names."""
+
+
+class HistoryError(LabError):
+    """A history that cannot be read or judged."""
+
+
+class FaultNotFired(HistoryError):
+    """A fault run in which no fault happened."""
+
+
+class EventError(LabError):
+    """Not an event. `problems` maps each attribute (or "data") to what is wrong with it."""
+
+    def __init__(self, problems: Mapping[str, Sequence[str]]) -> None:
+        super().__init__("; ".join(f"{name}: {', '.join(found)}" for name, found in problems.items()))
+        self.problems = problems
+
+
+class DeadlineExceeded(LabError):
+    """A condition that did not come true in time."""
