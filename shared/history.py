@@ -64,6 +64,11 @@ class Op(msgspec.Struct, frozen=True, omit_defaults=True):
         return self.group or self.process
 
 
+def now() -> int:
+    """The time of an operation: CLOCK_MONOTONIC in ns."""
+    return time.monotonic_ns()
+
+
 class Recorder:
     """Appends operations to a history file. Safe to open in any number of processes; close it, or use `with`."""
 
@@ -84,8 +89,10 @@ class Recorder:
         os.close(self._file)
 
     def add(self, *ops: Op) -> None:
-        """Append whole operations, in one write."""
-        os.write(self._file, b"".join(self._encoder.encode(op) + b"\n" for op in ops))
+        """Append whole operations, in one write. Raises HistoryError when the disk takes only a part."""
+        lines = b"".join(self._encoder.encode(op) + b"\n" for op in ops)
+        if (written := os.write(self._file, lines)) != len(lines):
+            raise HistoryError(f"{self.path}: wrote {written} of {len(lines)} bytes; is the disk full?")
 
     def record(
         self,
@@ -104,7 +111,7 @@ class Recorder:
         """Append one operation that happened now, in this process unless `process` names another."""
         name = process or self.process
         self.add(
-            Op(time.monotonic_ns(), name, action, outcome, value, key, seq, topic, partition, offset, note),
+            Op(now(), name, action, outcome, value, key, seq, topic, partition, offset, note),
         )
 
 

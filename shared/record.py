@@ -13,7 +13,7 @@ from shared.errors import ConfigurationError
 
 
 class _Value(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Claim(_Value):
@@ -126,7 +126,7 @@ class RunRecord(_Value):
         """Write `run.json` into the folder, whole or not at all."""
         folder.mkdir(parents=True, exist_ok=True)
         path, half = folder / "run.json", folder / ".run.json.half"
-        half.write_text(self.model_dump_json(indent=1, exclude_defaults=True) + "\n")
+        half.write_text(self.model_dump_json(indent=1, exclude_defaults=True) + "\n", encoding="utf-8")
         half.replace(path)
         return path
 

@@ -45,7 +45,7 @@ class Settings:
     values: Mapping[str, str]
 
     @classmethod
-    def load(cls, environment: Mapping[str, str] | None = None) -> "Settings":
+    def load(cls, environment: Mapping[str, str] | None = None, provider: Provider | None = None) -> "Settings":
         """Read the environment, or else the process's own with `.env` below it. Raises ConfigurationError."""
         if environment is None:
             load_dotenv(ROOT / ".env")
@@ -55,7 +55,7 @@ class Settings:
         return cls(
             home=Path(values.get("HOME", ROOT / ".lab")).absolute(),
             cache=Path(values.get("CACHE", default_cache())).absolute(),
-            provider=_provider(values.get("PROVIDER", "auto")),
+            provider=provider or _provider(values.get("PROVIDER", "auto")),
             values=values,
         )
 

@@ -1,22 +1,40 @@
 """The compose provider: the same servers from `docker-compose.yml`, where a Docker engine runs."""
 
+import functools
 import os
+import re
 import shutil
 import subprocess
+import sys
 import threading
 import time
+from collections.abc import Mapping
 
-from shared.errors import NotAvailable, NotReady, StartFailed
+from shared.errors import NotAvailable, NotReady, PortTaken, ServerError, StartFailed
 from shared.servers.instance import InstanceRecord
-from shared.servers.native import PROBE_PAUSE
+from shared.servers.native import PROBE_PAUSE, last_words
 from shared.servers.server import Server
 from shared.settings import ROOT, Settings
 
 PROJECT = "eda-labs"
 FILE = ROOT / "docker-compose.yml"
-START = 300.0  # seconds for pull, start and health check
+START = 300.0  # seconds for start and health check; a pull may take as long as it needs
+
+# Where the other containers reach a service, on compose's network. A server that is not here is native only.
+INSIDE = {
+    "postgres": "postgres:5432",
+    "kafka": "kafka:9094",
+    "connect": "connect:8083",
+    "temporal": "temporal:7233",
+    "registry": "registry:8080",
+    "eventstoredb": "eventstoredb:2113",
+}
+
+# Two that create at once both make the network, or both make Kafka, which each of them needs.
+_creating = threading.Lock()
 
 
+@functools.cache
 def command() -> tuple[str, ...] | None:
     """The compose command of this machine: the plugin of `docker`, or a binary of its own; None without either."""
     if shutil.which("docker") and _runs("docker", "compose", "version"):
@@ -34,52 +52,110 @@ def engine() -> str:
 
 
 def start(server: Server, settings: Settings, cancel: threading.Event | None = None) -> InstanceRecord:
-    """Start one service and wait until it is healthy and answers. Raises NotAvailable, StartFailed or NotReady."""
+    """Start one service, and what it needs, and wait until it is healthy and answers. On failure it is removed.
+
+    Raises NotAvailable, PortTaken, StartFailed or NotReady.
+    """
     if reason := engine():
         raise NotAvailable(server.name, reason)
+    if server.name not in INSIDE:
+        raise NotAvailable(server.name, "docker-compose.yml does not have it; use --provider native.")
+    cancel = cancel or threading.Event()
     began = time.monotonic()
-    # An image that is here is not asked for again: works offline, and with images built on the spot.
-    done = _compose("--profile", server.name, "up", "--detach", "--wait", "--pull", "missing", server.name)
-    if done.returncode:
-        _compose("rm", "--force", "--stop", server.name)
-        raise StartFailed(server.name, f"docker compose says: {_last_line(done.stderr)}")
     ports = {role: settings.port(server.name, role, default) for role, default in server.ports.items()}
-    record = InstanceRecord(
-        server=server.name, provider="compose", url=server.url(ports), inside=INSIDE.get(server.name, ""), ports=ports
-    )
-    version = _await_answer(server, record, cancel or threading.Event())
+    url, inside = server.url(ports), INSIDE[server.name]
+    record = InstanceRecord(server=server.name, provider="compose", url=url, inside=inside, ports=ports)
+    try:
+        _create(server, settings)
+        _up(server, settings, cancel)
+        version = _await_answer(server, record, cancel)
+    except BaseException:
+        end(server.name, patience=1)
+        raise
     seconds = round(time.monotonic() - began, 2)
     return record.model_copy(update={"ready": True, "version": version, "seconds": seconds})
 
 
-def end(name: str) -> None:
-    """Stop the service and remove its container and its anonymous volumes; named ones keep the data."""
-    _compose("rm", "--force", "--stop", "--volumes", name)
+def end(name: str, patience: int = 10) -> None:
+    """Stop the service and remove its container and its anonymous volumes; named ones keep the data.
+
+    What has not stopped in order after `patience` seconds is killed.
+    """
+    if name in _services("paused"):
+        _compose("unpause", name)  # a paused server would not see the signal
+    _compose("stop", "--timeout", str(patience), name)
+    _compose("rm", "--force", "--volumes", name)
+    with _creating:
+        if not _compose("ps", "--all", "--quiet").stdout.strip():
+            _compose("down")  # the network, once nothing is on it
+
+
+def wipe(name: str) -> None:
+    """Remove the data of a service that has ended. (`down --volumes NAME` would remove the data of all.)"""
+    _run(("docker", "volume", "rm", "--force", f"{PROJECT}_{name}"))
 
 
 def running(name: str) -> bool:
-    """Whether the service's container runs."""
-    return name in _compose("ps", "--services", "--status", "running").stdout.split()
+    """Whether the service's container runs, be it paused."""
+    return name in _services("running") | _services("paused")
 
 
 def act(name: str, verb: str) -> None:
-    """Kill, pause, unpause or start the service's container. Raises StartFailed with compose's own words."""
-    done = _compose("--profile", name, verb, name)
+    """Kill, pause, unpause, stop or start the service's container; started, it is healthy again on return.
+
+    Raises StartFailed with compose's own words.
+    """
+    # `up`, since not every compose has `start --wait`.
+    start = "up", "--detach", "--wait", "--no-deps", "--no-recreate"
+    done = _compose(*(start if verb == "start" else (verb,)), name)
     if done.returncode:
         raise StartFailed(name, f"docker compose {verb}: {_last_line(done.stderr)}")
 
 
 def logs(name: str, lines: int) -> str:
-    return _compose("logs", "--no-color", "--tail", str(lines), name).stdout
+    return _compose("logs", "--no-color", "--no-log-prefix", "--tail", str(lines), name).stdout
 
 
-# Where the other containers reach a service, on compose's network.
-INSIDE = {"postgres": "postgres:5432", "kafka": "kafka:9094", "registry": "registry:8080"}
+def _create(server: Server, settings: Settings) -> None:
+    """Make the containers of the service and of what it needs. Images that are here are not asked for again."""
+    with _creating:
+        words = "create", "--pull", "never", server.name
+        done = _compose(*words, settings=settings)
+        if "no such image" in done.stderr.lower():
+            _pull(server, settings)
+            done = _compose(*words, settings=settings)
+        if done.returncode:
+            raise StartFailed(server.name, f"docker compose says: {_last_line(done.stderr)}.")
 
 
-def _compose(*words: str) -> "subprocess.CompletedProcess[str]":
-    argv = (*(command() or ("docker", "compose")), "--project-name", PROJECT, "--file", str(FILE), *words)
-    return subprocess.run(argv, capture_output=True, text=True, check=False, timeout=START, env=os.environ)
+def _pull(server: Server, settings: Settings) -> None:
+    # On a terminal, compose shows its progress there itself.
+    output = None if sys.stderr.isatty() else subprocess.PIPE
+    argv = _argv("pull", "--policy", "missing", "--include-deps", server.name)
+    done = subprocess.run(argv, stderr=output, text=True, check=False, env=_environment(settings))
+    if done.returncode:
+        words = _last_line(done.stderr) if output else "see above"
+        raise NotAvailable(server.name, f"its image is not on this machine and cannot be pulled ({words}).")
+
+
+def _up(server: Server, settings: Settings, cancel: threading.Event) -> None:
+    words = "up", "--detach", "--wait", "--pull", "never", server.name
+    done = _compose(*words, settings=settings, cancel=cancel)
+    if cancel.is_set():
+        raise StartFailed(server.name, "the start was cancelled.")
+    if done.returncode:
+        raise _failure(server, _last_line(done.stderr), settings)
+
+
+def _failure(server: Server, words: str, settings: Settings) -> ServerError:
+    """What went wrong, with the container's last words. Its log outlives it."""
+    taken = re.search(r"127\.0\.0\.1:(\d+).*already (in use|allocated)", words)
+    if taken:
+        return PortTaken(server.name, int(taken[1]), "another process")
+    log = settings.home / "servers" / server.name / "compose.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    log.write_text(logs(server.name, 1000))
+    return StartFailed(server.name, f"docker compose says: {words}. Last words: {last_words(log)!r}.", log)
 
 
 def _await_answer(server: Server, record: InstanceRecord, cancel: threading.Event) -> str:
@@ -92,8 +168,46 @@ def _await_answer(server: Server, record: InstanceRecord, cancel: threading.Even
         except Exception as error:  # as in native.py
             problem = error
             cancel.wait(PROBE_PAUSE)
-    end(server.name)
-    raise NotReady(server.name, f"its container is healthy, but no client gets an answer ({problem}).")
+    words = " ".join(str(problem).split())
+    raise NotReady(server.name, f"its container is healthy, but no client gets an answer ({words}).")
+
+
+def _services(state: str) -> set[str]:
+    return set(_compose("ps", "--services", "--status", state).stdout.split())
+
+
+def _compose(
+    *words: str, settings: Settings | None = None, cancel: threading.Event | None = None
+) -> "subprocess.CompletedProcess[str]":
+    return _run(_argv(*words), _environment(settings) if settings else None, cancel)
+
+
+def _argv(*words: str) -> tuple[str, ...]:
+    name = command() or ("docker", "compose")
+    return (*name, "--project-name", PROJECT, "--file", str(FILE), "--profile", "all", *words)
+
+
+def _environment(settings: Settings) -> dict[str, str]:
+    """All ports, not only this server's: compose makes a container anew when its ports have changed."""
+    return {**os.environ, **{f"LAB_{name}": value for name, value in settings.values.items()}}
+
+
+def _run(
+    argv: tuple[str, ...], env: Mapping[str, str] | None = None, cancel: threading.Event | None = None
+) -> "subprocess.CompletedProcess[str]":
+    """Run a command to its end, or until the cancel or the deadline."""
+    deadline, late = time.monotonic() + START, ""
+    pipe = subprocess.PIPE
+    # In a session of its own, so that Ctrl-C at the terminal does not reach it: `end` has to get through.
+    with subprocess.Popen(argv, stdout=pipe, stderr=pipe, text=True, env=env, start_new_session=True) as process:
+        while True:
+            try:
+                out, err = process.communicate(timeout=0.2)
+                return subprocess.CompletedProcess(argv, process.returncode, out, err + late)
+            except subprocess.TimeoutExpired:
+                if time.monotonic() > deadline or (cancel and cancel.is_set()):
+                    late = f"\nit did not end within {START:.0f} s"
+                    process.terminate()
 
 
 def _runs(*argv: str) -> bool:
@@ -104,4 +218,4 @@ def _runs(*argv: str) -> bool:
 
 
 def _last_line(text: str) -> str:
-    return (text.strip().splitlines() or ["nothing"])[-1]
+    return (text.strip().splitlines() or ["nothing"])[-1].strip().removeprefix("Error response from daemon: ")

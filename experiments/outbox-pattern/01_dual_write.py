@@ -1,0 +1,167 @@
+"""A service writes a row and publishes an event. It dies before, between or after the two: what is left?
+
+Three ways under the same workload, the same seed and the same kills: commit then publish, publish then commit, and the
+outbox. Rows without events and events without rows are counted by comparing the database with the topic.
+"""
+
+import random
+
+from outbox.processes import Kill, Shop, serve, settle
+from outbox.relay.polling import PollingPublisher
+from outbox.table import create
+from outbox.windows import WriteWindow
+
+from shared import kafka, postgres
+from shared.checkers import aborted_read, duplicate_delivery, lost, phantom
+from shared.experiment import Experiment, Run
+from shared.history import History
+from shared.tap import Tap
+
+experiment = Experiment(
+    title="Dual write: the row and the event",
+    servers=("postgres", "kafka"),
+    topics=(
+        "I.5/the-problem/database-write-message-publish",
+        "I.5/the-problem/dual-write-problem",
+        "I.5/the-problem/partial-failures",
+        "I.5/the-problem/inconsistency-risk",
+        "I.5/outbox-pattern/write-event-to-outbox-table",
+        "I.5/outbox-pattern/same-transaction-as-business-data",
+        "I.5/outbox-implementation/transaction-scope",
+    ),
+)
+WRONG = "commit, then publish", "publish, then commit"
+RIGHT = "outbox"
+
+
+@experiment.run
+def main(run: Run) -> None:
+    count = run.parameters["events per case"] = run.pick(smoke=40, demo=200, full=2_000)
+    found: dict[tuple[str, str], History] = {}
+    for way in (*WRONG, RIGHT):
+        for window in WriteWindow:
+            with run.step(f"{way}: kill -9 {window}"):
+                found[way, window] = history = killed(run, way, window, int(count))
+            note_figures(run, way, window, history)
+        with run.step(f"{way}: the database refuses some orders"):
+            found[way, "refused"] = history = refused(run, way, int(count))
+        note_figures(run, way, "no kill, refused rows", history)
+    claim_wrong_ways(run, found)
+    claim_outbox(run, found)
+
+
+def killed(run: Run, way: str, window: WriteWindow, count: int) -> History:
+    """One way, killed once in the window at a seeded moment, started again with the next step."""
+    name = f"{way.replace(', then ', '-')} {window}".replace(" ", "-")
+    shop = open_shop(run, name, count)
+    nth = random.Random(f"{run.seed} {name}").randrange(count // 4, count * 3 // 4)
+    recorder = run.recorder(name, "experiment")
+    with Tap("consumer", shop.broker, [shop.topic], recorder) as tap:
+        run.worker("service", serve, shop, way, 0, Kill(window, nth)).wait()
+        run.worker("service", serve, shop, way, nth).wait()
+        if way == RIGHT:
+            relay_everything(shop)
+        tap.catch_up()
+    settle(shop, recorder)
+    return run.judge(name, variant=way, wrong_way=way != RIGHT, fault=f"SIGKILL {window}")
+
+
+def refused(run: Run, way: str, count: int) -> History:
+    """No kill at all: every tenth order costs nothing, which a check constraint refuses."""
+    name = f"{way.replace(', then ', '-').replace(' ', '-')}-refused"
+    shop = open_shop(run, name, count, refused_every=10)
+    recorder = run.recorder(name, "experiment")
+    with Tap("consumer", shop.broker, [shop.topic], recorder) as tap:
+        run.worker("service", serve, shop, way).wait()
+        if way == RIGHT:
+            relay_everything(shop)
+        tap.catch_up()
+    settle(shop, recorder)
+    return run.judge(name, variant=way, wrong_way=way != RIGHT)
+
+
+def open_shop(run: Run, name: str, count: int, refused_every: int = 0) -> Shop:
+    conninfo = run.schema(f"_{len(run.histories)}")
+    create(conninfo)
+    broker, topic, history = run.endpoints["kafka"], run.topic(name), run.history_file(name)
+    return Shop(conninfo, broker, topic, history, run.seed, count, refused_every=refused_every)
+
+
+def relay_everything(shop: Shop) -> None:
+    """Empty the outbox."""
+    with postgres.connect(shop.conninfo) as connection:
+        relay = PollingPublisher(connection, kafka.producer(shop.broker))
+        while relay.step():
+            continue
+
+
+def note_figures(run: Run, way: str, case: str, history: History) -> None:
+    without_event, without_row = len(lost(history)), len(phantom(history)) + len(aborted_read(history))
+    for name, value in (("rows without an event", without_event), ("events without a row", without_row)):
+        run.figure(name, value, "events", variant=way, wrong_way=way != RIGHT, x=case, x_label="killed")
+
+
+def claim_wrong_ways(run: Run, found: dict[tuple[str, str], History]) -> None:
+    first, second = WRONG
+    losing, inventing = found[first, WriteWindow.BETWEEN], found[second, WriteWindow.BETWEEN]
+    run.claim(
+        "commit, then publish: killed between the two, it leaves a row whose event never comes",
+        len(lost(losing)) == 1 and not phantom(losing),
+        topics=["I.5/the-problem/database-write-message-publish", "I.5/the-problem/dual-write-problem"],
+        fact=f"{len(lost(losing))} of {len(losing.committed)} events lost",
+        variant=first,
+        wrong_way=True,
+    )
+    run.claim(
+        "publish, then commit: killed between the two, it has told the world of a row that does not exist",
+        len(phantom(inventing)) == 1 and not lost(inventing),
+        topics=["I.5/the-problem/inconsistency-risk", "I.5/the-problem/dual-write-problem"],
+        fact=f"{len(phantom(inventing))} phantom event",
+        variant=second,
+        wrong_way=True,
+    )
+    history = found[second, "refused"]
+    run.claim(
+        "publish, then commit: it needs no crash, a row that the database refuses is enough",
+        len(history.aborted) > 0 and len(aborted_read(history)) == len(history.aborted),
+        topics=["I.5/the-problem/partial-failures"],
+        fact=f"{len(aborted_read(history))} of {len(history.aborted)} refused orders were published",
+        variant=second,
+        wrong_way=True,
+    )
+
+
+def claim_outbox(run: Run, found: dict[tuple[str, str], History]) -> None:
+    histories = {case: history for (way, case), history in found.items() if way == RIGHT}
+    broken = {case: lost(h) + phantom(h) + aborted_read(h) for case, h in histories.items()}
+    run.claim(
+        "outbox: killed in any window, every row has its event and every event its row",
+        not any(broken.values()) and len(broken) == len(WriteWindow) + 1,
+        topics=[
+            "I.5/outbox-pattern/write-event-to-outbox-table",
+            "I.5/outbox-pattern/same-transaction-as-business-data",
+        ],
+        fact=f"0 lost, 0 phantom in {len(histories)} cases",
+        variant=RIGHT,
+    )
+    between = histories[WriteWindow.BETWEEN]
+    undone = set(between.written) - between.committed
+    run.claim(
+        "outbox: killed between the two inserts, neither is there",
+        len(undone) == 1 and not undone & {op.value for op in between.delivered},
+        topics=["I.5/outbox-implementation/transaction-scope"],
+        fact=f"{len(undone)} step undone, with its event",
+        variant=RIGHT,
+    )
+    refused_orders = histories["refused"]
+    run.claim(
+        "outbox: an order that the database refuses is not published",
+        len(refused_orders.aborted) > 0 and not aborted_read(refused_orders) and not duplicate_delivery(refused_orders),
+        topics=["I.5/the-problem/partial-failures"],
+        fact=f"0 of {len(refused_orders.aborted)} refused orders published",
+        variant=RIGHT,
+    )
+
+
+if __name__ == "__main__":
+    experiment.main()

@@ -1,0 +1,124 @@
+"""The shop's service and its relay as processes that experiments start and kill (shared.worker)."""
+
+import signal
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+
+import psycopg
+from confluent_kafka import KafkaException, Producer
+
+from outbox import service
+from outbox.relay.polling import MarkFirstPublisher, PollingPublisher
+from outbox.table import insert_event, insert_step, steps
+from outbox.windows import RelayWindow, WriteWindow
+from shared import kafka, workload
+from shared.event import Event
+from shared.faults import Crash, Hook, nowhere
+from shared.history import Action, Outcome, Recorder
+from shared.postgres import Connection, connect
+from shared.servers.server import Endpoint
+
+WAYS: dict[str, service.Way] = {
+    "commit, then publish": service.commit_then_publish,
+    "publish, then commit": service.publish_then_commit,
+    "outbox": service.write_with_outbox,
+}
+RELAYS: dict[str, type[PollingPublisher]] = {
+    "publish, then mark": PollingPublisher,
+    "mark, then publish": MarkFirstPublisher,
+}
+
+
+@dataclass(frozen=True)
+class Shop:
+    """Where a run of the shop happens: database, broker, topic (or aggregate type), history and the seeded events."""
+
+    conninfo: str
+    broker: Endpoint
+    topic: str
+    history: Path
+    seed: int
+    count: int
+    prefix: str = "order"  # what order ids begin with: shops with different prefixes share tables and topic
+    refused_every: int = 0  # every so many-th event costs nothing, which the database refuses
+
+    def events(self, first: int = 0) -> Iterator[Event]:
+        """The events from number `first` on (counted from 0), the same in every process."""
+        for number, event in enumerate(workload.events(self.seed, self.count, prefix=self.prefix)):
+            if number >= first:
+                yield self._free(event) if self._refused(number) else event
+
+    def _refused(self, number: int) -> bool:
+        return self.refused_every > 0 and number % self.refused_every == self.refused_every - 1
+
+    @staticmethod
+    def _free(event: Event) -> Event:
+        return replace(event, data={**event.data, "cents": 0})
+
+
+@dataclass(frozen=True)
+class Kill:
+    """kill -9 in a window, at the nth time that it is passed."""
+
+    window: WriteWindow | RelayWindow
+    nth: int = 1
+
+    def hook(self, recorder: Recorder) -> Hook:
+        return Crash(recorder, self.window, self.nth)
+
+
+def serve(shop: Shop, way: str, first: int = 0, kill: Kill | None = None, name: str = "service") -> None:
+    """Take the steps from number `first` on, each recorded as it is tried and as it ends."""
+    producer = kafka.producer(shop.broker)
+    with Recorder(shop.history, name) as recorder, connect(shop.conninfo) as connection:
+        at = kill.hook(recorder) if kill else nowhere
+        for event in shop.events(first):
+            recorder.record(Action.WRITE, Outcome.INVOKE, event.id, key=event.subject, seq=event.sequence)
+            outcome = _attempt(way, connection, producer, shop.topic, event, at)
+            recorder.record(Action.WRITE, outcome, event.id, key=event.subject, seq=event.sequence)
+
+
+def _attempt(way: str, connection: Connection, producer: Producer, topic: str, event: Event, at: Hook) -> Outcome:
+    """Refused by the database: certainly not done. Any other error leaves the caller in doubt."""
+    try:
+        WAYS[way](connection, producer, topic, event, at)
+    except psycopg.IntegrityError:
+        return Outcome.FAIL
+    except (psycopg.Error, KafkaException):
+        return Outcome.UNKNOWN
+    return Outcome.OK
+
+
+def write_backlog(shop: Shop) -> None:
+    """Write all events with the outbox, many in one transaction: for runs that are about the relay."""
+    with Recorder(shop.history, "service") as recorder, psycopg.connect(shop.conninfo) as connection:
+        events = shop.events()
+        while batch := list(islice(events, 1000)):
+            for event in batch:
+                insert_step(connection, event)
+                insert_event(connection, event, shop.topic)
+            connection.commit()
+            for event in batch:
+                recorder.record(Action.WRITE, Outcome.OK, event.id, key=event.subject, seq=event.sequence)
+
+
+def relay(shop: Shop, kind: str, batch: int, interval: float, kill: Kill | None = None) -> None:
+    """Relay until SIGTERM, or until killed."""
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    producer = kafka.producer(shop.broker)
+    with Recorder(shop.history, "relay") as recorder, connect(shop.conninfo) as connection:
+        at = kill.hook(recorder) if kill else nowhere
+        RELAYS[kind](connection, producer, "", batch, interval, at, recorder).run(stop)
+
+
+def settle(shop: Shop, recorder: Recorder) -> None:
+    """The final read: which events have their business row. It decides what an interrupted writer could not know."""
+    there = steps(shop.conninfo)
+    for event in shop.events():
+        if (event.subject, event.sequence) in there:
+            recorder.record(Action.READ, Outcome.OK, event.id, key=event.subject, process="database")
+    recorder.record(Action.READ, Outcome.OK, process="database")

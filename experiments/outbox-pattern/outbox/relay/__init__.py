@@ -1,0 +1,1 @@
+"""Relays: what moves events from the outbox to the broker."""

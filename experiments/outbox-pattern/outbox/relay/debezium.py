@@ -1,0 +1,144 @@
+"""Debezium as the relay: it reads the outbox from Postgres' log, and its EventRouter makes the messages.
+
+The router is told to make the same CloudEvents headers as message.py does, from the same columns. Settings after the
+Debezium documentation, "Outbox Event Router" and "Debezium connector for PostgreSQL" (3.6).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+
+from shared.errors import DeadlineExceeded
+from shared.servers.server import Endpoint
+from shared.wait import until
+
+# Column -> header. The key carries `partitionkey`.
+HEADERS = {
+    "spec_version": "ce_specversion",
+    "type": "ce_type",
+    "source": "ce_source",
+    "aggregate_id": "ce_subject",
+    "time": "ce_time",
+    "sequence": "ce_sequence",
+    "correlation_id": "ce_correlationid",
+    "causation_id": "ce_causationid",
+    "content_type": "content-type",
+    "id": "ce_id",
+}
+
+
+@dataclass(frozen=True)
+class Connector:
+    """One Debezium connector on one outbox table, with the slot and publication that bear its name."""
+
+    connect: Endpoint
+    postgres: Endpoint
+    name: str  # of connector, replication slot and publication
+    schema: str
+    table: str = "outbox"
+    settings: Mapping[str, str] | None = None  # over the ones below
+
+    def config(self) -> dict[str, str]:
+        """The connector's configuration, as it is put to Connect."""
+        return {
+            "connector.class": "io.debezium.connector.postgresql.PostgresConnector",
+            "tasks.max": "1",
+            **_database(self.postgres),
+            "topic.prefix": self.name,
+            "plugin.name": "pgoutput",
+            "slot.name": self.name,
+            "publication.name": self.name,
+            "publication.autocreate.mode": "filtered",
+            "table.include.list": f"{self.schema}.{self.table}",
+            # Only what is written from now on, and of that only inserts: marks and clean-up are not events.
+            "snapshot.mode": "no_data",
+            "skipped.operations": "u,d,t",
+            # The default of 500 ms is the delay of every event of a quiet outbox.
+            "poll.interval.ms": "10",
+            "producer.override.acks": "all",
+            **_router(),
+            **(self.settings or {}),
+        }
+
+    def put(self, seconds: float = 60.0) -> None:
+        """Create or reconfigure it; returns when its task runs and its slot is read. Raises DeadlineExceeded."""
+        self._call("PUT", "config", json=self.config())
+        self.wait_until_running(seconds)
+
+    def wait_until_running(self, seconds: float = 60.0) -> None:
+        try:
+            until(f"connector {self.name} to run and its slot to be read", self._streams, seconds)
+        except DeadlineExceeded as error:
+            raise DeadlineExceeded(f"{error}; its task says: {self.status().get('tasks')}") from None
+
+    def status(self) -> dict[str, Any]:
+        """Connect's words on the connector and its tasks; empty when it does not know it or does not answer."""
+        try:
+            response = self._call("GET", "status", check=False)
+        except httpx.TransportError:
+            return {}
+        return dict(response.json()) if response.is_success else {}
+
+    def delete(self) -> None:
+        """Delete connector, slot and publication: a slot that nobody reads keeps Postgres' log for ever."""
+        self._call("DELETE", "")
+        with psycopg.connect(self.postgres.url, autocommit=True) as connection:
+            until(f"slot {self.name} to be let go", lambda: not self._slot_active(connection))
+            connection.execute(
+                "select pg_drop_replication_slot(slot_name) from pg_replication_slots where slot_name = %s", [self.name]
+            )
+
+    def _streams(self) -> bool:
+        tasks = self.status().get("tasks", [])
+        if not tasks or any(task["state"] != "RUNNING" for task in tasks):
+            return False
+        # RUNNING is said before the slot is read: an event written now could still wait for seconds.
+        with psycopg.connect(self.postgres.url, autocommit=True) as connection:
+            return self._slot_active(connection)
+
+    def _slot_active(self, connection: psycopg.Connection[Any]) -> bool:
+        query = "select active from pg_replication_slots where slot_name = %s"
+        row = connection.execute(query, [self.name]).fetchone()
+        return bool(row and row[0])
+
+    def _call(self, method: str, path: str, json: object = None, check: bool = True) -> httpx.Response:
+        url = f"{self.connect.url}/connectors/{self.name}/{path}".rstrip("/")
+        response = httpx.request(method, url, json=json, timeout=30)
+        return response.raise_for_status() if check else response
+
+
+def _database(endpoint: Endpoint) -> dict[str, str]:
+    """Where Connect finds the database: on compose's network under another name than we do."""
+    given = conninfo_to_dict(endpoint.url)
+    host, _, port = endpoint.inside.partition(":")
+    return {
+        "database.hostname": host or str(given.get("host", "127.0.0.1")),
+        "database.port": port or str(given.get("port", 5432)),
+        "database.user": str(given.get("user", "postgres")),
+        "database.password": str(given.get("password", "")),
+        "database.dbname": str(given.get("dbname", "postgres")),
+        "database.sslmode": str(given.get("sslmode", "prefer")),
+    }
+
+
+def _router() -> dict[str, str]:
+    placement = ",".join(f"{column}:header:{header}" for column, header in HEADERS.items())
+    route = "transforms.outbox"
+    return {
+        "key.converter": "org.apache.kafka.connect.storage.StringConverter",
+        # The payload column is bytea and leaves as the bytes that it holds.
+        "value.converter": "org.apache.kafka.connect.converters.ByteArrayConverter",
+        "transforms": "outbox",
+        f"{route}.type": "io.debezium.transforms.outbox.EventRouter",
+        f"{route}.table.field.event.id": "id",
+        f"{route}.table.field.event.key": "aggregate_id",
+        f"{route}.table.field.event.type": "type",
+        f"{route}.table.field.event.payload": "payload",
+        f"{route}.table.fields.additional.placement": placement,
+        f"{route}.route.by.field": "aggregate_type",
+        f"{route}.route.topic.replacement": "${routedByValue}",
+    }

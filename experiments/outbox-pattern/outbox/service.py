@@ -1,0 +1,67 @@
+"""The shop's service: one step of an order is one business row and one event. Three ways to do both.
+
+Each way takes the hook `at`, which is called in every crash window and does nothing in normal operation.
+"""
+
+from collections.abc import Callable
+
+from confluent_kafka import KafkaException, Message, Producer
+
+from outbox.table import insert_event, insert_step
+from outbox.windows import WriteWindow
+from shared.event import Event
+from shared.faults import Hook, nowhere
+from shared.postgres import Connection
+
+Way = Callable[[Connection, Producer, str, Event, Hook], None]
+
+
+def commit_then_publish(
+    connection: Connection, producer: Producer, topic: str, event: Event, at: Hook = nowhere
+) -> None:
+    """WRONG, and the usual way: the row is there, and the process may die before the event is."""
+    at(WriteWindow.BEFORE)
+    with connection.transaction():
+        insert_step(connection, event)
+    at(WriteWindow.BETWEEN)
+    publish(producer, topic, event)
+    at(WriteWindow.AFTER)
+
+
+def publish_then_commit(
+    connection: Connection, producer: Producer, topic: str, event: Event, at: Hook = nowhere
+) -> None:
+    """WRONG the other way: the event is out before the row, which a crash or the database may prevent."""
+    at(WriteWindow.BEFORE)
+    publish(producer, topic, event)
+    at(WriteWindow.BETWEEN)
+    with connection.transaction():
+        insert_step(connection, event)
+    at(WriteWindow.AFTER)
+
+
+def write_with_outbox(
+    connection: Connection, producer: Producer, aggregate_type: str, event: Event, at: Hook = nowhere
+) -> None:
+    """RIGHT: both rows in one transaction, so both or neither. A relay publishes later; the producer is not used."""
+    at(WriteWindow.BEFORE)
+    with connection.transaction():
+        insert_step(connection, event)
+        at(WriteWindow.BETWEEN)
+        insert_event(connection, event, aggregate_type)
+    at(WriteWindow.AFTER)
+
+
+def publish(producer: Producer, topic: str, event: Event) -> None:
+    """Send one event and wait for the broker's acknowledgement. Raises KafkaException."""
+    errors: list[KafkaException] = []
+
+    def delivered(error: object, message: Message) -> None:
+        if error is not None:
+            errors.append(KafkaException(error))
+
+    message = event.to_kafka()
+    producer.produce(topic, message.value, message.key, headers=dict(message.headers), on_delivery=delivered)
+    producer.flush()
+    if errors:
+        raise errors[0]

@@ -1,0 +1,62 @@
+"""The tables, and the two inserts. The schema itself is in schema.sql, to be copied."""
+
+from pathlib import Path
+
+import psycopg
+
+from shared.event import STRICT, Event
+from shared.postgres import Connection
+
+SCHEMA = Path(__file__).with_name("schema.sql")
+
+INSERT_STEP = "insert into order_steps (order_id, number, status, cents) values (%s, %s, %s, %s)"
+INSERT_EVENT = """
+insert into outbox (id, aggregate_type, aggregate_id, sequence, type, source, time,
+                    correlation_id, causation_id, content_type, payload)
+values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+"""
+
+
+def create(conninfo: str) -> None:
+    """Create the tables in the first schema of the connection's search path."""
+    with psycopg.connect(conninfo, autocommit=True) as connection:
+        connection.execute(SCHEMA.read_text())
+
+
+def insert_step(connection: Connection, event: Event) -> None:
+    """The business row. Raises psycopg.IntegrityError for a step that was taken before, or that costs nothing."""
+    status = event.type.rpartition(".")[2]
+    connection.execute(INSERT_STEP, [event.subject, event.sequence, status, event.data["cents"]])
+
+
+def insert_event(connection: Connection, event: Event, aggregate_type: str) -> None:
+    """The outbox row. Call it in the transaction of the business row, or it is worth nothing."""
+    payload = STRICT.write_data(event.data, event.datacontenttype)
+    connection.execute(
+        INSERT_EVENT,
+        [
+            event.id,
+            aggregate_type,
+            event.subject,
+            event.sequence,
+            event.type,
+            event.source,
+            event.time,
+            event.correlation_id,
+            event.causation_id,
+            event.datacontenttype,
+            payload,
+        ],
+    )
+
+
+def steps(conninfo: str) -> set[tuple[str, int]]:
+    """Every business row, as (order id, number): the source of truth."""
+    with psycopg.connect(conninfo) as connection:
+        return {(order, number) for order, number in connection.execute("select order_id, number from order_steps")}
+
+
+def pending(connection: Connection) -> int:
+    """How many events are not marked as published."""
+    row = connection.execute("select count(*) from outbox where published_at is null").fetchone()
+    return int(row[0]) if row else 0

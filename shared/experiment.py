@@ -1,0 +1,147 @@
+"""What an experiment's script declares, and how it is run: by its path or by `lab run`, with the same options.
+
+experiment = Experiment(title="...", servers=("postgres",), topics=("I.5/...",))
+
+@experiment.run
+def main(run: Run) -> None: ...
+
+if __name__ == "__main__":
+    experiment.main()
+"""
+
+import inspect
+import random
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from shared.environment import describe
+from shared.errors import ConfigurationError, LabError
+from shared.output import Output
+from shared.record import RunRecord
+from shared.run import Run, Scale
+from shared.servers.stack import Stack
+from shared.settings import Provider, Settings
+
+__all__ = ["Experiment", "Run", "Scale"]
+
+
+class Experiment:
+    """One question. Its text is the docstring of the script; `topics` are the syllabus ids that its claims show."""
+
+    def __init__(self, title: str, servers: tuple[str, ...] = (), topics: tuple[str, ...] = ()) -> None:
+        self.title = title
+        self.servers = servers
+        self.topics = topics
+        self.question = ""
+        self.script = Path()
+        self.function: Callable[[Run], None] | None = None
+
+    @property
+    def lab(self) -> str:
+        return self.script.parent.name
+
+    @property
+    def name(self) -> str:
+        return self.script.stem
+
+    def run(self, function: Callable[[Run], None]) -> Callable[[Run], None]:
+        """Decorator: this function is the experiment."""
+        self.function = function
+        self.script = Path(inspect.getfile(function)).resolve()
+        self.question = inspect.cleandoc(str(function.__globals__.get("__doc__") or "")).partition("\n\n")[0]
+        return function
+
+    def main(self) -> None:
+        """Run as a script."""
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill cleans up as Ctrl-C does
+        typer.run(self.command)
+
+    def command(
+        self,
+        scale: Annotated[Scale, typer.Option(help="smoke: proves it works; demo: for watching; full: for evidence")] = (
+            Scale.DEMO
+        ),
+        seed: Annotated[int | None, typer.Option(help="repeat a run with its seed")] = None,
+        provider: Annotated[Provider | None, typer.Option(help="who starts servers that do not run yet")] = None,
+        json: Annotated[bool, typer.Option("--json", help="print the run record and nothing else")] = False,
+        keep: Annotated[
+            bool, typer.Option("--keep", help="leave schema, topics and started servers for a look")
+        ] = False,
+    ) -> None:
+        """Run the experiment; exits 1 when a claim does not hold."""
+        output = Output(silent=json)
+        try:
+            record, folder = self.execute(scale, seed, provider, output, keep)
+        except KeyboardInterrupt:
+            print("interrupted: servers stopped, nothing recorded", file=sys.stderr)
+            raise SystemExit(130) from None
+        except LabError as error:
+            print(f"error: {error}", file=sys.stderr)
+            raise SystemExit(1) from None
+        if json:
+            print(record.model_dump_json(indent=1))
+        output.closing(record, str(folder))
+        raise SystemExit(0 if record.holds or record.verdict.startswith("not possible") else 1)
+
+    def execute(
+        self, scale: Scale, seed: int | None, provider: Provider | None, output: Output, keep: bool = False
+    ) -> tuple[RunRecord, Path]:
+        """Run it on real servers, and write its record. Returns the record and its folder."""
+        if self.function is None:
+            raise ConfigurationError(f"{self.title!r} has no function: decorate one with @experiment.run")
+        settings = Settings.load(provider=provider)
+        output.opening(self.title, self.question)
+        started, began = datetime.now(UTC), time.monotonic()
+        folder = settings.home / "runs" / self.lab / self.name / started.strftime("%Y%m%dT%H%M%S.%f")
+        stack = Stack(settings, tell=output.say)
+        with ExitStack() as things:
+            endpoints = stack.up(self.servers) if keep else things.enter_context(stack.borrowed(self.servers))
+            environment = describe(folder, endpoints.values())
+            chosen = random.SystemRandom().randrange(10**6) if seed is None else seed
+            run = Run(folder, stack, endpoints, scale, chosen, output, keep)
+            error = self._call(self.function, run)
+            record = RunRecord(
+                lab=self.lab,
+                experiment=self.name,
+                title=self.title,
+                question=self.question,
+                topics=self.topics,
+                started=started,
+                seconds=round(time.monotonic() - began, 1),
+                scale=scale,
+                seed=run.seed,
+                environment=environment,
+                parameters=run.parameters,
+                claims=tuple(run.claims),
+                figures=tuple(run.figures),
+                histories=tuple(run.histories),
+                not_possible=tuple(run.not_possible),
+                error=error,
+            )
+            record.write(folder)
+        return record, folder
+
+    def _call(self, function: Callable[[Run], None], run: Run) -> str:
+        """Call the function; an error of the house ends the run and becomes part of its record."""
+        try:
+            with run.stack_of_things:
+                function(run)
+        except LabError as problem:
+            error = f"{type(problem).__name__}: {problem}"
+            run.output.say(f"error: {error}")
+            return error
+        except KeyboardInterrupt:
+            shutil.rmtree(run.folder, ignore_errors=True)
+            raise
+        if run.keep:
+            run.output.say(f"kept: all that is named {run.name}, and the servers (lab down stops them)")
+        return ""

@@ -1,0 +1,121 @@
+"""Faults on purpose, each written to the history: kill, pause, restart, cut, slow, and named crash windows.
+
+A run that meant to have a fault and had none proves nothing: `require` makes it fail.
+"""
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+from shared.errors import FaultNotFired
+from shared.history import Action, History, Op, Outcome, Recorder
+from shared.proxy import Proxy
+
+Hook = Callable[[str], None]
+
+
+def nowhere(window: str) -> None:
+    """The hook of normal operation: nothing happens in any window."""
+
+
+class Crash:
+    """A hook that ends this process with kill -9 when it passes the named window for the nth time.
+
+    The fault is recorded first; the line survives, since the kernel has it (see shared.history).
+    """
+
+    def __init__(self, recorder: Recorder, window: str, nth: int = 1) -> None:
+        self.recorder = recorder
+        self.window = window
+        self.left = nth
+
+    def __call__(self, window: str) -> None:
+        if window != self.window:
+            return
+        self.left -= 1
+        if self.left == 0:
+            self.recorder.record(Action.FAULT, Outcome.OK, note=f"SIGKILL {window}")
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Victim(Protocol):
+    """What can be harmed: a server's Handle or a Worker."""
+
+    @property
+    def name(self) -> str: ...
+    def kill(self) -> None: ...
+    def pause(self) -> None: ...
+    def resume(self) -> None: ...
+    def start(self) -> object: ...
+
+
+class Faults:
+    """Does harm and writes it down."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self.recorder = recorder
+
+    def kill(self, victim: Victim) -> None:
+        """kill -9."""
+        self._instant(victim.name, "SIGKILL")
+        victim.kill()
+
+    @contextmanager
+    def down(self, victim: Victim) -> Iterator[None]:
+        """kill -9 at the start of the block, started again at its end."""
+        with self._lasting(victim.name, "SIGKILL, restart"):
+            victim.kill()
+            yield
+            victim.start()
+
+    @contextmanager
+    def paused(self, victim: Victim) -> Iterator[None]:
+        """SIGSTOP for the time of the block: connections stay open, nothing answers."""
+        with self._lasting(victim.name, "SIGSTOP"):
+            victim.pause()
+            try:
+                yield
+            finally:
+                victim.resume()
+
+    @contextmanager
+    def cut(self, proxy: Proxy) -> Iterator[None]:
+        """The network is gone for the time of the block: open connections are reset, new ones refused."""
+        with self._lasting(proxy.name, "cut"):
+            proxy.cut()
+            try:
+                yield
+            finally:
+                proxy.restore()
+
+    @contextmanager
+    def slow(self, proxy: Proxy, seconds: float) -> Iterator[None]:
+        """Every chunk takes `seconds` longer, each way, for the time of the block."""
+        with self._lasting(proxy.name, f"slow by {seconds * 1000:g} ms"):
+            proxy.delay = seconds
+            try:
+                yield
+            finally:
+                proxy.delay = 0.0
+
+    def _instant(self, target: str, note: str) -> None:
+        self.recorder.record(Action.FAULT, Outcome.OK, note=note, process=target)
+
+    @contextmanager
+    def _lasting(self, target: str, note: str) -> Iterator[None]:
+        began = time.monotonic_ns()
+        try:
+            yield
+        finally:
+            ended = time.monotonic_ns()
+            self.recorder.add(Op(began, target, Action.FAULT, Outcome.OK, note=note, until=ended))
+
+
+def require(history: History, note: str = "") -> None:
+    """Raise FaultNotFired unless the history holds a fault (whose note contains `note`)."""
+    if not any(note in fault.note for fault in history.faults):
+        seen = ", ".join(sorted({fault.note for fault in history.faults})) or "none"
+        raise FaultNotFired(f"no fault {note!r} fired in this run (seen: {seen}): it proves nothing.")

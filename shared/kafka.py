@@ -1,0 +1,118 @@
+"""Thin helpers over confluent-kafka."""
+
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from confluent_kafka import Consumer, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin._listoffsets import OffsetSpec
+from confluent_kafka.cimpl import NewTopic
+
+from shared.errors import DeadlineExceeded
+from shared.servers.server import Endpoint
+
+# The murmur2 partitioner is Java's: every client, Debezium included, then puts a key into the same partition.
+PRODUCER = {"acks": "all", "enable.idempotence": True, "linger.ms": 1, "partitioner": "murmur2_random"}
+CONSUMER = {"auto.offset.reset": "earliest", "enable.auto.commit": False}
+
+
+def config(endpoint: Endpoint) -> dict[str, Any]:
+    """What every client needs: address and credentials."""
+    return {"bootstrap.servers": endpoint.url, "log_level": 4, **endpoint.options}
+
+
+def producer(endpoint: Endpoint, **settings: Any) -> Producer:
+    """A producer that loses and reorders nothing of itself. Settings in librdkafka's names with _ for dots."""
+    return Producer({**config(endpoint), **PRODUCER, **_dotted(settings)})
+
+
+@contextmanager
+def consumer(endpoint: Endpoint, topics: Sequence[str], group: str, **settings: Any) -> Iterator[Consumer]:
+    """A subscribed consumer, closed at the end. It commits nothing by itself."""
+    client = Consumer({**config(endpoint), **CONSUMER, "group.id": group, **_dotted(settings)})
+    client.subscribe(list(topics))
+    try:
+        yield client
+    finally:
+        client.close()
+
+
+def create_topics(endpoint: Endpoint, names: Iterable[str], partitions: int = 3) -> None:
+    """Create topics, and return when they have leaders. Raises KafkaException."""
+    admin = AdminClient(config(endpoint))
+    for future in admin.create_topics([NewTopic(name, partitions) for name in names]).values():
+        future.result(30)
+
+
+def delete_topics(endpoint: Endpoint, prefix: str) -> list[str]:
+    """Delete the topics and consumer groups that begin with the prefix, which must not be empty."""
+    if not prefix:
+        raise ValueError("refusing to delete every topic")
+    admin = AdminClient(config(endpoint))
+    names = [name for name in admin.list_topics(timeout=10).topics if name.startswith(prefix)]
+    for future in admin.delete_topics(names).values() if names else ():
+        future.result(30)
+    listed = admin.list_consumer_groups(request_timeout=10).result().valid
+    groups = [group.group_id for group in listed if group.group_id.startswith(prefix)]
+    for future in admin.delete_consumer_groups(groups).values() if groups else ():
+        future.exception(30)  # a group whose member has not left yet goes by itself when its offsets expire
+    return names
+
+
+def end_offsets(endpoint: Endpoint, topic: str) -> dict[int, int]:
+    """Partition -> offset after its last record, for every partition of the topic."""
+    admin = AdminClient(config(endpoint))
+    partitions = admin.list_topics(topic, timeout=10).topics[topic].partitions
+    latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+    asked = admin.list_offsets({TopicPartition(topic, p): latest for p in partitions}, request_timeout=10)
+    return {place.partition: future.result().offset for place, future in asked.items()}
+
+
+def read_all(endpoint: Endpoint, topic: str, seconds: float = 30.0) -> list[Message]:
+    """Every record that the topic holds now, partition after partition. Raises KafkaException, DeadlineExceeded."""
+    client = Consumer({**config(endpoint), **CONSUMER, "group.id": "lab-read-all"})
+    try:
+        ends = {partition: end for partition, end in end_offsets(endpoint, topic).items() if end}
+        client.assign([TopicPartition(topic, partition, 0) for partition in ends])
+        messages: list[Message] = []
+        deadline = time.monotonic() + seconds
+        while len(messages) < sum(ends.values()):
+            if time.monotonic() > deadline:
+                raise DeadlineExceeded(f"read {len(messages)} of {sum(ends.values())} records of {topic}")
+            messages.extend(checked(client.consume(10_000, timeout=0.1)))
+        return messages
+    finally:
+        client.close()
+
+
+def checked(messages: Iterable[Message]) -> Iterator[Message]:
+    """The messages. Raises KafkaException at one that is an error."""
+    for message in messages:
+        if error := message.error():
+            raise KafkaException(error)
+        yield message
+
+
+def headers(message: Message) -> dict[str, bytes]:
+    """A message's headers by name; of several with one name the last."""
+    listed = message.headers() or []
+    pairs = listed.items() if isinstance(listed, dict) else listed
+    return {name: value for name, value in pairs if isinstance(value, bytes)}
+
+
+def key(message: Message) -> bytes | None:
+    """A message's key; confluent-kafka's types allow text, which no deserializer of ours makes."""
+    found = message.key()
+    return found.encode() if isinstance(found, str) else found
+
+
+def value(message: Message) -> bytes | None:
+    """A message's value, likewise."""
+    found = message.value()
+    return found.encode() if isinstance(found, str) else found
+
+
+def _dotted(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {name.replace("_", "."): value for name, value in settings.items()}

@@ -1,0 +1,96 @@
+"""What a run says while it runs: live on a terminal, plain lines elsewhere, nothing but JSON with --json."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from shared.record import Claim, Figure, RunRecord
+
+TICK, CROSS = "✔", "✘"
+PLAIN_WIDTH = 160  # columns of a table in a log file
+
+
+class Output:
+    """Writes to a console; silent when told so."""
+
+    def __init__(self, *, silent: bool = False, console: Console | None = None) -> None:
+        self.console = console or Console(quiet=silent, highlight=False, soft_wrap=True)
+        if not self.console.is_terminal:
+            self.console.width = PLAIN_WIDTH
+
+    def opening(self, title: str, question: str) -> None:
+        self.console.print(f"\n[bold]{escape(title)}[/bold]\n{escape(question)}\n")
+
+    def say(self, text: str) -> None:
+        self.console.print(f"  [dim]{escape(text)}[/dim]")
+
+    @contextmanager
+    def busy(self, name: str) -> Iterator[None]:
+        """A spinner on a terminal; a line elsewhere."""
+        if self.console.is_terminal:
+            with self.console.status(escape(name)):
+                yield
+        else:
+            yield
+
+    def done(self, name: str, seconds: float) -> None:
+        self.console.print(f"  {escape(name)} [dim]{seconds:.1f} s[/dim]")
+
+    def skipped(self, step: str, reason: str) -> None:
+        self.console.print(f"  [yellow]not possible here:[/yellow] {escape(step)} [dim]({escape(reason)})[/dim]")
+
+    def claim(self, claim: Claim) -> None:
+        self.console.print(f"  {_mark(claim)} {escape(claim.text)}{_fact(claim)}")
+
+    def closing(self, record: RunRecord, folder: str) -> None:
+        """The table naive vs right, the verdict and where the picture comes from."""
+        if record.figures:
+            self.console.print(_figures(record.figures))
+        held = sum(claim.holds for claim in record.claims)
+        colour = "green" if record.holds else "red"
+        self.console.print(
+            f"\n[{colour}]{record.verdict}[/{colour}]: {held} of {len(record.claims)} claims hold", end=""
+        )
+        self.console.print(f" [dim]in {record.seconds:.1f} s, seed {record.seed}[/dim]")
+        self.console.print(f"[dim]record: {escape(folder)}; picture: lab report[/dim]")
+
+
+def _mark(claim: Claim) -> str:
+    return f"[green]{TICK}[/green]" if claim.holds else f"[bold red]{CROSS}[/bold red]"
+
+
+def _fact(claim: Claim) -> str:
+    return f" [dim]— {escape(claim.fact)}[/dim]" if claim.fact else ""
+
+
+def _figures(figures: Sequence[Figure]) -> Table:
+    """Figures by name, one column per variant where there are any."""
+    variants = list(dict.fromkeys(figure.variant for figure in figures))
+    wrong = {figure.variant for figure in figures if figure.wrong_way}
+    table = Table(box=None, pad_edge=False, header_style="bold", title_justify="left")
+    table.add_column("figure")
+    for variant in variants:
+        style = "yellow" if variant in wrong else ""
+        table.add_column(escape(variant or "value"), justify="right", style=style)
+    rows: dict[tuple[str, str], dict[str, str]] = {}
+    for figure in figures:
+        row = figure.name + (
+            f" at {figure.x_label} {figure.x:g}" if isinstance(figure.x, float) else f", {figure.x}" if figure.x else ""
+        )
+        rows.setdefault((row, figure.unit), {})[figure.variant] = show(figure)
+    for (name, unit), cells in rows.items():
+        table.add_row(f"{escape(name)} [dim]{escape(unit)}[/dim]", *(cells.get(variant, "") for variant in variants))
+    return table
+
+
+def show(figure: Figure) -> str:
+    """A value with as many digits as it deserves, and its p99 where it has one."""
+    text = (
+        f"{figure.value:,.0f}"
+        if abs(figure.value) >= 100 or figure.value == int(figure.value)
+        else f"{figure.value:.3g}"
+    )
+    return text if figure.p99 is None else f"{text} (p99 {figure.p99:,.3g})"

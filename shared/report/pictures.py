@@ -1,0 +1,86 @@
+"""A run's histories as pictures, with the sentence that says what each shows."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from shared.errors import HistoryError
+from shared.history import History
+from shared.record import HistorySummary
+from shared.report.diagram import Diagram
+from shared.report.excerpt import LIMITS, Excerpt, Limits
+from shared.report.overview import Overview, overview
+from shared.report.spacetime import diagram
+from shared.report.views import Run
+from shared.report.words import count, listed
+
+SMALL = Limits(values=6, marks=24, faults=1, findings=1, reach=2)
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryView:
+    """One history of a run. `diagram` is None where there is nothing to draw; `missing` then says why."""
+
+    summary: HistorySummary
+    diagram: Diagram | None
+    overview: Overview | None
+    caption: str
+    missing: str
+
+    @property
+    def anomalies(self) -> dict[str, int]:
+        return {kind: amount for kind, amount in self.summary.counts.items() if amount}
+
+
+def histories(run: Run) -> Iterator[HistoryView]:
+    """The run's histories one by one: each may hold a million operations, so that two never need be in memory."""
+    for summary in run.record.histories:
+        yield _view(run.folder, summary)
+
+
+def featured(runs: Sequence[Run]) -> tuple[Run, HistoryView] | None:
+    """A small picture for the index: a wrong way that failed where there is one, else anything that went wrong."""
+    candidates = [(run, summary) for run in runs for summary in run.record.histories if summary.findings]
+    if not candidates:
+        return None
+    # The shortest of equals: it is read for one small picture.
+    run, summary = min(candidates, key=lambda pair: (not pair[1].wrong_way, not pair[1].faults, pair[1].operations))
+    view = _view(run.folder, summary, SMALL)
+    return (run, view) if view.diagram else None
+
+
+def _view(folder: Path, summary: HistorySummary, limits: Limits = LIMITS) -> HistoryView:
+    try:
+        history = History.read(_inside(folder, summary.path))
+    except (OSError, HistoryError, ValueError) as error:
+        return HistoryView(summary, None, None, "", f"The history cannot be shown: {error}")
+    picture = diagram(history, summary.findings, limits)
+    if picture is None:
+        return HistoryView(summary, None, None, "", "The history holds nothing to draw.")
+    strip = overview(history, picture.excerpt, summary.findings)
+    return HistoryView(summary, picture, strip, caption(picture.excerpt, summary), "")
+
+
+def _inside(folder: Path, path: str) -> Path:
+    """The history's file. A record may come from elsewhere: its path must not lead out of its folder."""
+    whole = (folder / path).resolve()
+    if not whole.is_relative_to(folder.resolve()):
+        raise HistoryError(f"{path} lies outside the run's folder")
+    return whole
+
+
+def caption(excerpt: Excerpt, summary: HistorySummary) -> str:
+    """What the excerpt shows and what it leaves out."""
+    found = sum(summary.counts.values())
+    focuses = [
+        *([_of(len(excerpt.faults), excerpt.all_faults, "fault")] if excerpt.all_faults else []),
+        *([_of(len(excerpt.findings), found, "anomaly", "anomalies")] if excerpt.findings else []),
+    ]
+    if excerpt.complete:
+        return f"Showing all {count(excerpt.values, 'event')}" + (f", with {listed(focuses)}." if focuses else ".")
+    around = f"around {listed(focuses)}" if focuses else "from the beginning; no fault and no anomaly"
+    return f"Showing {excerpt.values:,} of {count(excerpt.all_values, 'event')} {around}."
+
+
+def _of(shown: int, amount: int, singular: str, plural: str = "") -> str:
+    return count(shown, singular, plural) if shown >= amount else f"{shown:,} of {count(amount, singular, plural)}"

@@ -1,0 +1,93 @@
+"""The pages and where they go."""
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from shared.record import latest
+from shared.report import decisions, syllabus, words
+from shared.report.charts import charts
+from shared.report.pictures import featured, histories
+from shared.report.surroundings import surroundings
+from shared.report.views import Run, covered_in, labs, page_of, totals
+
+HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True, slots=True)
+class _Site:
+    """Renders templates into a folder."""
+
+    folder: Path
+    templates: Environment
+
+    def page(self, name: str, template: str, **context: Any) -> Path:
+        path = self.folder / name
+        path.write_text(self.templates.get_template(template).render(page=name, **context), encoding="utf-8")
+        return path
+
+
+def build(home: Path, root: Path) -> Path:
+    """Render the newest run of each experiment under `home`/runs and the documents of `root`/docs.
+
+    Writes `home`/report, replacing the pages of an earlier build, and returns its index.html.
+    """
+    runs = [Run(folder, record) for folder, record in latest(home / "runs")]
+    sections = syllabus.read(root / "docs" / "syllabus.yaml")
+    topics = {topic.id: topic.text for section in sections for topic in section.topics}
+    proofs = syllabus.proofs(run.record for run in runs)
+    adrs = decisions.read(root / "docs" / "adr")
+    found = labs(sections, runs, proofs)
+    site = _Site(_emptied(home / "report"), _templates())
+    for run in runs:
+        site.page(run.page, "run.html.j2", **_run(run), topics=topics)
+    for adr in adrs:
+        site.page(adr.page, "decision.html.j2", adr=adr)
+    site.page("decisions.html", "decisions.html.j2", adrs=adrs)
+    site.page("coverage.html", "coverage.html.j2", sections=sections, proofs=proofs, totals=totals(found))
+    around = surroundings([run.record.environment for run in runs]) if runs else []
+    return site.page(
+        "index.html", "index.html.j2", labs=found, totals=totals(found), around=around, featured=featured(runs)
+    )
+
+
+def _run(run: Run) -> Mapping[str, Any]:
+    return {
+        "run": run,
+        "record": run.record,
+        "charts": charts(run.record.figures),
+        "histories": histories(run),
+        "around": surroundings([run.record.environment]),
+    }
+
+
+def _emptied(folder: Path) -> Path:
+    """The folder without pages of an earlier build (an experiment may be gone), with style and script."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in folder.glob("*.html"):
+        path.unlink()
+    for path in (HERE / "static").iterdir():
+        shutil.copyfile(path, folder / path.name)
+    return folder
+
+
+def _templates() -> Environment:
+    templates = Environment(
+        loader=FileSystemLoader(HERE / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    templates.filters |= {
+        "number": words.number,
+        "count": words.count,
+        "lasting": words.lasting,
+        "spoken": words.spoken,
+    }
+    templates.globals |= {"page_of": page_of, "covered_in": covered_in}
+    return templates

@@ -1,0 +1,80 @@
+"""A reader of whole topics that writes every delivery into the history, and says when it has seen everything."""
+
+import threading
+from collections.abc import Callable, Sequence
+from types import TracebackType
+
+import msgspec
+from confluent_kafka import Consumer, Message, TopicPartition
+
+from shared import kafka
+from shared.errors import EventError
+from shared.event import Event
+from shared.history import Action, Op, Outcome, Recorder, now
+from shared.servers.server import Endpoint
+from shared.wait import until
+
+
+class Tap:
+    """Reads topics from their first record in a thread of its own, without a group: assigned, so at once.
+
+    Every record becomes a `deliver` of the process `name`; one that is no event goes to `rejected`, with the reason.
+    """
+
+    def __init__(self, name: str, endpoint: Endpoint, topics: Sequence[str], recorder: Recorder) -> None:
+        self.name = name
+        self.endpoint = endpoint
+        self.topics = tuple(topics)
+        self.recorder = recorder
+        self.events: list[Event] = []
+        self.rejected: list[tuple[Message, EventError]] = []
+        self.error: BaseException | None = None
+        self._consumer = Consumer({**kafka.config(endpoint), **kafka.CONSUMER, "group.id": "lab-tap"})
+        self._seen: dict[tuple[str, int], int] = {}
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def __enter__(self) -> "Tap":
+        metadata = self._consumer.list_topics(timeout=10).topics
+        places = [TopicPartition(topic, p, 0) for topic in self.topics for p in metadata[topic].partitions]
+        self._consumer.assign(places)
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._stop.set()
+        self._thread.join()
+        self._consumer.close()
+        if self.error and kind is None:
+            raise self.error
+
+    def catch_up(self, seconds: float = 30.0) -> None:
+        """Return when everything that the topics hold by now was read. Raises DeadlineExceeded."""
+        for topic in self.topics:
+            for partition, end in kafka.end_offsets(self.endpoint, topic).items():
+                place = topic, partition
+                until(f"{self.name} to read {topic}/{partition} up to {end}", self._reached(place, end), seconds)
+
+    def _reached(self, place: tuple[str, int], end: int) -> Callable[[], bool]:
+        return lambda: self.error is not None or self._seen.get(place, 0) >= end
+
+    def _run(self) -> None:
+        try:
+            while not self._stop.is_set():
+                for message in kafka.checked(self._consumer.consume(500, timeout=0.02)):
+                    self._deliver(message)
+        except BaseException as error:
+            self.error = error
+
+    def _deliver(self, message: Message) -> None:
+        topic, partition, offset = message.topic() or "", message.partition() or 0, message.offset() or 0
+        try:
+            event = Event.from_kafka(kafka.key(message), kafka.value(message), kafka.headers(message))
+        except EventError as error:
+            self.rejected.append((message, error))
+            op = Op(now(), self.name, Action.DELIVER, Outcome.FAIL, note=str(error))
+        else:
+            self.events.append(event)
+            op = Op(now(), self.name, Action.DELIVER, Outcome.OK, event.id, event.subject, event.sequence)
+        self.recorder.add(msgspec.structs.replace(op, topic=topic, partition=partition, offset=offset))
+        self._seen[topic, partition] = offset + 1
