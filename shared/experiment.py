@@ -63,7 +63,9 @@ class Experiment:
     def main(self) -> None:
         """Run as a script."""
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill cleans up as Ctrl-C does
-        typer.run(self.command)
+        app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
+        app.command()(self.command)
+        app()
 
     def command(
         self,

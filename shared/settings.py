@@ -7,6 +7,7 @@
 | LAB_PROVIDER | auto, native or compose |
 | LAB_POSTGRES, LAB_KAFKA, ... | your own server's address: it is used, and never started, killed or paused |
 | LAB_KAFKA_OPT_SASL_USERNAME=x | a client setting for that server: `sasl.username=x` (librdkafka's names) |
+| LAB_POSTGRES_INSIDE | host:port at which your Connect reaches your Postgres, where that is another address |
 | LAB_POSTGRES_PORT, LAB_TEMPORAL_UI_PORT, ... | another port for the server that the labs start |
 | LAB_MAVEN | base address of a mirror of the public Java repository |
 | LAB_JAVA | a Java runtime (21 or newer) in place of the one that comes as a wheel |
@@ -62,6 +63,10 @@ class Settings:
     def endpoint(self, server: str) -> str | None:
         """The address that the user gave for the server, if any."""
         return self.values.get(_variable(server))
+
+    def inside(self, server: str) -> str:
+        """host:port under which your other servers reach it, where that is not the address that you use."""
+        return self.values.get(_variable(server) + "_INSIDE", "")
 
     def options(self, server: str) -> dict[str, str]:
         """Client settings that the user gave: LAB_KAFKA_OPT_SASL_USERNAME becomes sasl.username."""

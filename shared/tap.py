@@ -8,7 +8,7 @@ import msgspec
 from confluent_kafka import Consumer, Message, TopicPartition
 
 from shared import kafka
-from shared.errors import EventError
+from shared.errors import DeadlineExceeded, EventError
 from shared.event import Event
 from shared.history import Action, Op, Outcome, Recorder, now
 from shared.servers.server import Endpoint
@@ -27,6 +27,7 @@ class Tap:
         self.topics = tuple(topics)
         self.recorder = recorder
         self.events: list[Event] = []
+        self.ids: set[str] = set()
         self.rejected: list[tuple[Message, EventError]] = []
         self.error: BaseException | None = None
         self._consumer = Consumer({**kafka.config(endpoint), **kafka.CONSUMER, "group.id": "lab-tap"})
@@ -47,6 +48,13 @@ class Tap:
         self._consumer.close()
         if self.error and kind is None:
             raise self.error
+
+    def wait_for(self, count: int, seconds: float = 60.0) -> bool:
+        """Wait until `count` different events have come; False when time is up: the checkers have the word."""
+        try:
+            return until(f"{count} events at {self.name}", lambda: len(self.ids) >= count, seconds)
+        except DeadlineExceeded:
+            return False
 
     def catch_up(self, seconds: float = 30.0) -> None:
         """Return when everything that the topics hold by now was read. Raises DeadlineExceeded."""
@@ -75,6 +83,7 @@ class Tap:
             op = Op(now(), self.name, Action.DELIVER, Outcome.FAIL, note=str(error))
         else:
             self.events.append(event)
+            self.ids.add(event.id)
             op = Op(now(), self.name, Action.DELIVER, Outcome.OK, event.id, event.subject, event.sequence)
         self.recorder.add(msgspec.structs.replace(op, topic=topic, partition=partition, offset=offset))
         self._seen[topic, partition] = offset + 1

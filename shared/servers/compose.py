@@ -56,10 +56,8 @@ def start(server: Server, settings: Settings, cancel: threading.Event | None = N
 
     Raises NotAvailable, PortTaken, StartFailed or NotReady.
     """
-    if reason := engine():
+    if reason := _unable(server, settings) or engine():
         raise NotAvailable(server.name, reason)
-    if server.name not in INSIDE:
-        raise NotAvailable(server.name, "docker-compose.yml does not have it; use --provider native.")
     cancel = cancel or threading.Event()
     began = time.monotonic()
     ports = {role: settings.port(server.name, role, default) for role, default in server.ports.items()}
@@ -114,6 +112,15 @@ def act(name: str, verb: str) -> None:
 
 def logs(name: str, lines: int) -> str:
     return _compose("logs", "--no-color", "--no-log-prefix", "--tail", str(lines), name).stdout
+
+
+def _unable(server: Server, settings: Settings) -> str:
+    """Why compose cannot have this server with these settings."""
+    if server.name not in INSIDE:
+        return "docker-compose.yml does not have it; use --provider native."
+    yours = [need for need in server.needs if settings.endpoint(need)]
+    # The file binds it to compose's own, which would be started beside the user's.
+    return f"under compose it cannot use your own {yours[0]}; use --provider native." if yours else ""
 
 
 def _create(server: Server, settings: Settings) -> None:
@@ -189,7 +196,8 @@ def _argv(*words: str) -> tuple[str, ...]:
 
 def _environment(settings: Settings) -> dict[str, str]:
     """All ports, not only this server's: compose makes a container anew when its ports have changed."""
-    return {**os.environ, **{f"LAB_{name}": value for name, value in settings.values.items()}}
+    others = {name: value for name, value in os.environ.items() if not name.startswith("LAB_")}
+    return others | {f"LAB_{name}": value for name, value in settings.values.items()}
 
 
 def _run(

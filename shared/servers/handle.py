@@ -1,10 +1,13 @@
 """A running server that may be harmed: killed, paused, started again on the same data and ports."""
 
 import shutil
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
+
+import psutil
 
 from shared.errors import NotControllable
 from shared.servers import compose, instance, native
@@ -39,10 +42,9 @@ class Handle:
 
     def kill(self, node: int = 1) -> None:
         """kill -9 one node with everything below it."""
+        family = self.record.processes[node - 1].identity.family() if self.record.processes else []
         self._signal("SIGKILL", "kill", node)
-        if self.record.processes:
-            for process in self.record.processes[node - 1].identity.family():
-                process.wait(timeout=10)
+        psutil.wait_procs(family, timeout=10)
         reap()
 
     def pause(self, node: int = 1) -> None:
@@ -55,15 +57,21 @@ class Handle:
     def start(self) -> float:
         """Start again after a kill, on the same data and ports; returns the seconds until it answered."""
         if self.record.provider == "compose":
+            began = time.monotonic()
             compose.act(self.name, "start")
-            return 0.0
+            return time.monotonic() - began
         own = self.record.owner is not None
+        # A killed JVM's sockets close with its last thread, a moment after its main thread is seen as gone.
+        native.await_ports(self.name, self.place.ports)
         self.record = native.start(self.server, self.place, own=own)
         return self.record.seconds
 
     def stop(self) -> None:
         """Stop in order."""
-        native.end(self.record, self.place.folder)
+        if self.record.provider == "compose":
+            compose.act(self.name, "stop")
+        else:
+            native.end(self.record, self.place.folder)
 
     def restart(self) -> float:
         """Stop in order, start again; returns the seconds until it answered."""

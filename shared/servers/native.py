@@ -67,6 +67,18 @@ def check_ports(server: str, ports: Mapping[str, int]) -> None:
                 raise PortTaken(server, port, _holder(port)) from None
 
 
+def await_ports(server: str, ports: Mapping[str, int], seconds: float = 5.0) -> None:
+    """Return when the ports are free. Raises PortTaken when they are not in time."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            return check_ports(server, ports)
+        except PortTaken:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(PROBE_PAUSE)
+
+
 def free_ports(roles: Mapping[str, int]) -> dict[str, int]:
     """A free port for every role. All are held until the last is found, so that no two are the same."""
     sockets = {role: socket(AF_INET, SOCK_STREAM) for role in roles}

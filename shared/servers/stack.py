@@ -59,11 +59,12 @@ class Stack:
     def find(self, name: str) -> Endpoint | None:
         """The endpoint of the user's own or of a running server; None when there is none."""
         if given := self.settings.endpoint(name):
-            return Endpoint(name, given, "yours", self.settings.options(name), self.settings.values.get("INSIDE", ""))
+            return Endpoint(name, given, "yours", self.settings.options(name), self.settings.inside(name))
         record = instance.read(self.folder(name))
-        if record is None or not record.ready or record.dead:
+        if record is None or not record.ready:
             return None
-        return record.endpoint()
+        alive = compose.running(name) if record.provider == "compose" else not record.dead
+        return record.endpoint() if alive else None
 
     def endpoint(self, name: str) -> Endpoint:
         """Like `find`, but raises ServerError with the remedy when there is none."""
@@ -104,6 +105,8 @@ class Stack:
             if clean:
                 for name in chosen:
                     remove(self.folder(name), self.settings.cache)
+                    if name in records and records[name].provider == "compose":
+                        compose.wipe(name)
         return list(records)
 
     def status(self) -> list[Status]:

@@ -2,6 +2,7 @@
 
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -43,6 +44,7 @@ class Shop:
     seed: int
     count: int
     prefix: str = "order"  # what order ids begin with: shops with different prefixes share tables and topic
+    rate: float = 0.0  # events per second; 0: as fast as they go
     refused_every: int = 0  # every so many-th event costs nothing, which the database refuses
 
     def events(self, first: int = 0) -> Iterator[Event]:
@@ -75,7 +77,10 @@ def serve(shop: Shop, way: str, first: int = 0, kill: Kill | None = None, name: 
     producer = kafka.producer(shop.broker)
     with Recorder(shop.history, name) as recorder, connect(shop.conninfo) as connection:
         at = kill.hook(recorder) if kill else nowhere
-        for event in shop.events(first):
+        began = time.monotonic()
+        for number, event in enumerate(shop.events(first)):
+            if shop.rate:
+                time.sleep(max(0.0, began + number / shop.rate - time.monotonic()))
             recorder.record(Action.WRITE, Outcome.INVOKE, event.id, key=event.subject, seq=event.sequence)
             outcome = _attempt(way, connection, producer, shop.topic, event, at)
             recorder.record(Action.WRITE, outcome, event.id, key=event.subject, seq=event.sequence)

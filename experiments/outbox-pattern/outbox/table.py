@@ -60,3 +60,31 @@ def pending(connection: Connection) -> int:
     """How many events are not marked as published."""
     row = connection.execute("select count(*) from outbox where published_at is null").fetchone()
     return int(row[0]) if row else 0
+
+
+def scans(conninfo: str) -> int:
+    """How often the outbox was looked into, by index or not, as Postgres counts."""
+    query = "select seq_scan + coalesce(idx_scan, 0) from pg_stat_user_tables where relid = 'outbox'::regclass"
+    with psycopg.connect(conninfo) as connection:
+        row = connection.execute(query).fetchone()
+        return int(row[0]) if row else 0
+
+
+def create_jsonb_copy(conninfo: str) -> None:
+    """WRONG on purpose: a table `outbox_jsonb` that gets every outbox row with its payload parsed (see 03)."""
+    with psycopg.connect(conninfo, autocommit=True) as connection:
+        connection.execute(JSONB_COPY)
+
+
+JSONB_COPY = """
+create table outbox_jsonb (like outbox);
+alter table outbox_jsonb alter column payload type jsonb using convert_from(payload, 'utf8')::jsonb;
+create function copy_as_jsonb() returns trigger language plpgsql as $$
+begin
+    insert into outbox_jsonb values (new.position, new.xid, new.id, new.aggregate_type, new.aggregate_id, new.sequence,
+        new.spec_version, new.type, new.source, new.time, new.correlation_id, new.causation_id, new.content_type,
+        convert_from(new.payload, 'utf8')::jsonb, null);
+    return null;
+end $$;
+create trigger copy_as_jsonb after insert on outbox for each row execute function copy_as_jsonb();
+"""

@@ -62,7 +62,8 @@ class Connect(Server):
         debezium = next((plugin["version"] for plugin in plugins if plugin["class"] == CONNECTOR), None)
         if debezium is None:
             raise RuntimeError("Connect runs without the Debezium Postgres connector")
-        return f"{self.version.split()[0]} + Debezium {debezium}"
+        kafka = httpx.get(endpoint.url, timeout=2).raise_for_status().json()["version"]
+        return f"{kafka} + Debezium {debezium}"
 
 
 def _credentials(options: Mapping[str, str]) -> dict[str, str]:

@@ -6,6 +6,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -18,6 +19,7 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 from testcontainers.compose import DockerCompose
 
+from shared.errors import NotAvailable, ServerError, StartFailed
 from shared.servers import compose
 from shared.servers.artifacts import read_lock
 from shared.servers.catalogue import SERVERS, connect, kafka, postgres
@@ -147,6 +149,13 @@ def test_compose_accepts_the_file() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_provider_refuses_the_cluster_and_a_connect_on_your_own_kafka() -> None:
+    with pytest.raises(NotAvailable, match=r"kafka-cluster: .* --provider native"):
+        compose.start(SERVERS["kafka-cluster"], Settings.load({}))
+    with pytest.raises(NotAvailable, match="your own kafka"):
+        compose.start(SERVERS["connect"], Settings.load({"LAB_KAFKA": "elsewhere:9092"}))
+
+
 @pytest.fixture(scope="module")
 def started() -> Iterator[dict[str, Endpoint]]:
     """The servers of the outbox lab, on free ports, in a project of their own, gone with their data at the end."""
@@ -207,6 +216,60 @@ def test_committed_row_reaches_kafka_through_connect_by_the_inside_addresses(sta
     created = httpx.put(f"{started['connect'].url}/connectors/test/config", json=configuration, timeout=20)
     assert created.status_code == 201, created.text
     assert b'"id":42' in _first(started["kafka"], "test.public.thing")
+
+
+@pytest.mark.slow
+@pytest.mark.fault
+def test_provider_starts_kills_restarts_and_ends_a_service_on_its_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    if reason := _unable({"postgres"}):
+        pytest.skip(reason)
+    monkeypatch.setattr(compose, "PROJECT", f"eda-labs-test-{uuid4().hex[:8]}")
+    server = SERVERS["postgres"]
+    settings = Settings.load({"LAB_POSTGRES_PORT": str(free_ports(server.ports)["client"])})
+    try:
+        record = compose.start(server, settings)
+        with psycopg.connect(record.url, autocommit=True) as connection:
+            connection.execute("create table kept ()")
+        compose.act("postgres", "pause")
+        assert compose.running("postgres")
+        compose.act("postgres", "unpause")
+        compose.act("postgres", "kill")
+        assert not compose.running("postgres")
+        compose.act("postgres", "start")
+        assert server.probe(record.endpoint()) == server.version
+        compose.end("postgres")
+        with psycopg.connect(compose.start(server, settings).url) as connection:
+            connection.execute("select from kept")
+    finally:
+        compose.end("postgres")
+        compose.wipe("postgres")
+    assert not compose.running("postgres")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "error", "words"),
+    [
+        ("listen_addresses=*", "nonsense=1", StartFailed, 'exited .* parameter "nonsense"'),
+        ("image: postgres:", "image: localhost:1/no-such-image:", NotAvailable, "cannot be pulled"),
+    ],
+    ids=["crash", "no image"],
+)
+def test_failed_start_says_why_in_one_sentence_and_leaves_nothing(
+    before: str, after: str, error: type[ServerError], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if reason := _unable({"postgres"}):
+        pytest.skip(reason)
+    (tmp_path / "docker").symlink_to(ROOT / "docker")
+    (tmp_path / "docker-compose.yml").write_text(compose.FILE.read_text().replace(before, after))
+    monkeypatch.setattr(compose, "FILE", tmp_path / "docker-compose.yml")
+    monkeypatch.setattr(compose, "PROJECT", f"eda-labs-test-{uuid4().hex[:8]}")
+    server = SERVERS["postgres"]
+    port = str(free_ports(server.ports)["client"])
+    with pytest.raises(error, match=words) as failure:
+        compose.start(server, Settings.load({"LAB_POSTGRES_PORT": port, "LAB_HOME": str(tmp_path)}))
+    compose.wipe("postgres")
+    assert "\n" not in str(failure.value)
+    assert not compose.running("postgres")
 
 
 def _unable(services: set[str]) -> str:

@@ -32,7 +32,7 @@ class OutboxRow(NamedTuple):
 
     def headers(self) -> list[tuple[str, str | bytes | None]]:
         """CloudEvents attributes as Kafka headers; the key carries `partitionkey`."""
-        time = self.time.astimezone(UTC).isoformat().replace("+00:00", "Z")
+        time = self.time.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
         optional = {"ce_correlationid": self.correlation_id, "ce_causationid": self.causation_id}
         return [
             ("ce_specversion", "1.0"),

@@ -1,0 +1,5 @@
+# GET <path> on <port> of this container must answer 200. Plain bash, since few of the images have curl.
+exec 3<>"/dev/tcp/127.0.0.1/$1" || exit 1
+printf 'GET %s HTTP/1.0\r\n\r\n' "$2" >&3
+read -r _ status _ <&3
+[ "$status" = 200 ]

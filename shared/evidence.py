@@ -1,0 +1,86 @@
+"""Committed run records, and what documents cite of them: cog blocks call the functions below.
+
+`docs/evidence/<lab>/<experiment>.json` is the record of a run at scale `full`. A figure in prose is made from it by a
+cog block, and `make check` fails when the two differ.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from shared.output import CROSS, TICK, show
+from shared.record import RunRecord, covered, latest
+from shared.report.syllabus import Section
+from shared.settings import ROOT
+
+FOLDER = ROOT / "docs" / "evidence"
+
+
+def read(target: str, folder: Path = FOLDER) -> RunRecord:
+    """The committed record of `lab/experiment`. Raises ConfigurationError when there is none."""
+    return RunRecord.read(folder / f"{target}.json")
+
+
+def keep(record: RunRecord, folder: Path = FOLDER) -> Path:
+    """Make a run's record the evidence of its experiment."""
+    path = folder / record.lab / f"{record.experiment}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(record.model_dump_json(indent=1, exclude_defaults=True) + "\n", encoding="utf-8")
+    return path
+
+
+def committed(folder: Path = FOLDER) -> Iterator[RunRecord]:
+    return (RunRecord.read(path) for path in sorted(folder.glob("*/*.json")))
+
+
+def newest(home: Path, folder: Path = FOLDER) -> list[RunRecord]:
+    """The last record of every experiment: of a run on this machine, else the committed one."""
+    here = {(record.lab, record.experiment): record for _, record in latest(home / "runs")}
+    there = {(record.lab, record.experiment): record for record in committed(folder)}
+    return list((there | here).values())
+
+
+def value(target: str, name: str, variant: str = "") -> str:
+    """One figure with its unit, as prose has it: `12.3 ms`."""
+    figure = read(target).figure(name, variant)
+    return f"{show(figure)} {figure.unit}".strip()
+
+
+def claims(lab: str) -> str:
+    """A Markdown table of a lab's claims with their verdicts and facts."""
+    lines = ["| | claim | seen |", "|---|---|---|"]
+    for record in committed():
+        if record.lab == lab:
+            lines.append(f"| | **{record.title}** (`lab run {lab}/{record.experiment[:2]}`) | |")
+            lines.extend(f"| {_mark(claim.holds)} | {claim.text} | {claim.fact} |" for claim in record.claims)
+    return "\n".join(lines)
+
+
+def environment(target: str) -> str:
+    """What an experiment's evidence was measured on, in one sentence."""
+    record = read(target)
+    machine = record.environment
+    servers = ", ".join(f"{name} {version}" for name, version in machine.servers.items())
+    return (
+        f"Run of {record.started:%Y-%m-%d} at commit {machine.commit}, seed {record.seed}: {machine.cpus} cores, "
+        f"{machine.memory_gb:.0f} GB, fsync {machine.fsync_ms:.2f} ms, load {machine.load:.1f}; {servers}."
+    )
+
+
+def syllabus(sections: Sequence[Section], records: Sequence[RunRecord]) -> str:
+    """The text of docs/syllabus.md: every topic with the claims that demonstrate it."""
+    proofs = covered(records)
+    topics = [topic for section in sections for topic in section.topics]
+    held = sum(topic.id in proofs for topic in topics)
+    lines = [
+        "# Syllabus: topic, claim",
+        "",
+        f"Made by `lab evidence` from docs/evidence: {held} of {len(topics)} topics are shown by a claim that held.",
+    ]
+    for section in sections:
+        lines += ["", f"## {section.id} {section.title}", "", "| topic | claims that held |", "|---|---|"]
+        lines += [f"| {topic.text} | {'<br>'.join(proofs.get(topic.id, ['—']))} |" for topic in section.topics]
+    return "\n".join(lines) + "\n"
+
+
+def _mark(holds: bool) -> str:
+    return TICK if holds else CROSS
