@@ -1,7 +1,8 @@
 """What a run says while it runs: live on a terminal, plain lines elsewhere, nothing but JSON with --json."""
 
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 from rich.console import Console
 from rich.markup import escape
@@ -17,9 +18,9 @@ class Output:
     """Writes to a console; silent when told so."""
 
     def __init__(self, *, silent: bool = False, console: Console | None = None) -> None:
-        self.console = console or Console(quiet=silent, highlight=False, soft_wrap=True)
-        if not self.console.is_terminal:
-            self.console.width = PLAIN_WIDTH
+        self.console = console or make_console(silent)
+        self._in_step = False
+        self._waiting: list[Claim] = []
 
     def opening(self, title: str, question: str) -> None:
         self.console.print(f"\n[bold]{escape(title)}[/bold]\n{escape(question)}\n")
@@ -28,22 +29,24 @@ class Output:
         self.console.print(f"  [dim]{escape(text)}[/dim]")
 
     @contextmanager
-    def busy(self, name: str) -> Iterator[None]:
-        """A spinner on a terminal; a line elsewhere."""
-        if self.console.is_terminal:
-            with self.console.status(escape(name)):
-                yield
-        else:
+    def step(self, name: str) -> Iterator[None]:
+        """A part of the run: a spinner on a terminal, then a line with its time and the claims made in it."""
+        began, self._in_step = time.monotonic(), True
+        with self.console.status(escape(name)) if self.console.is_terminal else nullcontext():
             yield
-
-    def done(self, name: str, seconds: float) -> None:
-        self.console.print(f"  {escape(name)} [dim]{seconds:.1f} s[/dim]")
+        self._in_step = False
+        self.console.print(f"  {escape(name)} [dim]{time.monotonic() - began:.1f} s[/dim]")
+        while self._waiting:
+            self.claim(self._waiting.pop(0))
 
     def skipped(self, step: str, reason: str) -> None:
         self.console.print(f"  [yellow]not possible here:[/yellow] {escape(step)} [dim]({escape(reason)})[/dim]")
 
     def claim(self, claim: Claim) -> None:
-        self.console.print(f"  {_mark(claim)} {escape(claim.text)}{_fact(claim)}")
+        if self._in_step:
+            self._waiting.append(claim)
+        else:
+            self.console.print(f"  {_mark(claim)} {escape(claim.text)}{_fact(claim)}")
 
     def closing(self, record: RunRecord, folder: str) -> None:
         """The table naive vs right, the verdict and where the picture comes from."""
@@ -56,6 +59,14 @@ class Output:
         )
         self.console.print(f" [dim]in {record.seconds:.1f} s, seed {record.seed}[/dim]")
         self.console.print(f"[dim]record: {escape(folder)}; picture: lab report[/dim]")
+
+
+def make_console(silent: bool = False) -> Console:
+    """A console; where it is no terminal, with room for tables and without line breaks in sentences."""
+    console = Console(quiet=silent, highlight=False, soft_wrap=True)
+    if not console.is_terminal:
+        console.width = PLAIN_WIDTH
+    return console
 
 
 def _mark(claim: Claim) -> str:

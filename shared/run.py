@@ -67,10 +67,8 @@ class Run:
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
         """A named part of the run, shown with the time it takes."""
-        began = time.monotonic()
-        with self.output.busy(name):
+        with self.output.step(name):
             yield
-        self.output.done(name, time.monotonic() - began)
 
     # What the run works on. The names all begin with `name`: nothing else is ever dropped.
 

@@ -69,8 +69,11 @@ class Tap:
     def _run(self) -> None:
         try:
             while not self._stop.is_set():
-                for message in kafka.checked(self._consumer.consume(500, timeout=0.02)):
-                    self._deliver(message)
+                # consume() waits for its whole number or the time-out: poll() hands over the first at once.
+                first = self._consumer.poll(0.05)
+                if first is not None:
+                    for message in kafka.checked([first, *self._consumer.consume(500, timeout=0)]):
+                        self._deliver(message)
         except BaseException as error:
             self.error = error
 

@@ -10,18 +10,17 @@ from typing import Annotated
 
 import psutil
 import typer
-from rich.console import Console
 
 from shared.commands.runs import documents
 from shared.errors import LabError
-from shared.output import CROSS, TICK
+from shared.output import CROSS, TICK, make_console
 from shared.servers import compose, native
 from shared.servers.catalogue import SERVERS
 from shared.servers.jvm import java_home
 from shared.servers.stack import Stack
 from shared.settings import ROOT, Settings
 
-console = Console(highlight=False, soft_wrap=True)
+console = make_console()
 PLACES = "shared", "experiments"
 DISK_GB, MEMORY_GB = 2, 4  # what all servers and a full run need
 

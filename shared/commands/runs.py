@@ -10,19 +10,18 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from shared import evidence, labs, report
-from shared.output import CROSS, TICK
+from shared.output import CROSS, TICK, make_console
 from shared.record import RunRecord, covered, latest
 from shared.report import syllabus
 from shared.run import Scale
 from shared.servers.stack import Stack
 from shared.settings import ROOT, Provider, Settings
 
-console = Console(highlight=False, soft_wrap=True)
+console = make_console()
 TOPICS = ROOT / "docs" / "syllabus.yaml"
 AsJson = Annotated[bool, typer.Option("--json", help="for scripts")]
 ScaleOption = Annotated[Scale, typer.Option(help="smoke: proves it works; demo: for watching; full: for evidence")]

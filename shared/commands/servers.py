@@ -9,18 +9,18 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from shared import labs
 from shared.errors import ConfigurationError
+from shared.output import make_console
 from shared.servers import compose, instance
 from shared.servers.catalogue import SERVERS, find
 from shared.servers.stack import Stack, Status
 from shared.settings import Provider, Settings
 
 COLOURS = {"running": "green", "yours": "cyan", "starting": "yellow", "died": "bold red", "stopped": "dim"}
-console = Console(highlight=False)
+console = make_console()
 Names = Annotated[list[str] | None, typer.Argument(metavar="[SERVER]...", help=f"any of: {', '.join(SERVERS)}")]
 
 

@@ -63,9 +63,3 @@ def test_bars_of_one_variant_are_told_apart_by_their_parameters() -> None:
     picture = charts(figures)[0].picture
     assert isinstance(picture, BarChart)
     assert [bar.label for bar in picture.bars] == ["a, batch 1", "a, batch 10"]
-
-
-def test_a_value_that_is_not_finite_is_in_the_table_but_not_drawn() -> None:
-    chart = charts([Figure(name="t", value=float("nan"), unit="ms")])[0]
-    assert chart.picture is None
-    assert chart.rows[0].value == "not finite"

@@ -1,0 +1,137 @@
+"""Fixtures for tests against real servers: one by name, names of one's own for each test, and an instance to kill.
+
+Servers that run already are used (and left alone); others are started for the session and stopped at its end.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from shared import kafka as kafka_helpers
+from shared import postgres as postgres_helpers
+from shared.history import Recorder
+from shared.servers.handle import Handle, own_instance
+from shared.servers.server import Endpoint
+from shared.servers.stack import Stack
+from shared.settings import Settings
+
+Starter = Callable[[str], Endpoint]
+OwnStarter = Callable[..., Handle]
+_unexplained: list[str] = []
+
+
+@pytest.fixture(scope="session")
+def settings() -> Settings:
+    return Settings.load()
+
+
+@pytest.fixture(scope="session")
+def server(settings: Settings) -> Iterator[Starter]:
+    """A function from a server's name to its endpoint, which starts it if nobody has."""
+    stack = Stack(settings)
+    with ExitStack() as started:
+
+        def start(name: str) -> Endpoint:
+            return stack.find(name) or started.enter_context(stack.borrowed([name]))[name]
+
+        yield start
+
+
+@pytest.fixture(scope="session")
+def postgres(server: Starter) -> Endpoint:
+    return server("postgres")
+
+
+@pytest.fixture(scope="session")
+def kafka(server: Starter) -> Endpoint:
+    return server("kafka")
+
+
+@pytest.fixture(scope="session")
+def connect(kafka: Endpoint, server: Starter) -> Endpoint:
+    return server("connect")
+
+
+@pytest.fixture(scope="session")
+def temporal(server: Starter) -> Endpoint:
+    return server("temporal")
+
+
+@pytest.fixture(scope="session")
+def registry(server: Starter) -> Endpoint:
+    return server("registry")
+
+
+@pytest.fixture
+def unique() -> str:
+    """A name for what a test makes on servers that it shares with others."""
+    return f"lab_test_{uuid4().hex[:10]}"
+
+
+@pytest.fixture
+def schema(postgres: Endpoint, unique: str) -> Iterator[str]:
+    """A conninfo URL whose sessions live in a fresh schema."""
+    yield postgres_helpers.create_schema(postgres, unique)
+    postgres_helpers.drop_schema(postgres, unique)
+
+
+@pytest.fixture
+def topic(kafka: Endpoint, unique: str) -> Iterator[Callable[..., str]]:
+    """A function that creates a fresh topic and returns its name: topic("orders", partitions=3)."""
+
+    def create(name: str = "events", partitions: int = 3) -> str:
+        kafka_helpers.create_topics(kafka, [full := f"{unique}.{name}"], partitions)
+        return full
+
+    yield create
+    kafka_helpers.delete_topics(kafka, unique)
+
+
+@pytest.fixture
+def own(settings: Settings) -> Iterator[OwnStarter]:
+    """A function that starts a server of the test's own, on free ports, to be harmed: own("kafka")."""
+    with ExitStack() as started:
+        yield lambda name, needs=None, **overrides: started.enter_context(
+            own_instance(name, settings, needs, {key.replace("_", "."): value for key, value in overrides.items()})
+        )
+
+
+@pytest.fixture
+def recorder(tmp_path: Path) -> Iterator[Recorder]:
+    """An open history, in `recorder.path`."""
+    with Recorder(tmp_path / "history.jsonl", "test") as opened:
+        yield opened
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--explained-skips", metavar="FILE", help="fail on a skip whose reason matches no line (a regex) of FILE"
+    )
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    if report.skipped and not hasattr(report, "wasxfail"):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        _unexplained.append(f"{report.nodeid}: {reason}")
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    file = session.config.getoption("--explained-skips")
+    if not file:
+        return
+    lines = (line.strip() for line in Path(file).read_text().splitlines())
+    patterns = [re.compile(line) for line in lines if line and not line.startswith("#")]
+    wrong = [skip for skip in _unexplained if not any(pattern.search(skip) for pattern in patterns)]
+    for skip in wrong:
+        print(f"\nunexplained skip: {skip}")
+    if wrong and session.exitstatus == 0:
+        session.exitstatus = 1
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    _unexplained.clear()
