@@ -31,7 +31,7 @@ labs: $(READY)  ## every experiment of every lab
 	@$(BIN)/lab run --all && $(BIN)/lab report
 
 test: $(READY)  ## the whole suite, against real servers that it starts itself
-	@$(BIN)/pytest
+	@$(BIN)/pytest $(ARGS)
 
 lab: $(READY)  ## one lab or experiment: make lab LAB=outbox-pattern [EXP=01]
 	@$(BIN)/lab run $(LAB)$(if $(EXP),/$(EXP))

@@ -50,9 +50,9 @@ def duplicate_delivery(history: History) -> list[Anomaly]:
 
 
 def duplicate_effect(history: History) -> list[Anomaly]:
-    """Second and later effects of an event, whichever process had them."""
+    """Second and later effects of an event in one consumer group, whichever process had them."""
     effects = history.of(Action.EFFECT, Outcome.OK)
-    return _repeated(Kind.DUPLICATE_EFFECT, effects, lambda op: op.value, "took effect before")
+    return _repeated(Kind.DUPLICATE_EFFECT, effects, lambda op: (op.group, op.value), "took effect before")
 
 
 def reordered(history: History) -> list[Anomaly]:
@@ -68,23 +68,30 @@ def reordered(history: History) -> list[Anomaly]:
 
 
 def skipped(history: History) -> list[Anomaly]:
-    """Polls that jump over an offset at which a record is known to lie (sent there, or delivered to anyone)."""
-    known = _known_offsets(history)
+    """Polls that jump over an offset at which a record is known to lie (sent there, or delivered to anyone).
+
+    What another member of the process's group received is not skipped: partitions wander between members.
+    """
+    known, received = _known_offsets(history), _received_by_group(history)
     last: dict[tuple[str, str, int], int] = {}
     found = []
-    for op in history.delivered:
-        place = (op.process, op.topic, op.partition)
-        before, last[place] = last.get(place), op.offset
-        if before is None or op.offset <= before + 1:
+    for op in history.of(Action.DELIVER, Outcome.OK, Outcome.FAIL):  # a record that was refused was not skipped
+        if op.offset < 0:
             continue
-        over = [offset for offset in range(before + 1, op.offset) if (op.topic, op.partition, offset) in known]
+        place = (op.process, op.topic, op.partition)
+        before, last[place] = last.get(place, op.offset), op.offset
+        gap = ((op.topic, op.partition, offset) for offset in range(before + 1, op.offset))
+        over = sum(at in known and not received.get((op.group, *at), set()) - {op.process} for at in gap)
         if over:
-            found.append(_anomaly(Kind.SKIPPED, op, f"from offset {before} to {op.offset}, over {len(over)} records"))
+            found.append(_anomaly(Kind.SKIPPED, op, f"from offset {before} to {op.offset}, over {over} records"))
     return found
 
 
 def backwards(history: History) -> list[Anomaly]:
-    """Polls at or below the offset that the same process had already reached in the partition."""
+    """Polls at or below the offset that the same process had already reached in the partition.
+
+    A process that is started again under its name is the same: the rewind of at-least-once shows here.
+    """
     last: dict[tuple[str, str, int], int] = {}
     found = []
     for op in history.delivered:
@@ -104,7 +111,7 @@ def aborted_read(history: History) -> list[Anomaly]:
 
 
 def phantom(history: History) -> list[Anomaly]:
-    """Deliveries of an event that nothing stands behind: never written, or by the final read not in the database."""
+    """Deliveries of an event that nothing stands behind: never written, or in doubt and not found by the final read."""
     # Without a final read an unknown write may have happened: only a failed one is then certain, and that is G1a.
     backed = history.committed | history.aborted if history.settled else history.written.keys()
     found = []
@@ -153,8 +160,29 @@ def _first_deliveries(history: History) -> Iterable[Op]:
 
 
 def _known_offsets(history: History) -> set[tuple[str, int, int]]:
-    placed = (op for op in history.ops if op.offset >= 0 and op.outcome is Outcome.OK)
-    return {(op.topic, op.partition, op.offset) for op in placed}
+    """Where a record lies for every reader: not one that a transaction took back, or may have taken back."""
+    doubtful = history.written.keys() - history.committed
+    sent: dict[str, set[tuple[str, int, int]]] = {}
+    known: set[tuple[str, int, int]] = set()
+    taken_back: set[tuple[str, int, int]] = set()
+    for op in history.ops:
+        place = (op.topic, op.partition, op.offset)
+        if op.action is Action.SEND and op.outcome is Outcome.FAIL:
+            taken_back |= sent.pop(op.value, set())
+        elif op.offset >= 0 and op.value not in doubtful and op.outcome in (Outcome.OK, Outcome.FAIL):
+            known.add(place)
+            if op.action is Action.SEND:
+                sent.setdefault(op.value, set()).add(place)
+    return known - taken_back
+
+
+def _received_by_group(history: History) -> dict[tuple[str, str, int, int], set[str]]:
+    """Group, topic, partition, offset -> the members that received the record there."""
+    members: dict[tuple[str, str, int, int], set[str]] = {}
+    for op in history.of(Action.DELIVER, Outcome.OK, Outcome.FAIL):
+        if op.group:
+            members.setdefault((op.group, op.topic, op.partition, op.offset), set()).add(op.process)
+    return members
 
 
 def _anomaly(kind: Kind, op: Op, detail: str) -> Anomaly:

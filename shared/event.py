@@ -69,13 +69,14 @@ class Event:
         try:
             return CloudEvent(attributes | optional, self.data)
         except CloudEventValidationError as error:
-            raise _problems(error) from error
+            raise EventError(_problems(error)) from error
 
     @classmethod
     def from_cloudevent(cls, event: BaseCloudEvent) -> "Event":
         """From the SDK's event. Raises EventError where an extension cannot be what it claims."""
         attributes = dict(event.get_attributes())
-        extensions = {ours: attributes.get(name, "") for name, ours in _EXTENSIONS.items()}
+        # A foreign producer may write an integer extension as a JSON number.
+        extensions = {ours: str(attributes.get(name, "")) for name, ours in _EXTENSIONS.items()}
         return cls(
             id=attributes["id"],
             source=attributes["source"],
@@ -85,12 +86,20 @@ class Event:
             data=event.get_data(),
             datacontenttype=attributes.get("datacontenttype", JSON),
             dataschema=attributes.get("dataschema", ""),
-            **{**extensions, "sequence": _number(extensions["sequence"])},
+            sequence=_number(extensions.pop("sequence")),
+            **extensions,
         )
 
     def to_kafka(self) -> kafka.KafkaMessage:
-        """A Kafka message in binary content mode: key, value, headers `ce_*` (CloudEvents Kafka binding 1.0.2)."""
-        return kafka.to_binary(self.to_cloudevent(), STRICT)
+        """A Kafka message in binary content mode: key, value, headers `ce_*` (CloudEvents Kafka binding 1.0.2).
+
+        Raises EventError also where the data cannot be written as what `datacontenttype` says.
+        """
+        event = self.to_cloudevent()
+        try:
+            return kafka.to_binary(event, STRICT)
+        except (TypeError, ValueError) as error:
+            raise EventError({"data": [f"cannot be written as {self.datacontenttype!r}: {error}"]}) from error
 
     @classmethod
     def from_kafka(cls, key: bytes | None, value: bytes | None, headers: Mapping[str, bytes]) -> "Event":
@@ -100,15 +109,13 @@ class Event:
         """
         if value is None:
             raise EventError({"data": ["a tombstone (null value) is not an event"]})
-        structured = headers.get("content-type", b"").startswith(b"application/cloudevents")
+        structured = headers.get("content-type", b"").lower().startswith(b"application/cloudevents")
         message = kafka.KafkaMessage(dict(headers), key, value)
         read = kafka.from_structured if structured else kafka.from_binary
         try:
             if not structured and "ce_specversion" not in headers:
                 raise EventError({"specversion": ["there is no ce_specversion header"]})
-            return cls.from_cloudevent(read(message, STRICT, CloudEvent))
-        except CloudEventValidationError as error:
-            raise _problems(error) from error
+            return cls.from_cloudevent(read(message, STRICT, _received))
         except (ValueError, TypeError, AttributeError, KeyError) as error:
             raise EventError({"data": [f"cannot be read as {headers.get('content-type', b'?')!r}: {error}"]}) from error
 
@@ -125,8 +132,8 @@ class StrictFormat(JSONFormat):
         if isinstance(data, bytes | bytearray | memoryview):
             return bytes(data)
         if is_json(datacontenttype):
-            return json.dumps(data, separators=(",", ":")).encode()
-        return data.encode() if isinstance(data, str) else json.dumps(data).encode()
+            return json.dumps(data, separators=(",", ":"), allow_nan=False).encode()
+        return data.encode() if isinstance(data, str) else json.dumps(data, allow_nan=False).encode()
 
     def read_data(self, body: bytes, datacontenttype: str | None) -> Any:
         if not body:
@@ -144,11 +151,23 @@ def is_json(content_type: str | None) -> bool:
     return not content_type or _JSON_TYPE.match(content_type) is not None
 
 
-def _problems(error: CloudEventValidationError) -> EventError:
-    return EventError({name: [str(problem) for problem in found] for name, found in error.errors.items()})
+def _received(attributes: Mapping[str, Any], data: Any) -> CloudEvent:
+    """The SDK invents an id and a time where a message has none: every delivery would be another event."""
+    problems = {name: ["is missing"] for name in ("id", "time") if name not in attributes}
+    try:
+        event = CloudEvent(dict(attributes), data)
+    except CloudEventValidationError as error:
+        raise EventError(problems | _problems(error)) from error
+    if problems:
+        raise EventError(problems)
+    return event
+
+
+def _problems(error: CloudEventValidationError) -> dict[str, list[str]]:
+    return {name: [str(problem) for problem in found] for name, found in error.errors.items()}
 
 
 def _number(text: str) -> int:
-    if text and not text.isdigit():
+    if text and not text.isdecimal():
         raise EventError({"sequence": [f"{text!r} is not a whole number"]})
     return int(text or 0)

@@ -7,7 +7,7 @@ cog block, and `make check` fails when the two differ.
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from shared.output import CROSS, TICK, show
+from shared.output import CROSS, TICK, number, show
 from shared.record import RunRecord, covered, latest
 from shared.report.syllabus import Section
 from shared.settings import ROOT
@@ -53,6 +53,22 @@ def claims(lab: str) -> str:
             lines.append(f"| | **{record.title}** (`lab run {lab}/{record.experiment[:2]}`) | |")
             lines.extend(f"| {_mark(claim.holds)} | {claim.text} | {claim.fact} |" for claim in record.claims)
     return "\n".join(lines)
+
+
+def table(target: str) -> str:
+    """A Markdown table of an experiment's figures; ranges where there are several samples."""
+    lines = ["| figure | value | p95 | samples |", "|---|---:|---:|---:|"]
+    for figure in read(target).figures:
+        name = f"{figure.name}: {figure.variant}" if figure.variant else figure.name
+        p95 = "" if figure.p95 is None else f"{number(figure.p95)} {figure.unit}"
+        lines.append(f"| {name} | {number(figure.value)} {figure.unit} | {p95} | {figure.n} |")
+    return "\n".join(lines)
+
+
+def demo_lines(lab: str = "outbox-pattern") -> str:
+    """The claims as the tour prints them."""
+    records = [record for record in committed() if record.lab == lab]
+    return "\n".join(f"{_mark(c.holds)} {c.text} — {c.fact}" for record in records for c in record.claims)
 
 
 def environment(target: str) -> str:

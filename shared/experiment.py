@@ -27,9 +27,11 @@ from shared.environment import describe
 from shared.errors import ConfigurationError, LabError
 from shared.output import Output
 from shared.record import RunRecord
+from shared.report import syllabus
 from shared.run import Run, Scale
+from shared.servers.server import Endpoint
 from shared.servers.stack import Stack
-from shared.settings import Provider, Settings
+from shared.settings import ROOT, Provider, Settings
 
 __all__ = ["Experiment", "Run", "Scale"]
 
@@ -106,7 +108,9 @@ class Experiment:
         folder = settings.home / "runs" / self.lab / self.name / started.strftime("%Y%m%dT%H%M%S.%f")
         stack = Stack(settings, tell=output.say)
         with ExitStack() as things:
-            endpoints = stack.up(self.servers) if keep else things.enter_context(stack.borrowed(self.servers))
+            endpoints: dict[str, Endpoint] = {}
+            if self.servers:
+                endpoints = stack.up(self.servers) if keep else things.enter_context(stack.borrowed(self.servers))
             environment = describe(folder, endpoints.values())
             chosen = random.SystemRandom().randrange(10**6) if seed is None else seed
             run = Run(folder, stack, endpoints, scale, chosen, output, keep)
@@ -137,6 +141,7 @@ class Experiment:
         try:
             with run.stack_of_things:
                 function(run)
+            self._check_topics(run)
         except LabError as problem:
             error = f"{type(problem).__name__}: {problem}"
             run.output.say(f"error: {error}")
@@ -147,3 +152,16 @@ class Experiment:
         if run.keep:
             run.output.say(f"kept: all that is named {run.name}, and the servers (lab down stops them)")
         return ""
+
+    def _check_topics(self, run: Run) -> None:
+        """Raise ConfigurationError unless the topics declared are those that claims name, and the syllabus has them."""
+        declared, claimed = set(self.topics), {topic for claim in run.claims for topic in claim.topics}
+        known = {topic.id for section in syllabus.read(ROOT / "docs" / "syllabus.yaml") for topic in section.topics}
+        unclaimed = set() if run.not_possible else declared - claimed  # a step left out takes its claims along
+        wrong = {
+            "a claim names a topic that the experiment does not declare": claimed - declared,
+            "the experiment declares a topic that no claim names": unclaimed,
+            "docs/syllabus.yaml does not have the topic": (declared | claimed) - known,
+        }
+        if problems := [f"{what}: {', '.join(sorted(topics))}" for what, topics in wrong.items() if topics]:
+            raise ConfigurationError("; ".join(problems))

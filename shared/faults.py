@@ -60,22 +60,21 @@ class Faults:
 
     def kill(self, victim: Victim) -> None:
         """kill -9."""
-        self._instant(victim.name, "SIGKILL")
-        victim.kill()
+        at = time.monotonic_ns()
+        victim.kill()  # what could not be done is not written down as done
+        self.recorder.add(Op(at, victim.name, Action.FAULT, Outcome.OK, note="SIGKILL"))
 
     @contextmanager
     def down(self, victim: Victim) -> Iterator[None]:
         """kill -9 at the start of the block, started again at its end."""
-        with self._lasting(victim.name, "SIGKILL, restart"):
-            victim.kill()
+        with self._lasting(victim.name, "SIGKILL, restart", victim.kill):
             yield
             victim.start()
 
     @contextmanager
     def paused(self, victim: Victim) -> Iterator[None]:
         """SIGSTOP for the time of the block: connections stay open, nothing answers."""
-        with self._lasting(victim.name, "SIGSTOP"):
-            victim.pause()
+        with self._lasting(victim.name, "SIGSTOP", victim.pause):
             try:
                 yield
             finally:
@@ -84,8 +83,7 @@ class Faults:
     @contextmanager
     def cut(self, proxy: Proxy) -> Iterator[None]:
         """The network is gone for the time of the block: open connections are reset, new ones refused."""
-        with self._lasting(proxy.name, "cut"):
-            proxy.cut()
+        with self._lasting(proxy.name, "cut", proxy.cut):
             try:
                 yield
             finally:
@@ -94,19 +92,16 @@ class Faults:
     @contextmanager
     def slow(self, proxy: Proxy, seconds: float) -> Iterator[None]:
         """Every chunk takes `seconds` longer, each way, for the time of the block."""
-        with self._lasting(proxy.name, f"slow by {seconds * 1000:g} ms"):
-            proxy.delay = seconds
+        with self._lasting(proxy.name, f"slow by {seconds * 1000:g} ms", lambda: setattr(proxy, "delay", seconds)):
             try:
                 yield
             finally:
                 proxy.delay = 0.0
 
-    def _instant(self, target: str, note: str) -> None:
-        self.recorder.record(Action.FAULT, Outcome.OK, note=note, process=target)
-
     @contextmanager
-    def _lasting(self, target: str, note: str) -> Iterator[None]:
+    def _lasting(self, target: str, note: str, begin: Callable[[], None]) -> Iterator[None]:
         began = time.monotonic_ns()
+        begin()
         try:
             yield
         finally:

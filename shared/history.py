@@ -107,12 +107,11 @@ class Recorder:
         offset: int = -1,
         note: str = "",
         process: str = "",
+        group: str = "",
     ) -> None:
         """Append one operation that happened now, in this process unless `process` names another."""
         name = process or self.process
-        self.add(
-            Op(now(), name, action, outcome, value, key, seq, topic, partition, offset, note),
-        )
+        self.add(Op(now(), name, action, outcome, value, key, seq, topic, partition, offset, note, group=group))
 
 
 class History:
@@ -139,16 +138,24 @@ class History:
 
     @cached_property
     def written(self) -> dict[str, Op]:
-        """Last word on every write by its value: `ok`, `fail`, or `unknown` (also where the writer died)."""
+        """Last word on every write by its value: `ok`, `fail`, or `unknown` (also where the writer died).
+
+        An `ok` stays. The `fail` of a second attempt does not settle a first one whose end is unknown.
+        """
         last: dict[str, Op] = {}
+        doubted: set[str] = set()
         for op in self.of(Action.WRITE):
-            last[op.value] = op
+            before = last[op.value].outcome if op.value in last else Outcome.FAIL
+            if op.outcome is Outcome.INVOKE and before in (Outcome.INVOKE, Outcome.UNKNOWN):
+                doubted.add(op.value)
+            if before is not Outcome.OK and not (op.outcome is Outcome.FAIL and op.value in doubted):
+                last[op.value] = op
         return last
 
     @cached_property
     def settled(self) -> bool:
         """Whether a final read was made (`Recorder.record(Action.READ, ...)`, at least a closing one)."""
-        return any(True for _ in self.of(Action.READ))
+        return any(True for _ in self.of(Action.READ, Outcome.OK))
 
     @cached_property
     def found(self) -> frozenset[str]:
@@ -173,8 +180,12 @@ class History:
 
 def _lines(path: Path) -> Iterator[Op]:
     decoder = msgspec.json.Decoder(Op)
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
+    try:
+        lines = path.open("rb")
+    except OSError as error:
+        raise HistoryError(f"{path} cannot be read: {error.strerror}") from error
+    with lines:
+        for number, line in enumerate(lines, 1):
             try:
                 yield decoder.decode(line)
             except msgspec.MsgspecError as error:

@@ -5,13 +5,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from confluent_kafka import Consumer, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._listoffsets import OffsetSpec
 from confluent_kafka.cimpl import NewTopic
 
 from shared.errors import DeadlineExceeded
 from shared.servers.server import Endpoint
+from shared.wait import until
 
 # The murmur2 partitioner is Java's: every client, Debezium included, then puts a key into the same partition.
 PRODUCER = {"acks": "all", "enable.idempotence": True, "linger.ms": 1, "partitioner": "murmur2_random"}
@@ -40,10 +41,12 @@ def consumer(endpoint: Endpoint, topics: Sequence[str], group: str, **settings: 
 
 
 def create_topics(endpoint: Endpoint, names: Iterable[str], partitions: int = 3) -> None:
-    """Create topics, and return when they have leaders. Raises KafkaException."""
+    """Create topics, and return when they have leaders. Raises KafkaException, DeadlineExceeded."""
     admin = AdminClient(config(endpoint))
-    for future in admin.create_topics([NewTopic(name, partitions) for name in names]).values():
+    created = admin.create_topics([NewTopic(name, partitions) for name in names])
+    for future in created.values():
         future.result(30)
+    until(f"leaders of {', '.join(created)}", lambda: _led(admin, created))
 
 
 def delete_topics(endpoint: Endpoint, prefix: str) -> list[str]:
@@ -72,17 +75,23 @@ def end_offsets(endpoint: Endpoint, topic: str) -> dict[int, int]:
 
 def read_all(endpoint: Endpoint, topic: str, seconds: float = 30.0) -> list[Message]:
     """Every record that the topic holds now, partition after partition. Raises KafkaException, DeadlineExceeded."""
-    client = Consumer({**config(endpoint), **CONSUMER, "group.id": "lab-read-all"})
+    # The end is announced, not counted: transaction markers and compaction take offsets that hold no record.
+    client = Consumer({**config(endpoint), **CONSUMER, "group.id": "lab-read-all", "enable.partition.eof": True})
     try:
-        ends = {partition: end for partition, end in end_offsets(endpoint, topic).items() if end}
-        client.assign([TopicPartition(topic, partition, 0) for partition in ends])
+        left = {partition: end for partition, end in end_offsets(endpoint, topic).items() if end}
+        client.assign([TopicPartition(topic, partition, 0) for partition in left])
         messages: list[Message] = []
         deadline = time.monotonic() + seconds
-        while len(messages) < sum(ends.values()):
+        while left:
             if time.monotonic() > deadline:
-                raise DeadlineExceeded(f"read {len(messages)} of {sum(ends.values())} records of {topic}")
-            messages.extend(checked(client.consume(10_000, timeout=0.1)))
-        return messages
+                raise DeadlineExceeded(f"read {len(messages)} records of {topic}, not yet up to {left}")
+            for message in client.consume(10_000, timeout=0.1):
+                partition, reached = position(message)
+                if reached >= left.get(partition, reached + 1):
+                    del left[partition]
+                if not at_end(message):
+                    messages.extend(checked([message]))
+        return sorted(messages, key=position)
     finally:
         client.close()
 
@@ -93,6 +102,19 @@ def checked(messages: Iterable[Message]) -> Iterator[Message]:
         if error := message.error():
             raise KafkaException(error)
         yield message
+
+
+def at_end(message: Message) -> bool:
+    """Whether this is no record but the news that the partition has no more (`enable.partition.eof`)."""
+    error = message.error()
+    return error is not None and error.code() == KafkaError._PARTITION_EOF
+
+
+def position(message: Message) -> tuple[int, int]:
+    """The partition, and the offset up to which it is read with this message."""
+    offset = message.offset()
+    after = -1 if offset is None else offset if at_end(message) else offset + 1
+    return message.partition() or 0, after
 
 
 def headers(message: Message) -> dict[str, bytes]:
@@ -112,6 +134,11 @@ def value(message: Message) -> bytes | None:
     """A message's value, likewise."""
     found = message.value()
     return found.encode() if isinstance(found, str) else found
+
+
+def _led(admin: AdminClient, names: Iterable[str]) -> bool:
+    topics = admin.list_topics(timeout=10).topics
+    return all(name in topics and all(p.leader >= 0 for p in topics[name].partitions.values()) for name in names)
 
 
 def _dotted(settings: Mapping[str, Any]) -> dict[str, Any]:

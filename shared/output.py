@@ -99,9 +99,12 @@ def _figures(figures: Sequence[Figure]) -> Table:
 
 def show(figure: Figure) -> str:
     """A value with as many digits as it deserves, and its p99 where it has one."""
-    text = (
-        f"{figure.value:,.0f}"
-        if abs(figure.value) >= 100 or figure.value == int(figure.value)
-        else f"{figure.value:.3g}"
-    )
-    return text if figure.p99 is None else f"{text} (p99 {figure.p99:,.3g})"
+    text = number(figure.value)
+    return text if figure.p99 is None else f"{text} (p99 {number(figure.p99)})"
+
+
+def number(value: float) -> str:
+    """1,234 or 12.3 or 0.0123: three digits, and no exponent."""
+    if abs(value) >= 100 or value == int(value):
+        return f"{value:,.0f}"
+    return f"{value:.3g}"

@@ -25,7 +25,9 @@ def create_schema(endpoint: Endpoint, schema: str) -> str:
 
 
 def drop_schema(endpoint: Endpoint, schema: str) -> None:
-    """Drop the schema with all that is in it, and the slots and publications that bear its name."""
+    """Drop the schema with all that is in it, and the slots and publications whose names begin with its name."""
+    if not schema:
+        raise ValueError("refusing to drop every slot and publication")
     with psycopg.connect(endpoint.url, autocommit=True) as connection:
         connection.execute(
             "select pg_drop_replication_slot(slot_name) from pg_replication_slots where starts_with(slot_name, %s)"

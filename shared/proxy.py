@@ -1,6 +1,8 @@
 """A TCP proxy on 127.0.0.1 that can cut and slow what runs through it."""
 
 import asyncio
+import socket
+import struct
 import threading
 from types import TracebackType
 
@@ -41,7 +43,7 @@ class Proxy:
         return f"127.0.0.1:{self.port}"
 
     def cut(self) -> None:
-        """Reset what is open, refuse what comes."""
+        """Reset what is open and, as soon as it is there, what comes."""
         self._do(self._set_refusing(True))
 
     def restore(self) -> None:
@@ -55,17 +57,21 @@ class Proxy:
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
         if self._refusing:
-            writer.transport.abort()
+            _reset(writer)
             return
         try:
             there_reader, there_writer = await asyncio.open_connection(self.host, self.target_port)
         except OSError:
-            writer.transport.abort()  # nobody listens behind us: look like it
+            _reset(writer)  # nobody listens behind us: look like it
             return
         pair = {writer, there_writer}
         self._open |= pair
-        await asyncio.gather(self._pump(reader, there_writer), self._pump(there_reader, writer))
-        self._open -= pair
+        if self._refusing:  # cut while we were connecting
+            await self._set_refusing(True)
+        try:
+            await asyncio.gather(self._pump(reader, there_writer), self._pump(there_reader, writer))
+        finally:
+            self._open -= pair
 
     async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
         try:
@@ -82,7 +88,7 @@ class Proxy:
     async def _set_refusing(self, refusing: bool) -> None:
         self._refusing = refusing
         for writer in self._open if refusing else ():
-            writer.transport.abort()
+            _reset(writer)
 
     async def _shut(self) -> None:
         await self._set_refusing(True)
@@ -94,3 +100,11 @@ class Proxy:
 
     def _do(self, work: "asyncio.Future[None] | object") -> "asyncio.Server":
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(10)  # type: ignore[arg-type]
+
+
+def _reset(writer: asyncio.StreamWriter) -> None:
+    """End a connection with RST, as a broken network does; a mere close would look like an orderly end."""
+    if not writer.transport.is_closing():
+        no_lingering = struct.pack("ii", 1, 0)
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, no_lingering)
+    writer.transport.abort()

@@ -8,6 +8,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TypeVar
 
+from pydantic import ValidationError
+
 from shared import checkers, faults, kafka, postgres
 from shared.errors import ConfigurationError
 from shared.history import History, Recorder
@@ -177,18 +179,20 @@ class Run:
     ) -> Figure:
         """Note one measured value, or samples of it (then the median, p95, p99 and the range are kept)."""
         measured = {"value": float(value)} if isinstance(value, int | float) else _distribution(name, value)
-        figure = Figure.model_validate(
-            {
-                "name": name,
-                "unit": unit,
-                "variant": variant,
-                "wrong_way": wrong_way,
-                "x": x,
-                "x_label": x_label,
-                "parameters": parameters,
-                **measured,
-            }
-        )
+        fields = {
+            "name": name,
+            "unit": unit,
+            "variant": variant,
+            "wrong_way": wrong_way,
+            "x": x,
+            "x_label": x_label,
+            "parameters": parameters,
+            **measured,
+        }
+        try:
+            figure = Figure.model_validate(fields)
+        except ValidationError as error:
+            raise ConfigurationError(f"the figure {name!r} cannot be recorded: {error}") from error
         self.figures.append(figure)
         return figure
 

@@ -54,8 +54,8 @@ class Settings:
         given = ((key, value) for key, value in environment.items() if key.startswith("LAB_") and value)
         values = {key.removeprefix("LAB_"): value for key, value in given}
         return cls(
-            home=Path(values.get("HOME", ROOT / ".lab")).absolute(),
-            cache=Path(values.get("CACHE", default_cache())).absolute(),
+            home=Path(values.get("HOME", ROOT / ".lab")).expanduser().absolute(),
+            cache=Path(values.get("CACHE", default_cache())).expanduser().absolute(),
             provider=provider or _provider(values.get("PROVIDER", "auto")),
             values=values,
         )
@@ -78,7 +78,7 @@ class Settings:
         """The port of a role: `client` is LAB_KAFKA_PORT, others LAB_TEMPORAL_UI_PORT. Raises ConfigurationError."""
         name = _variable(server) + ("_PORT" if role == "client" else f"_{role.upper()}_PORT")
         given = self.values.get(name, str(default))
-        if not given.isdigit() or not 0 < int(given) < 65536:
+        if not given.isdecimal() or not 0 < int(given) < 65536:
             raise ConfigurationError(f"LAB_{name}={given} is not a port number.")
         return int(given)
 

@@ -14,6 +14,8 @@ from shared.history import Action, Op, Outcome, Recorder, now
 from shared.servers.server import Endpoint
 from shared.wait import until
 
+READING = {"group.id": "lab-tap", "enable.partition.eof": True}  # the end of a partition is told, see kafka.read_all
+
 
 class Tap:
     """Reads topics from their first record in a thread of its own, without a group: assigned, so at once.
@@ -30,7 +32,7 @@ class Tap:
         self.ids: set[str] = set()
         self.rejected: list[tuple[Message, EventError]] = []
         self.error: BaseException | None = None
-        self._consumer = Consumer({**kafka.config(endpoint), **kafka.CONSUMER, "group.id": "lab-tap"})
+        self._consumer = Consumer({**kafka.config(endpoint), **kafka.CONSUMER, **READING})
         self._seen: dict[tuple[str, int], int] = {}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
@@ -52,9 +54,10 @@ class Tap:
     def wait_for(self, count: int, seconds: float = 60.0) -> bool:
         """Wait until `count` different events have come; False when time is up: the checkers have the word."""
         try:
-            return until(f"{count} events at {self.name}", lambda: len(self.ids) >= count, seconds)
+            until(f"{count} events at {self.name}", lambda: self.error or len(self.ids) >= count, seconds)
         except DeadlineExceeded:
             return False
+        return len(self.ids) >= count
 
     def catch_up(self, seconds: float = 30.0) -> None:
         """Return when everything that the topics hold by now was read. Raises DeadlineExceeded."""
@@ -72,10 +75,17 @@ class Tap:
                 # consume() waits for its whole number or the time-out: poll() hands over the first at once.
                 first = self._consumer.poll(0.05)
                 if first is not None:
-                    for message in kafka.checked([first, *self._consumer.consume(500, timeout=0)]):
-                        self._deliver(message)
+                    for message in (first, *self._consumer.consume(500, timeout=0)):
+                        self._take(message)
         except BaseException as error:
             self.error = error
+
+    def _take(self, message: Message) -> None:
+        if not kafka.at_end(message):
+            for record in kafka.checked([message]):
+                self._deliver(record)
+        partition, reached = kafka.position(message)
+        self._seen[message.topic() or "", partition] = reached
 
     def _deliver(self, message: Message) -> None:
         topic, partition, offset = message.topic() or "", message.partition() or 0, message.offset() or 0
@@ -89,4 +99,3 @@ class Tap:
             self.ids.add(event.id)
             op = Op(now(), self.name, Action.DELIVER, Outcome.OK, event.id, event.subject, event.sequence)
         self.recorder.add(msgspec.structs.replace(op, topic=topic, partition=partition, offset=offset))
-        self._seen[topic, partition] = offset + 1

@@ -6,10 +6,13 @@ import os
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+
+import psutil
 
 from shared.errors import StartFailed
 from shared.servers.native import last_words
@@ -73,7 +76,8 @@ class Worker:
     def stop(self) -> None:
         """SIGTERM, which the target need not handle; returns when it is gone."""
         if self.alive():
-            self.resume()
+            with suppress(psutil.NoSuchProcess):  # it may end by itself at any moment
+                self.resume()
             self.process.terminate()
             self.process.join(5)
             if self.alive():

@@ -17,6 +17,7 @@ from shared import evidence, labs, report
 from shared.output import CROSS, TICK, make_console
 from shared.record import RunRecord, covered, latest
 from shared.report import syllabus
+from shared.report.standalone import standalone
 from shared.run import Scale
 from shared.servers.stack import Stack
 from shared.settings import ROOT, Provider, Settings
@@ -126,9 +127,10 @@ def build_report() -> Path:
 
 
 def write_documents() -> None:
-    """docs/syllabus.md, and the cog blocks of all documents."""
+    """docs/syllabus.md, the picture of the README, and the cog blocks of all documents."""
     text = evidence.syllabus(syllabus.read(TOPICS), list(evidence.committed()))
     (ROOT / "docs" / "syllabus.md").write_text(text, encoding="utf-8")
+    (ROOT / "docs" / "picture.svg").write_text(standalone(build_report()), encoding="utf-8")
     subprocess.run([sys.executable, "-m", "cogapp", "-r", "-I", str(ROOT), *documents()], check=True, cwd=ROOT)
 
 

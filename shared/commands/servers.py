@@ -34,8 +34,10 @@ def up(
     began = time.monotonic()
     stack = Stack(Settings.load(provider=provider), tell=console.print)
     for name in names:
-        if stack.find(name):
-            console.print(f"{name} runs already")
+        if found := stack.find(name):
+            console.print(
+                f"{name} runs already" if found.ours else f"{name} is yours, at {found.url}: never started here"
+            )
     with console.status("starting"):
         endpoints = stack.up(names)
     console.print(f"{', '.join(endpoints)} up in {time.monotonic() - began:.1f} s; stop with: lab down")
@@ -66,7 +68,7 @@ def status(as_json: Annotated[bool, typer.Option("--json", help="for scripts")] 
 
 def logs(
     server: Annotated[str, typer.Argument(help=f"one of: {', '.join(SERVERS)}")],
-    lines: Annotated[int, typer.Option("-n", help="how many lines from the end")] = 50,
+    lines: Annotated[int, typer.Option("-n", min=0, help="how many lines from the end")] = 50,
     follow: Annotated[bool, typer.Option("-f", "--follow", help="go on until Ctrl-C")] = False,
 ) -> None:
     """The end of a server's log; also after it has stopped."""

@@ -146,7 +146,7 @@ def _fault(plot: _Plot, place: int) -> FaultMark:
         y=y,
         end=end if fault.until else y,
         down=_revival(plot, fault) if "kill" in fault.note.lower() else y,
-        label=shortened(" for ".join(filter(None, [fault.note or "fault", lasting])), 24),
+        label=shortened(" for ".join(filter(None, [fault.note or "fault", lasting])), 36),
         title="; ".join(
             filter(None, [f"fault on {fault.process}: {fault.note}", f"at {when}", lasting and f"for {lasting}"])
         ),

@@ -7,8 +7,9 @@ beside its place and moved there only when the checksum agrees, so a broken down
 import hashlib
 import shutil
 import tarfile
+import threading
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,18 +61,29 @@ def fetch(pins: Iterable[Pin], settings: Settings, show: bool = True) -> None:
     with Progress(*columns, disable=not show) as progress, ThreadPoolExecutor(TOGETHER) as pool:
         total = sum(pin.size for pin in missing)
         bar = progress.add_task(f"fetching {len(missing)} Java files", total=total)
-        jobs = [pool.submit(_fetch_one, pin, settings, lambda n: progress.advance(bar, n)) for pin in missing]
+        over = threading.Event()
+
+        def advance(count: int) -> None:
+            progress.advance(bar, count)
+            if over.is_set():
+                raise CancelledError
+
+        jobs = [pool.submit(_fetch_one, pin, settings, advance) for pin in missing]
         try:
             for job in jobs:
                 job.result()
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
+        except KeyboardInterrupt:
+            over.set()  # or the wait for the pool would last as long as the downloads
             raise
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def unpack(pin: Pin, cache: Path) -> Path:
     """The folder that holds a fetched archive's content, unpacked once."""
     folder = cache / "unpacked" / pin.sha256[:12]
+    if folder.exists():  # also in a cache that another user made, and where we may not lock
+        return folder
     with FileLock(f"{folder}.lock"):
         if not folder.exists():
             half = folder.with_suffix(".half")
@@ -84,7 +96,11 @@ def unpack(pin: Pin, cache: Path) -> Path:
 
 def _fetch_one(pin: Pin, settings: Settings, advance: Callable[[int], None]) -> None:
     path = pin.path(settings.cache)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        remedy = "set LAB_CACHE to a folder that you may write to."
+        raise DownloadFailed(pin.coordinate, f"{settings.cache} cannot be used ({error.strerror}); {remedy}") from None
     # Two checkouts may fetch the same file at once: the second finds it there.
     with FileLock(path.with_suffix(".lock")):
         if path.exists():
@@ -111,7 +127,7 @@ def _download(pin: Pin, settings: Settings, half: Path, advance: Callable[[int],
                 return
             problem = f"the connection ended after {got:,} of {pin.size:,} bytes"
         except (requests.RequestException, RequestException, OSError) as error:
-            problem = str(getattr(error, "msg", error)).strip().splitlines()[-1]
+            problem = " ".join(str(getattr(error, "msg", error)).split()) or type(error).__name__
         advance(-got)
         if attempt == ATTEMPTS:
             remedy = "Check the network (or set LAB_MAVEN to a mirror) and run the command again: what arrived is kept."

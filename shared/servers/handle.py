@@ -9,12 +9,12 @@ from uuid import uuid4
 
 import psutil
 
-from shared.errors import NotControllable
+from shared.errors import NotControllable, ServerError
 from shared.servers import compose, instance, native
 from shared.servers.artifacts import fetch, read_lock
 from shared.servers.catalogue import find
 from shared.servers.instance import InstanceRecord
-from shared.servers.process import reap
+from shared.servers.process import reap, undisturbed
 from shared.servers.server import Endpoint, Place, Server
 from shared.settings import Settings
 
@@ -104,14 +104,19 @@ def own_instance(
     folder = settings.home / "own" / f"{name}-{uuid4().hex[:8]}"
     ports = native.free_ports(server.ports)
     place = Place(folder, settings.cache, ports, dict(needs or {}), dict(overrides or {}))
+    keep: Path | None = None
     try:
         handle = Handle(server, place, native.start(server, place, own=True))
         try:
             yield handle
         finally:
-            native.end(handle.record, folder)
+            with undisturbed():
+                native.end(handle.record, folder)
+    except ServerError as error:
+        keep = error.log  # named in the error, so it must be there to be read
+        raise
     finally:
-        remove(folder, settings.cache)
+        remove(folder, settings.cache, keep)
 
 
 def locks(server: Server) -> tuple[str, ...]:
@@ -132,7 +137,14 @@ def sweep(settings: Settings) -> list[str]:
     return swept
 
 
-def remove(folder: Path, cache: Path) -> None:
-    """Remove a place with its data, also where the data had to go elsewhere (see catalogue/postgres.py)."""
+def remove(folder: Path, cache: Path, keep: Path | None = None) -> None:
+    """Remove a place with its data, also where the data had to go elsewhere (see catalogue/postgres.py).
+
+    A log to `keep` stays until the next sweep.
+    """
+    text = keep.read_bytes() if keep and keep.exists() else b""
     shutil.rmtree(folder, ignore_errors=True)
+    if keep and text:
+        folder.mkdir(parents=True)
+        keep.write_bytes(text)
     shutil.rmtree(cache / "data" / folder.as_posix().strip("/").replace("/", "-"), ignore_errors=True)

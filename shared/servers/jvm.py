@@ -31,10 +31,10 @@ class Jvm:
         """The command that runs `main` (a class and its arguments)."""
         java = str(java_home() / "bin" / "java")
         base = self._base(flags)
-        aot = self._aot(base)
+        aot = self._aot()
         if aot.exists():
             return Command((java, f"-XX:AOTCache={aot}", *base, *main), log, env=_environment())
-        training = log.parent / f"{self.name}.aotconf"
+        training = log.with_suffix(".aotconf")  # one for each node of a cluster
         aot.parent.mkdir(parents=True, exist_ok=True)
         half = aot.with_suffix(f".{os.getpid()}.half")
         record = "-XX:AOTMode=record", f"-XX:AOTConfiguration={training}"
@@ -49,9 +49,12 @@ class Jvm:
         classes = os.pathsep.join(map(str, self.classpath))
         return (*memory, *jit, *quiet, "--enable-native-access=ALL-UNNAMED", *flags, "-cp", classes)
 
-    def _aot(self, base: tuple[str, ...]) -> Path:
-        """One cache per runtime, class path and flags: any difference makes the JVM refuse it."""
-        mark = hashlib.sha256("\0".join((str(java_home()), *base)).encode()).hexdigest()[:12]
+    def _aot(self) -> Path:
+        """One cache per runtime, class path and JVM options: any difference makes the JVM refuse it.
+
+        The `flags` are left out: system properties (ports, folders) do not matter to it.
+        """
+        mark = hashlib.sha256("\0".join((str(java_home()), *self._base(()))).encode()).hexdigest()[:12]
         return self.cache / "aot" / f"{self.name}-{mark}.aot"
 
 

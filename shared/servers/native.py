@@ -30,14 +30,15 @@ def start(server: Server, place: Place, cancel: threading.Event | None = None, *
         raise NotAvailable(server.name, reason)
     check_ports(server.name, place.ports)
     began = time.monotonic()
-    commands = server.commands(place)
     me = ProcessId.of(os.getpid())
     owner = (me.pid, me.created) if own else None
     url = server.url(place.ports)
     record = InstanceRecord(server=server.name, provider="native", url=url, ports=dict(place.ports), owner=owner)
     try:
-        for command in commands:
-            # Written after every launch: whoever dies here leaves a record by which `lab down` can clean up.
+        # Written before the first file and after every launch: whoever dies here leaves a record by which `lab down`
+        # can clean up, and nobody takes a place that is being prepared for one that was left behind.
+        record.write(place.folder)
+        for command in server.commands(place):
             record = _with_process(record, command, launch(command, place.folder)).write(place.folder)
         version = _await_answer(server, record, cancel or threading.Event())
         seconds = round(time.monotonic() - began, 2)
@@ -128,15 +129,17 @@ def _await_answer(server: Server, record: InstanceRecord, cancel: threading.Even
 
 def _finish(processes: Sequence[ProcessRecord]) -> None:
     """Make start-up caches, all at once. A failure costs speed, nothing else, so it is left to the log."""
-    running = []
-    for process in processes:
-        if process.finish and process.finished and not process.finished.exists():
+    # The nodes of a cluster share one cache: it is made from what the first of them recorded.
+    wanted = {process.finished: process for process in reversed(processes) if process.finish}
+    making = []
+    for path, process in wanted.items():
+        if path and not path.exists():
             with process.log.open("ab") as log:
-                running.append((process, subprocess.Popen(process.finish, stdout=log, stderr=log)))
-    for process, making in running:
-        if making.wait() == 0 and process.finished:
-            half = Path(next(word for word in process.finish if word.startswith("-XX:AOTCache=")).partition("=")[2])
-            half.replace(process.finished)
+                making.append((path, process, subprocess.Popen(process.finish, stdout=log, stderr=log)))
+    for path, process, maker in making:
+        if maker.wait() == 0:
+            half = next(word for word in process.finish if word.startswith("-XX:AOTCache=")).partition("=")[2]
+            Path(half).replace(path)
 
 
 def _holder(port: int) -> str:

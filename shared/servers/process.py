@@ -3,7 +3,9 @@
 import os
 import signal
 import subprocess
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,8 +57,7 @@ class ProcessId:
         process = self.find()
         if process is None:
             return False
-        process.send_signal(signal.Signals[name])
-        return True
+        return _try_signal(process, name)
 
     def signal_family(self, name: str) -> None:
         """Send a signal to the process and all below it: a paused server must not go on in its children."""
@@ -101,6 +102,20 @@ def stop(ids: Sequence[ProcessId], graceful: Sequence[str], patience: float) -> 
     return not alive
 
 
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Ctrl-C and SIGTERM are not heard, so that a second one cannot break off a clean-up."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals reach the main thread only
+        return
+    before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def reap() -> None:
     """Collect ended children, so that none stays a zombie."""
     _children[:] = [child for child in _children if child.poll() is None]
@@ -119,11 +134,13 @@ def unprivileged_user() -> dict[str, Any]:
 _children: list["subprocess.Popen[bytes]"] = []
 
 
-def _try_signal(process: psutil.Process, name: str) -> None:
+def _try_signal(process: psutil.Process, name: str) -> bool:
     try:
         process.send_signal(signal.Signals[name])
+        return True
     except psutil.NoSuchProcess:
         reap()
+        return False
 
 
 def _rss(process: psutil.Process) -> int:

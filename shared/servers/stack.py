@@ -18,6 +18,7 @@ from shared.servers.artifacts import Pin, fetch, read_lock
 from shared.servers.catalogue import SERVERS, find
 from shared.servers.handle import Handle, locks, remove, sweep
 from shared.servers.instance import InstanceRecord
+from shared.servers.process import undisturbed
 from shared.servers.server import Endpoint, Place, Server
 from shared.settings import Provider, Settings
 
@@ -82,7 +83,8 @@ class Stack:
         try:
             yield endpoints
         finally:
-            self.down([name for name in wanted if name not in before])
+            with undisturbed():
+                self.down([name for name in wanted if name not in before])
 
     def control(self, name: str) -> Handle:
         """Control over a running server. Raises NotControllable for the user's own."""
@@ -132,12 +134,13 @@ class Stack:
                 for job in done:
                     job.result()
             except BaseException:
-                cancel.set()
-                wait(jobs)
-                for job, server in jobs.items():
-                    record = instance.read(self.folder(server.name))
-                    if record and not job.exception():
-                        self._end(record)
+                with undisturbed():
+                    cancel.set()
+                    wait(jobs)
+                    for job, server in jobs.items():
+                        record = instance.read(self.folder(server.name))
+                        if record and not job.exception():
+                            self._end(record)
                 raise
 
     def _start_one(self, server: Server, cancel: threading.Event) -> None:
@@ -188,9 +191,9 @@ class Stack:
 
     @contextmanager
     def _lock(self) -> Iterator[None]:
-        self.settings.home.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self.settings.home / "lock")
         try:
+            self.settings.home.mkdir(parents=True, exist_ok=True)
             lock.acquire(timeout=0.1)
         except Timeout:
             self.tell("another lab command starts or stops servers; waiting for it")
@@ -198,6 +201,9 @@ class Stack:
                 lock.acquire(timeout=BUSY)
             except Timeout:
                 raise LabError(f"another lab command has held {lock.lock_file} for {BUSY:.0f} s; see `ps`.") from None
+        except OSError as error:
+            remedy = "set LAB_HOME to a folder that you may write to."
+            raise ConfigurationError(f"{self.settings.home} cannot be used ({error.strerror}); {remedy}") from None
         try:
             yield
         finally:
@@ -208,7 +214,8 @@ def _ask(server: Server, endpoint: Endpoint) -> Status:
     try:
         return Status(server.name, "yours", endpoint.provider, endpoint.url, server.probe(endpoint))
     except Exception as error:  # whatever a client may raise: the user wants to read it, not to lose the table
-        return Status(server.name, "yours", endpoint.provider, endpoint.url, detail=f"does not answer: {error}")
+        words = " ".join(str(error).split())
+        return Status(server.name, "yours", endpoint.provider, endpoint.url, detail=f"does not answer: {words}")
 
 
 def _state(record: InstanceRecord) -> tuple[str, str]:
@@ -229,8 +236,6 @@ def _with_needs(names: Iterable[str]) -> list[Server]:
         if name not in chosen:
             chosen.add(name)
             todo.extend(find(name).needs)
-    if not chosen:
-        raise ConfigurationError("Name at least one server.")
     return [server for server in SERVERS.values() if server.name in chosen]
 
 

@@ -53,14 +53,17 @@ _ENV = {"LC_ALL": "C", "TZ": "UTC"}
 
 
 def _initdb(binaries: Path, data: Path, log: Path) -> None:
-    shutil.rmtree(data, ignore_errors=True)
-    data.mkdir(parents=True, mode=0o700)
+    # Made beside its place and moved there when whole: initdb writes PG_VERSION first, so half a one looks like a whole.
+    for left in data.parent.glob(f"{data.name}.*.half"):
+        shutil.rmtree(left, ignore_errors=True)
+    half = data.with_suffix(f".{os.getpid()}.half")
+    half.mkdir(parents=True, mode=0o700)
     if user := unprivileged_user():
-        shutil.chown(data, user["user"], user["group"])
+        shutil.chown(half, user["user"], user["group"])
     argv = [
         str(binaries / "initdb"),
         "-D",
-        str(data),
+        str(half),
         "-U",
         "postgres",
         "-A",
@@ -75,8 +78,10 @@ def _initdb(binaries: Path, data: Path, log: Path) -> None:
         done = subprocess.run(argv, stdout=output, stderr=output, env=env, cwd="/", check=False, **unprivileged_user())
     if done.returncode:
         raise StartFailed("postgres", "initdb failed.", log)
-    with (data / "postgresql.conf").open("a") as file:
+    with (half / "postgresql.conf").open("a") as file:
         file.write("include 'lab.conf'\n")
+    shutil.rmtree(data, ignore_errors=True)
+    half.rename(data)
 
 
 def _home(place: Place) -> Path:

@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 import psycopg
+from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
 from shared.errors import DeadlineExceeded
@@ -83,14 +84,29 @@ class Connector:
             return {}
         return dict(response.json()) if response.is_success else {}
 
+    def stop(self) -> None:
+        """Stop its task; the slot stays, and with it Postgres' log from there on. Returns when the slot is let go."""
+        self._call("PUT", "stop", json={})
+        self._await_release()
+
+    def resume(self, seconds: float = 60.0) -> None:
+        """Go on after a stop, where it was."""
+        self._call("PUT", "resume", json={})
+        self.wait_until_running(seconds)
+
     def delete(self) -> None:
         """Delete connector, slot and publication: a slot that nobody reads keeps Postgres' log for ever."""
         self._call("DELETE", "")
+        self._await_release()
         with psycopg.connect(self.postgres.url, autocommit=True) as connection:
-            until(f"slot {self.name} to be let go", lambda: not self._slot_active(connection))
             connection.execute(
                 "select pg_drop_replication_slot(slot_name) from pg_replication_slots where slot_name = %s", [self.name]
             )
+            connection.execute(sql.SQL("drop publication if exists {}").format(sql.Identifier(self.name)))
+
+    def _await_release(self) -> None:
+        with psycopg.connect(self.postgres.url, autocommit=True) as connection:
+            until(f"slot {self.name} to be let go", lambda: not self._slot_active(connection))
 
     def _streams(self) -> bool:
         tasks = self.status().get("tasks", [])

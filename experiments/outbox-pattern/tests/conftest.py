@@ -1,0 +1,24 @@
+"""A shop per test: fresh tables and a fresh topic on the shared servers."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from outbox.processes import Shop
+from outbox.table import create
+
+from shared.postgres import Connection, connect
+from shared.servers.server import Endpoint
+
+
+@pytest.fixture
+def shop(schema: str, kafka: Endpoint, topic: Callable[..., str], tmp_path: Path) -> Shop:
+    """Forty events of a seeded run, nothing of it written yet."""
+    create(schema)
+    return Shop(schema, kafka, topic("orders"), tmp_path / "history.jsonl", seed=7, count=40)
+
+
+@pytest.fixture
+def connection(shop: Shop) -> Iterator[Connection]:
+    with connect(shop.conninfo) as opened:
+        yield opened

@@ -1,0 +1,50 @@
+"""The three ways to write a row and an event."""
+
+from dataclasses import replace
+
+import psycopg
+import pytest
+from outbox.processes import WAYS, Shop
+from outbox.service import write_with_outbox
+from outbox.table import pending, steps
+
+from shared import kafka
+from shared.event import Event
+from shared.postgres import Connection
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_every_way_writes_the_row(way: str, shop: Shop, connection: Connection) -> None:
+    event = next(shop.events())
+    WAYS[way](connection, kafka.producer(shop.broker), shop.topic, event, lambda _: None)
+    assert steps(shop.conninfo) == {(event.subject, event.sequence)}
+
+
+@pytest.mark.parametrize("way", ["commit, then publish", "publish, then commit"])
+def test_the_wrong_ways_publish_at_once(way: str, shop: Shop, connection: Connection) -> None:
+    event = next(shop.events())
+    WAYS[way](connection, kafka.producer(shop.broker), shop.topic, event, lambda _: None)
+    (message,) = kafka.read_all(shop.broker, shop.topic)
+    assert Event.from_kafka(kafka.key(message), kafka.value(message), kafka.headers(message)) == event
+
+
+def test_the_outbox_publishes_nothing_by_itself(shop: Shop, connection: Connection) -> None:
+    for event in shop.events():
+        write_with_outbox(connection, kafka.producer(shop.broker), shop.topic, event)
+    assert pending(connection) == shop.count
+    assert kafka.read_all(shop.broker, shop.topic) == []
+
+
+def test_a_refused_row_leaves_no_event_in_the_outbox(shop: Shop, connection: Connection) -> None:
+    event = next(replace(shop, refused_every=1).events())
+    with pytest.raises(psycopg.IntegrityError):
+        write_with_outbox(connection, kafka.producer(shop.broker), shop.topic, event)
+    assert pending(connection) == 0
+
+
+def test_publish_then_commit_tells_the_world_of_a_refused_row(shop: Shop, connection: Connection) -> None:
+    event = next(replace(shop, refused_every=1).events())
+    with pytest.raises(psycopg.IntegrityError):
+        WAYS["publish, then commit"](connection, kafka.producer(shop.broker), shop.topic, event, lambda _: None)
+    assert len(kafka.read_all(shop.broker, shop.topic)) == 1
+    assert steps(shop.conninfo) == set()
