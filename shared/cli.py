@@ -39,6 +39,10 @@ def app() -> None:
     except KeyboardInterrupt:
         print("interrupted: what was started here is stopped", file=sys.stderr)
         raise SystemExit(130) from None
+    except SystemExit as end:
+        if end.code == 130:  # typer has turned Ctrl-C into this
+            print("interrupted: what was started here is stopped", file=sys.stderr)
+        raise
     except LabError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(1) from None

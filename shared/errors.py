@@ -41,8 +41,9 @@ class ServerError(LabError):
 class PortTaken(ServerError):
     """Another process listens on a port that the server needs."""
 
-    def __init__(self, server: str, port: int, holder: str) -> None:
-        remedy = f"stop it, or choose another port with LAB_{server.upper().replace('-', '_')}_PORT."
+    def __init__(self, server: str, port: int, holder: str, role: str = "client") -> None:
+        name = server if role == "client" else f"{server}_{role}"
+        remedy = f"stop it, or choose another port with LAB_{name.upper().replace('-', '_')}_PORT."
         super().__init__(server, f"port {port} is taken by {holder}; {remedy}")
         self.port = port
 

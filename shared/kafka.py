@@ -142,4 +142,4 @@ def _led(admin: AdminClient, names: Iterable[str]) -> bool:
 
 
 def _dotted(settings: Mapping[str, Any]) -> dict[str, Any]:
-    return {name.replace("_", "."): value for name, value in settings.items()}
+    return {name if name == "on_delivery" else name.replace("_", "."): value for name, value in settings.items()}

@@ -89,13 +89,14 @@ class Tap:
 
     def _deliver(self, message: Message) -> None:
         topic, partition, offset = message.topic() or "", message.partition() or 0, message.offset() or 0
+        event: Event | None = None
         try:
             event = Event.from_kafka(kafka.key(message), kafka.value(message), kafka.headers(message))
+            op = Op(now(), self.name, Action.DELIVER, Outcome.OK, event.id, event.subject, event.sequence)
         except EventError as error:
             self.rejected.append((message, error))
             op = Op(now(), self.name, Action.DELIVER, Outcome.FAIL, note=str(error))
-        else:
+        self.recorder.add(msgspec.structs.replace(op, topic=topic, partition=partition, offset=offset))
+        if event:  # counted when it is in the history, so that who waited for it finds it there
             self.events.append(event)
             self.ids.add(event.id)
-            op = Op(now(), self.name, Action.DELIVER, Outcome.OK, event.id, event.subject, event.sequence)
-        self.recorder.add(msgspec.structs.replace(op, topic=topic, partition=partition, offset=offset))

@@ -22,6 +22,8 @@ from shared.servers.process import ProcessId
 # copies no lock that a librdkafka thread of ours holds.
 _context = multiprocessing.get_context("forkserver")
 
+PATIENCE = 5.0  # seconds that a worker has to end by itself before it is killed
+
 
 class Worker:
     """A function that runs in a Python process of its own. Its output goes to `log`; it dies with its parent."""
@@ -69,6 +71,7 @@ class Worker:
 
     def pause(self) -> None:
         self.identity.signal_family("SIGSTOP")
+        self.identity.await_stopped()
 
     def resume(self) -> None:
         self.identity.signal_family("SIGCONT")
@@ -79,7 +82,7 @@ class Worker:
             with suppress(psutil.NoSuchProcess):  # it may end by itself at any moment
                 self.resume()
             self.process.terminate()
-            self.process.join(5)
+            self.process.join(PATIENCE)
             if self.alive():
                 self.process.kill()
         self.process.join()

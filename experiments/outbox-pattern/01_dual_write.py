@@ -6,12 +6,11 @@ outbox. Rows without events and events without rows are counted by comparing the
 
 import random
 
-from outbox.processes import Kill, Shop, serve, settle
-from outbox.relay.polling import PollingPublisher
+from outbox.processes import Kill, Shop, make_relay, serve, settle
 from outbox.table import create
 from outbox.windows import WriteWindow
 
-from shared import kafka, postgres
+from shared import postgres
 from shared.checkers import aborted_read, duplicate_delivery, lost, phantom
 from shared.experiment import Experiment, Run
 from shared.history import History
@@ -90,7 +89,7 @@ def open_shop(run: Run, name: str, count: int, refused_every: int = 0) -> Shop:
 def relay_everything(shop: Shop) -> None:
     """Empty the outbox."""
     with postgres.connect(shop.conninfo) as connection:
-        relay = PollingPublisher(connection, kafka.producer(shop.broker))
+        relay = make_relay(shop, "publish, then mark", connection)
         while relay.step():
             continue
 

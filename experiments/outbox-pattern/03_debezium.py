@@ -13,6 +13,7 @@ from typing import Any
 from outbox.processes import Shop, relay, serve, settle, write_backlog
 from outbox.relay.debezium import Connector
 from outbox.relay.polling import PollingPublisher
+from outbox.relay.publisher import Publisher
 from outbox.table import create, create_jsonb_copy, scans
 
 from shared import kafka, postgres
@@ -67,10 +68,10 @@ def open_shop(run: Run, name: str, count: int) -> Shop:
 
 
 @contextmanager
-def debezium(run: Run, name: str, **settings: str) -> Iterator[Connector]:
+def debezium(run: Run, name: str, table: str = "outbox", **settings: str) -> Iterator[Connector]:
     """A running connector on the outbox of a schema made by open_shop, gone at the end of the block."""
     schema, dotted = f"{run.name}_{name}", {key.replace("_", "."): value for key, value in settings.items()}
-    connector = Connector(run.endpoints["connect"], run.endpoints["postgres"], schema, schema, settings=dotted)
+    connector = Connector(run.endpoints["connect"], run.endpoints["postgres"], schema, schema, table, dotted)
     connector.put()
     with ExitStack() as things:
         things.callback(connector.delete)
@@ -103,7 +104,7 @@ def recorder(run: Run, shop: Shop) -> Recorder:
 def drain(shop: Shop, prefix: str) -> None:
     """Empty the outbox with the polling publisher."""
     with postgres.connect(shop.conninfo) as connection:
-        relay = PollingPublisher(connection, kafka.producer(shop.broker), prefix)
+        relay = PollingPublisher(connection, Publisher(shop.broker, prefix))
         while relay.step():
             continue
 
@@ -159,10 +160,9 @@ def compare_jsonb(run: Run, count: int) -> None:
     """WRONG: the payload in a jsonb column, as most examples have it. It is parsed and written anew."""
     shop = open_shop(run, "jsonb", count)
     create_jsonb_copy(shop.conninfo)
-    table = f"{run.name}_jsonb.outbox_jsonb"
     text = "org.apache.kafka.connect.storage.StringConverter"
     with (
-        debezium(run, "jsonb", table_include_list=table, value_converter=text),
+        debezium(run, "jsonb", "outbox_jsonb", value_converter=text),
         Tap("consumer", shop.broker, [shop.topic], recorder(run, shop)) as tap,
     ):
         write_backlog(shop)

@@ -7,14 +7,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
-import psutil
-
 from shared.errors import NotControllable, ServerError
 from shared.servers import compose, instance, native
 from shared.servers.artifacts import fetch, read_lock
 from shared.servers.catalogue import find
 from shared.servers.instance import InstanceRecord
-from shared.servers.process import reap, undisturbed
+from shared.servers.process import await_end, undisturbed
 from shared.servers.server import Endpoint, Place, Server
 from shared.settings import Settings
 
@@ -44,12 +42,13 @@ class Handle:
         """kill -9 one node with everything below it."""
         family = self.record.processes[node - 1].identity.family() if self.record.processes else []
         self._signal("SIGKILL", "kill", node)
-        psutil.wait_procs(family, timeout=10)
-        reap()
+        await_end(family, 10)
 
     def pause(self, node: int = 1) -> None:
         """SIGSTOP: it holds its connections and answers nothing."""
         self._signal("SIGSTOP", "pause", node)
+        if self.record.processes:
+            self.record.processes[node - 1].identity.await_stopped()
 
     def resume(self, node: int = 1) -> None:
         self._signal("SIGCONT", "unpause", node)
@@ -60,6 +59,9 @@ class Handle:
             began = time.monotonic()
             compose.act(self.name, "start")
             return time.monotonic() - began
+        if len(self.record.dead) < len(self.record.processes):  # nodes of a cluster, beside those that live
+            self.record = native.revive(self.server, self.place, self.record)
+            return self.record.seconds
         own = self.record.owner is not None
         # A killed JVM's sockets close with its last thread, a moment after its main thread is seen as gone.
         native.await_ports(self.name, self.place.ports)
@@ -113,7 +115,8 @@ def own_instance(
             with undisturbed():
                 native.end(handle.record, folder)
     except ServerError as error:
-        keep = error.log  # named in the error, so it must be there to be read
+        if error.log and error.log.is_relative_to(folder):
+            keep = error.log  # the error names it, so it must be there to be read
         raise
     finally:
         remove(folder, settings.cache, keep)
@@ -140,7 +143,7 @@ def sweep(settings: Settings) -> list[str]:
 def remove(folder: Path, cache: Path, keep: Path | None = None) -> None:
     """Remove a place with its data, also where the data had to go elsewhere (see catalogue/postgres.py).
 
-    A log to `keep` stays until the next sweep.
+    `keep` is a log that stays until the next sweep.
     """
     text = keep.read_bytes() if keep and keep.exists() else b""
     shutil.rmtree(folder, ignore_errors=True)

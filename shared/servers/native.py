@@ -39,13 +39,26 @@ def start(server: Server, place: Place, cancel: threading.Event | None = None, *
         # can clean up, and nobody takes a place that is being prepared for one that was left behind.
         record.write(place.folder)
         for command in server.commands(place):
-            record = _with_process(record, command, launch(command, place.folder)).write(place.folder)
+            process = _process(command, launch(command, place.folder))
+            record = record.model_copy(update={"processes": (*record.processes, process)}).write(place.folder)
         version = _await_answer(server, record, cancel or threading.Event())
         seconds = round(time.monotonic() - began, 2)
         return record.model_copy(update={"ready": True, "version": version, "seconds": seconds}).write(place.folder)
     except BaseException:
         end(record, place.folder, patience=1.0)
         raise
+
+
+def revive(server: Server, place: Place, record: InstanceRecord) -> InstanceRecord:
+    """Start the nodes that have ended, beside those that run. Raises StartFailed or NotReady."""
+    began = time.monotonic()
+    processes = tuple(
+        process if process.identity.alive else _process(command, launch(command, place.folder))
+        for command, process in zip(server.commands(place), record.processes, strict=True)
+    )
+    record = record.model_copy(update={"processes": processes}).write(place.folder)
+    _await_answer(server, record, threading.Event())
+    return record.model_copy(update={"seconds": round(time.monotonic() - began, 2)}).write(place.folder)
 
 
 def end(record: InstanceRecord, folder: Path, patience: float = PATIENCE) -> None:
@@ -59,13 +72,13 @@ def end(record: InstanceRecord, folder: Path, patience: float = PATIENCE) -> Non
 
 def check_ports(server: str, ports: Mapping[str, int]) -> None:
     """Raise PortTaken, naming the holder, if one of the ports cannot be listened on."""
-    for port in ports.values():
+    for role, port in ports.items():
         with closing(socket(AF_INET, SOCK_STREAM)) as probe:
             probe.setsockopt(SOL_SOCKET, SO_REUSEADDR, 1)
             try:
                 probe.bind(("127.0.0.1", port))
             except OSError:
-                raise PortTaken(server, port, _holder(port)) from None
+                raise PortTaken(server, port, _holder(port), role) from None
 
 
 def await_ports(server: str, ports: Mapping[str, int], seconds: float = 5.0) -> None:
@@ -98,8 +111,8 @@ def last_words(log: Path, lines: int = 1) -> str:
     return " ".join(line.strip() for line in text[-lines:])[:300]
 
 
-def _with_process(record: InstanceRecord, command: Command, identity: ProcessId) -> InstanceRecord:
-    process = ProcessRecord(
+def _process(command: Command, identity: ProcessId) -> ProcessRecord:
+    return ProcessRecord(
         pid=identity.pid,
         created=identity.created,
         log=command.log,
@@ -107,7 +120,6 @@ def _with_process(record: InstanceRecord, command: Command, identity: ProcessId)
         finish=command.finish,
         finished=command.finished,
     )
-    return record.model_copy(update={"processes": (*record.processes, process)})
 
 
 def _await_answer(server: Server, record: InstanceRecord, cancel: threading.Event) -> str:

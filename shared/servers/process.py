@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,7 +15,9 @@ import psutil
 
 from shared.servers.server import Command
 
+STOPPED = psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP, psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD
 UNPRIVILEGED = "nobody"  # exists on every Unix
+END_PAUSE = 0.02  # seconds between two looks at an ending process
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,12 @@ class ProcessId:
         for process in self.family():
             _try_signal(process, name)
 
+    def await_stopped(self, seconds: float = 5.0) -> None:
+        """Return when a SIGSTOP has taken effect: the signal is delivered later than it is sent."""
+        deadline = time.monotonic() + seconds
+        while any(_state(process) not in STOPPED for process in self.family()) and time.monotonic() < deadline:
+            time.sleep(END_PAUSE)
+
     def rss_mb(self) -> float:
         """Resident memory of the process and all below it, shared pages counted once per process, in MB."""
         return sum(_rss(process) for process in self.family()) / 1e6
@@ -94,12 +103,23 @@ def stop(ids: Sequence[ProcessId], graceful: Sequence[str], patience: float) -> 
     for identity, name in zip(ids, graceful, strict=True):
         identity.signal("SIGCONT")  # a paused process would not see the signal
         identity.signal(name)
-    _, alive = psutil.wait_procs(families, timeout=patience)
+    alive = await_end(families, patience)
     for process in alive:
         _try_signal(process, "SIGKILL")
-    psutil.wait_procs(alive, timeout=5)
-    reap()
+    await_end(alive, 5)
     return not alive
+
+
+def await_end(processes: Sequence[psutil.Process], seconds: float) -> list[psutil.Process]:
+    """Return when the processes have ended, or the time has; returns those that still run.
+
+    One that has ended stays a zombie while its parent does not collect it: another `lab`, or a container without init.
+    """
+    deadline = time.monotonic() + seconds
+    while (alive := [process for process in processes if _runs(process)]) and time.monotonic() < deadline:
+        time.sleep(END_PAUSE)
+    reap()
+    return alive
 
 
 @contextmanager
@@ -141,6 +161,20 @@ def _try_signal(process: psutil.Process, name: str) -> bool:
     except psutil.NoSuchProcess:
         reap()
         return False
+
+
+def _runs(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _state(process: psutil.Process) -> str:
+    try:
+        return str(process.status())
+    except psutil.NoSuchProcess:
+        return str(psutil.STATUS_DEAD)
 
 
 def _rss(process: psutil.Process) -> int:

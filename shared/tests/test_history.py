@@ -1,6 +1,5 @@
 """A history keeps what several processes recorded, also of those that died, and says what is known of each write."""
 
-import multiprocessing
 import os
 import signal
 from pathlib import Path
@@ -160,7 +159,3 @@ def test_a_full_disk_is_told(tmp_path: Path) -> None:
     with pytest.raises(HistoryError, match="is the disk full"), recorder:
         recorder.record(Action.SEND, OK, note="x" * 1_000_000)
     os.close(reading)
-
-
-def test_no_worker_is_left() -> None:
-    assert not multiprocessing.active_children()

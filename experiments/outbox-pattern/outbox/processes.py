@@ -12,7 +12,12 @@ import psycopg
 from confluent_kafka import KafkaException, Producer
 
 from outbox import service
+from outbox.relay import Relay
+from outbox.relay.cursor import CursorRelay
+from outbox.relay.deleting import BatchDeleteRelay, SkipLockedRelay
 from outbox.relay.polling import MarkFirstPublisher, PollingPublisher
+from outbox.relay.publisher import Publisher
+from outbox.relay.wal import WalRelay
 from outbox.table import insert_event, insert_step, steps
 from outbox.windows import RelayWindow, WriteWindow
 from shared import kafka, workload
@@ -27,9 +32,13 @@ WAYS: dict[str, service.Way] = {
     "publish, then commit": service.publish_then_commit,
     "outbox": service.write_with_outbox,
 }
-RELAYS: dict[str, type[PollingPublisher]] = {
+
+
+POLLING: dict[str, type[PollingPublisher]] = {
     "publish, then mark": PollingPublisher,
     "mark, then publish": MarkFirstPublisher,
+    "row by row": SkipLockedRelay,
+    "batch delete": BatchDeleteRelay,
 }
 
 
@@ -45,6 +54,7 @@ class Shop:
     count: int
     prefix: str = "order"  # what order ids begin with: shops with different prefixes share tables and topic
     rate: float = 0.0  # events per second; 0: as fast as they go
+    slot: str = ""  # of the log relay
     refused_every: int = 0  # every so many-th event costs nothing, which the database refuses
 
     def events(self, first: int = 0) -> Iterator[Event]:
@@ -110,14 +120,39 @@ def write_backlog(shop: Shop) -> None:
                 recorder.record(Action.WRITE, Outcome.OK, event.id, key=event.subject, seq=event.sequence)
 
 
-def relay(shop: Shop, kind: str, batch: int, interval: float, kill: Kill | None = None) -> None:
+def relay(
+    shop: Shop,
+    kind: str,
+    batch: int,
+    interval: float,
+    kill: Kill | None = None,
+    name: str = "relay",
+    recorded: bool = True,
+) -> None:
     """Relay until SIGTERM, or until killed."""
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    producer = kafka.producer(shop.broker)
-    with Recorder(shop.history, "relay") as recorder, connect(shop.conninfo) as connection:
+    with Recorder(shop.history, name) as recorder, connect(shop.conninfo) as connection:
         at = kill.hook(recorder) if kill else nowhere
-        RELAYS[kind](connection, producer, "", batch, interval, at, recorder).run(stop)
+        make_relay(shop, kind, connection, batch, interval, at, recorder if recorded else None).run(stop)
+
+
+def make_relay(
+    shop: Shop,
+    kind: str,
+    connection: Connection,
+    batch: int = 500,
+    interval: float = 0.05,
+    at: Hook = nowhere,
+    recorder: Recorder | None = None,
+) -> Relay:
+    """A relay on the shop's outbox: one of POLLING, `cursor`, or `log` (on the shop's slot)."""
+    publisher = Publisher(shop.broker, recorder=recorder)
+    if kind == "cursor":
+        return CursorRelay(connection, publisher, batch, interval, at)
+    if kind == "log":
+        return WalRelay(shop.conninfo, connection, publisher, shop.slot, at)
+    return POLLING[kind](connection, publisher, batch, interval, at)
 
 
 def settle(shop: Shop, recorder: Recorder) -> None:

@@ -8,23 +8,41 @@ create table order_steps (
     primary key (order_id, number)
 );
 
+-- Partitioned by time: what is published is dropped with its partition, which costs nothing, and never deleted row by row.
+-- All attributes are text as CloudEvents have it, so that every relay, Debezium included, passes them on as they are.
+-- The defaults let a row be written by hand; what is missing is found by the relay, which parks the row with the reason.
 create table outbox (
-    position       bigint generated always as identity primary key,
-    xid            xid8 not null default pg_current_xact_id(),
-    id             uuid not null unique,          -- the event's id; what consumers know a duplicate by
-    aggregate_type text not null,                 -- says the topic
-    aggregate_id   text not null,                 -- the key, so that one aggregate's events stay in order
-    sequence       bigint not null,               -- the event's number within its aggregate
-    spec_version   text not null default '1.0',   -- of CloudEvents; a column, since Debezium makes headers of columns
-    type           text not null,
-    source         text not null,
-    time           timestamptz not null,
+    position       bigint generated always as identity,
+    xid            xid8 not null default pg_current_xact_id(),   -- (xid, position) is an order in which no row comes late
+    created_at     timestamptz not null default now(),
+    published_at   timestamptz,                                  -- delivery tracking, by relays that mark
+    aggregate_type text not null default '',                     -- says the topic
+    aggregate_id   text not null default '',                     -- the key, so that one aggregate's events stay in order
+    payload        bytea not null default '',                    -- the bytes that are published: jsonb would rewrite them
+    id             uuid not null default gen_random_uuid(),      -- what consumers know a duplicate by
+    type           text not null default '',
+    source         text not null default '',
+    sequence       bigint not null default 0,                    -- the event's number within its aggregate
+    time           text not null default to_char(now() at time zone 'utc', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
     correlation_id text not null default '',
     causation_id   text not null default '',
-    content_type   text not null,
-    payload        bytea not null,                -- the bytes that are published, as they are: jsonb would rewrite them
-    published_at   timestamptz                    -- delivery tracking, by relays that mark
+    content_type   text not null default 'application/json',
+    spec_version   text not null default '1.0'                   -- a column, since Debezium makes headers of columns
+) partition by range (created_at);
+
+-- Rows for which nobody has made a partition: an insert is never refused for want of one (see partitions.py).
+create table outbox_default partition of outbox default;
+
+-- For relays that follow a cursor, and for those that look for what is not marked: as small as the backlog.
+create index outbox_order on outbox (xid, position);
+create index outbox_pending on outbox (position) where published_at is null;
+
+-- How far a cursor has come.
+create table outbox_checkpoint (
+    relay    text primary key,
+    xid      xid8 not null,
+    position bigint not null
 );
 
--- A relay looks for what is not published: an index as small as the backlog, however long the table.
-create index outbox_pending on outbox (position) where published_at is null;
+-- What cannot be published, where an operator finds it: lab outbox parked | retry | discard.
+create table outbox_parked (like outbox, reason text not null, parked_at timestamptz not null default clock_timestamp());

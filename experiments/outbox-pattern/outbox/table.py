@@ -1,9 +1,11 @@
 """The tables, and the two inserts. The schema itself is in schema.sql, to be copied."""
 
+from datetime import UTC
 from pathlib import Path
 
 import psycopg
 
+from shared.errors import EventError
 from shared.event import STRICT, Event
 from shared.postgres import Connection
 
@@ -11,8 +13,8 @@ SCHEMA = Path(__file__).with_name("schema.sql")
 
 INSERT_STEP = "insert into order_steps (order_id, number, status, cents) values (%s, %s, %s, %s)"
 INSERT_EVENT = """
-insert into outbox (id, aggregate_type, aggregate_id, sequence, type, source, time,
-                    correlation_id, causation_id, content_type, payload)
+insert into outbox (aggregate_type, aggregate_id, payload, id, type, source, sequence, time,
+                    correlation_id, causation_id, content_type)
 values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
 """
 
@@ -30,24 +32,20 @@ def insert_step(connection: Connection, event: Event) -> None:
 
 
 def insert_event(connection: Connection, event: Event, aggregate_type: str) -> None:
-    """The outbox row. Call it in the transaction of the business row, or it is worth nothing."""
-    payload = STRICT.write_data(event.data, event.datacontenttype)
-    connection.execute(
-        INSERT_EVENT,
-        [
-            event.id,
-            aggregate_type,
-            event.subject,
-            event.sequence,
-            event.type,
-            event.source,
-            event.time,
-            event.correlation_id,
-            event.causation_id,
-            event.datacontenttype,
-            payload,
-        ],
-    )
+    """The outbox row. Call it in the transaction of the business row, or it is worth nothing. Raises EventError."""
+    connection.execute(INSERT_EVENT, outbox_values(event, aggregate_type))
+
+
+def outbox_values(event: Event, aggregate_type: str) -> tuple[object, ...]:
+    """The values of INSERT_EVENT. Raises EventError on a NUL character, which Postgres' text cannot hold."""
+    texts = event.subject, event.type, event.source, event.correlation_id, event.causation_id, event.datacontenttype
+    if any("\0" in text for text in (aggregate_type, *texts)):
+        raise EventError({"attributes": ["a NUL character (U+0000) cannot be stored in an attribute"]})
+    subject, type_, source, correlation, causation, content_type = texts
+    payload = STRICT.write_data(event.data, content_type)
+    time = event.time.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    order = event.id, type_, source, event.sequence, time, correlation, causation, content_type
+    return aggregate_type, subject, payload, *order
 
 
 def steps(conninfo: str) -> set[tuple[str, int]]:
@@ -63,8 +61,11 @@ def pending(connection: Connection) -> int:
 
 
 def scans(conninfo: str) -> int:
-    """How often the outbox was looked into, by index or not, as Postgres counts."""
-    query = "select seq_scan + coalesce(idx_scan, 0) from pg_stat_user_tables where relid = 'outbox'::regclass"
+    """How often the outbox was looked into, by index or not, as Postgres counts, all partitions together."""
+    query = """
+    select coalesce(sum(seq_scan + coalesce(idx_scan, 0)), 0) from pg_stat_user_tables
+    where relid in (select relid from pg_partition_tree('outbox'))
+    """
     with psycopg.connect(conninfo) as connection:
         row = connection.execute(query).fetchone()
         return int(row[0]) if row else 0
@@ -81,9 +82,9 @@ create table outbox_jsonb (like outbox);
 alter table outbox_jsonb alter column payload type jsonb using convert_from(payload, 'utf8')::jsonb;
 create function copy_as_jsonb() returns trigger language plpgsql as $$
 begin
-    insert into outbox_jsonb values (new.position, new.xid, new.id, new.aggregate_type, new.aggregate_id, new.sequence,
-        new.spec_version, new.type, new.source, new.time, new.correlation_id, new.causation_id, new.content_type,
-        convert_from(new.payload, 'utf8')::jsonb, null);
+    insert into outbox_jsonb values (new.position, new.xid, new.created_at, null, new.aggregate_type, new.aggregate_id,
+        convert_from(new.payload, 'utf8')::jsonb, new.id, new.type, new.source, new.sequence, new.time,
+        new.correlation_id, new.causation_id, new.content_type, new.spec_version);
     return null;
 end $$;
 create trigger copy_as_jsonb after insert on outbox for each row execute function copy_as_jsonb();

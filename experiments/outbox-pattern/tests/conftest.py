@@ -1,10 +1,12 @@
-"""A shop per test: fresh tables and a fresh topic on the shared servers."""
+"""A shop per test: fresh tables, a fresh topic and a slot on the shared servers."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from outbox.processes import Shop
+from outbox.relay import wal
 from outbox.table import create
 
 from shared.postgres import Connection, connect
@@ -16,6 +18,14 @@ def shop(schema: str, kafka: Endpoint, topic: Callable[..., str], tmp_path: Path
     """Forty events of a seeded run, nothing of it written yet."""
     create(schema)
     return Shop(schema, kafka, topic("orders"), tmp_path / "history.jsonl", seed=7, count=40)
+
+
+@pytest.fixture
+def shop_with_slot(shop: Shop, unique: str) -> Iterator[Shop]:
+    """The same, with a replication slot that sees all that is written from now on."""
+    wal.set_up(shop.conninfo, unique, unique)
+    yield replace(shop, slot=unique)
+    wal.tear_down(shop.conninfo, unique)
 
 
 @pytest.fixture

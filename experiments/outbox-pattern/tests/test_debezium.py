@@ -58,7 +58,7 @@ def test_deleted_it_leaves_neither_slot_nor_publication(
 
 
 def test_a_connector_that_cannot_run_says_why(shop: Shop, connect: Endpoint, postgres: Endpoint, unique: str) -> None:
-    connector = Connector(connect, postgres, unique, unique, settings={"publication.autocreate.mode": "disabled"})
+    connector = Connector(connect, postgres, unique, unique, settings={"publication.name": "no_such_publication"})
     try:
         with pytest.raises(DeadlineExceeded, match="ublication"):
             connector.put(seconds=8)

@@ -53,7 +53,7 @@ _ENV = {"LC_ALL": "C", "TZ": "UTC"}
 
 
 def _initdb(binaries: Path, data: Path, log: Path) -> None:
-    # Made beside its place and moved there when whole: initdb writes PG_VERSION first, so half a one looks like a whole.
+    # Made beside its place and moved there when whole: PG_VERSION comes first, so half a directory looks like one.
     for left in data.parent.glob(f"{data.name}.*.half"):
         shutil.rmtree(left, ignore_errors=True)
     half = data.with_suffix(f".{os.getpid()}.half")

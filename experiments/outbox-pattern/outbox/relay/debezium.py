@@ -53,7 +53,9 @@ class Connector:
             "plugin.name": "pgoutput",
             "slot.name": self.name,
             "publication.name": self.name,
-            "publication.autocreate.mode": "filtered",
+            # Made by `put`: of inserts only, since a publication of updates would refuse to let rows be marked.
+            "publication.autocreate.mode": "disabled",
+            "publish.via.partition.root": "true",
             "table.include.list": f"{self.schema}.{self.table}",
             # Only what is written from now on, and of that only inserts: marks and clean-up are not events.
             "snapshot.mode": "no_data",
@@ -67,8 +69,21 @@ class Connector:
 
     def put(self, seconds: float = 60.0) -> None:
         """Create or reconfigure it; returns when its task runs and its slot is read. Raises DeadlineExceeded."""
-        self._call("PUT", "config", json=self.config())
+        self.configure()
         self.wait_until_running(seconds)
+
+    def configure(self) -> None:
+        """Give Connect the configuration; a stopped connector stays stopped."""
+        self._publish_inserts()
+        self._call("PUT", "config", json=self.config())
+
+    def _publish_inserts(self) -> None:
+        statement = "create publication {} for table {} with (publish = 'insert', publish_via_partition_root = true)"
+        with psycopg.connect(self.postgres.url, autocommit=True) as connection:
+            there = connection.execute("select from pg_publication where pubname = %s", [self.name]).fetchone()
+            if there is None:
+                table = sql.Identifier(self.schema, self.table)
+                connection.execute(sql.SQL(statement).format(sql.Identifier(self.name), table))
 
     def wait_until_running(self, seconds: float = 60.0) -> None:
         try:

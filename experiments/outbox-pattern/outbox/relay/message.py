@@ -1,47 +1,82 @@
 """An outbox row as the Kafka message it becomes: CloudEvents binary mode, the same from every relay.
 
 Debezium's EventRouter makes the same headers from the same columns (see debezium.py), so that consumers need not know
-which relay is at work.
+which relay is at work. What cannot become such a message has a reason, and is parked (see parking.py).
 """
 
-from datetime import UTC, datetime
 from typing import NamedTuple
-from uuid import UUID
+
+import msgspec
+
+from shared.event import is_json
 
 COLUMNS = (
-    "position, id, aggregate_type, aggregate_id, sequence, type, source, time, "
-    "correlation_id, causation_id, content_type, payload"
+    "position, xid::text as xid_text, aggregate_type, aggregate_id, payload, id::text, type, source, sequence::text, "
+    "time, correlation_id, causation_id, content_type, spec_version"
 )
+Headers = list[tuple[str, str | bytes | None]]
 
 
 class OutboxRow(NamedTuple):
-    """A row of the outbox, in the order of COLUMNS."""
+    """A row of the outbox, in the order of COLUMNS. `xid_text`: a cast that kept its name would hide the column
+    from ORDER BY, and the index with it."""
 
     position: int
-    id: UUID
+    xid: str
     aggregate_type: str
-    aggregate_id: str
-    sequence: int
-    type: str
-    source: str
-    time: datetime
-    correlation_id: str
-    causation_id: str
-    content_type: str
+    aggregate_id: str | bytes
     payload: bytes
+    id: str | bytes
+    type: str | bytes
+    source: str | bytes
+    sequence: str | bytes
+    time: str | bytes
+    correlation_id: str | bytes
+    causation_id: str | bytes
+    content_type: str | bytes
+    spec_version: str | bytes
 
-    def headers(self) -> list[tuple[str, str | bytes | None]]:
-        """CloudEvents attributes as Kafka headers; the key carries `partitionkey`."""
-        time = self.time.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
-        optional = {"ce_correlationid": self.correlation_id, "ce_causationid": self.causation_id}
-        return [
-            ("ce_specversion", "1.0"),
-            ("ce_id", str(self.id)),
-            ("ce_type", self.type),
-            ("ce_source", self.source),
-            ("ce_subject", self.aggregate_id),
-            ("ce_time", time),
-            ("ce_sequence", str(self.sequence)),
-            ("content-type", self.content_type),
-            *((name, value) for name, value in optional.items() if value),
-        ]
+
+def text(value: str | bytes) -> str:
+    """An attribute as text, whichever relay read it."""
+    return value.decode(errors="replace") if isinstance(value, bytes) else value
+
+
+def headers(row: OutboxRow) -> Headers:
+    """CloudEvents attributes as Kafka headers; the key carries `partitionkey`."""
+    _, _, _, subject, _, ident, type_, source, sequence, time, correlation, causation, content_type, version = row
+    return [
+        ("ce_specversion", version),
+        ("ce_id", ident),
+        ("ce_type", type_),
+        ("ce_source", source),
+        ("ce_subject", subject),
+        ("ce_time", time),
+        ("ce_sequence", sequence),
+        ("ce_correlationid", correlation),
+        ("ce_causationid", causation),
+        ("content-type", content_type),
+    ]
+
+
+def problem(row: OutboxRow) -> str:
+    """Why the row is not an event, naming all that is missing; empty when it is one."""
+    if not (row.aggregate_type and row.aggregate_id and row.type and row.source):
+        required = "aggregate_type", "aggregate_id", "type", "source"
+        return f"missing: {', '.join(name for name in required if not getattr(row, name))}"
+    # The log relay's attributes are bytes, the others' are text; both are what a header takes.
+    content_type = row.content_type
+    if content_type in ("application/json", b"application/json") or is_json(text(content_type)):
+        return _not_json(row.payload)
+    return ""
+
+
+_json = msgspec.json.Decoder()
+
+
+def _not_json(payload: bytes) -> str:
+    try:
+        _json.decode(payload)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        return f"the content type says JSON, the payload is not: {error}"
+    return ""

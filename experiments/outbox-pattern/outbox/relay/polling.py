@@ -9,39 +9,35 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from confluent_kafka import KafkaError, KafkaException, Message, Producer
-
+from outbox.parking import park
 from outbox.relay.message import COLUMNS, OutboxRow
+from outbox.relay.publisher import Publisher
 from outbox.windows import RelayWindow
 from shared.faults import Hook, nowhere
-from shared.history import Action, Op, Outcome, Recorder, now
 from shared.postgres import Connection
 
 # FOR UPDATE: a second relay waits rather than publish the same rows again.
 POLL = f"select {COLUMNS} from outbox where published_at is null order by position limit %s for update"  # noqa: S608
-MARK = "update outbox set published_at = clock_timestamp() where position = any(%s)"
+MARK = "update outbox set published_at = clock_timestamp() where position = any(%s) and published_at is null"
 
 
 @dataclass
 class PollingPublisher:
-    """Moves events of aggregate type T to the topic `prefix` + T. One process; a second one may wait in reserve."""
+    """Moves events to the topics that their aggregate types name. A second one may wait in reserve."""
 
     connection: Connection
-    producer: Producer
-    prefix: str = ""
+    publisher: Publisher
     batch: int = 500
     interval: float = 0.05  # seconds between polls of an empty outbox
     at: Hook = nowhere
-    recorder: Recorder | None = None
 
     def run(self, stop: threading.Event) -> None:
-        """Relay until told to stop."""
         while not stop.is_set():
             if self.step() < self.batch:
                 stop.wait(self.interval)
 
     def step(self) -> int:
-        """Move one batch; returns how many events. Raises KafkaException when the broker refused one of them."""
+        """Move one batch. Raises KafkaException when the broker could not be reached; nothing is marked then."""
         with self.connection.transaction():
             rows = self._poll()
             if rows:
@@ -55,33 +51,16 @@ class PollingPublisher:
         return len(rows)
 
     def _poll(self) -> list[OutboxRow]:
-        return [OutboxRow(*row) for row in self.connection.execute(POLL, [self.batch], binary=True)]
-
-    def _mark(self, rows: Sequence[OutboxRow]) -> None:
-        self.connection.execute(MARK, [[row.position for row in rows]])
+        return [OutboxRow._make(row) for row in self.connection.execute(POLL, [self.batch], binary=True)]
 
     def _publish(self, rows: Sequence[OutboxRow]) -> None:
-        """Send the rows and wait until the broker has them all."""
-        refused: list[KafkaError] = []
+        self.publisher.send(rows)
+        self.publisher.flush()
 
-        def delivered(error: KafkaError | None, message: Message) -> None:
-            if error is not None:
-                refused.append(error)
-
-        for row in rows:
-            topic = self.prefix + row.aggregate_type
-            self.producer.produce(topic, row.payload, row.aggregate_id, headers=row.headers(), on_delivery=delivered)
-            self.producer.poll(0)
-        self.producer.flush()
-        if refused:
-            raise KafkaException(refused[0])
-        self._record(rows)
-
-    def _record(self, rows: Sequence[OutboxRow]) -> None:
-        if self.recorder:
-            at, me = now(), self.recorder.process
-            ops = (Op(at, me, Action.SEND, Outcome.OK, str(r.id), r.aggregate_id, r.sequence) for r in rows)
-            self.recorder.add(*ops)
+    def _mark(self, rows: Sequence[OutboxRow]) -> None:
+        """Parked rows are marked too: they are dealt with, elsewhere."""
+        park(self.connection, self.publisher.take_refused())
+        self.connection.execute(MARK, [[row.position for row in rows]])
 
 
 class MarkFirstPublisher(PollingPublisher):

@@ -1,0 +1,297 @@
+"""The relays against Debezium at its best, and what the outbox costs: one run, one JSON object.
+
+Debezium gets the full JIT, 1 GB of heap, a warm-up of 600,000 events, `poll.interval.ms=10`, larger batches and queues
+than the default, and is measured from the first to the last event consumed, as everybody else: same table, same payload
+of about 200 bytes, same ten headers, same consumer. All servers are the run's own, with nothing else on them.
+"""
+
+import contextlib
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from outbox.measuring import Drain, consume_clocked, consume_drain, watch_memory, write_backlog, write_paced
+from outbox.processes import Shop, relay
+from outbox.relay import wal
+from outbox.relay.debezium import Connector
+from outbox.relay.message import COLUMNS, OutboxRow, headers
+from outbox.table import INSERT_STEP, create
+from outbox.writer import place_pipelined
+
+from shared import kafka, postgres
+from shared.experiment import Experiment, Run, Scale
+from shared.output import Output
+from shared.wait import until
+
+experiment = Experiment(title="Outbox relays against Debezium")
+KEYS = (
+    "drain_vs_debezium",
+    "drain_vs_producer",
+    "wal_drain_vs_debezium",
+    "p99_vs_debezium_100",
+    "p99_vs_debezium_1000",
+    "txn_p50_overhead",
+    "rss_growth_mb",
+)
+DRAINED, WARM_UP, LONG = 200_000, 60_000, 1_000_000
+PRODUCER = {"linger_ms": 5, "queue_buffering_max_messages": 1_000_000, "queue_buffering_max_kbytes": 1_048_576}
+# Debezium documentation, "PostgreSQL connector properties": larger batches and queues for throughput; and Kafka's
+# producer documentation: a few ms of linger and larger batches. For latency the producer's defaults, without linger.
+FOR_RATE = {
+    "max.batch.size": "8192",
+    "max.queue.size": "32768",
+    "producer.override.linger.ms": "5",
+    "producer.override.batch.size": "262144",
+}
+UNRECORDED = 500, 0.01, None, "relay", False  # batch, interval, no kill, name, no history
+FOR_LATENCY = {"producer.override.linger.ms": "0"}
+
+
+@dataclass
+class Bench:
+    """The servers of the run, and the shop on them."""
+
+    run: Run
+    shop: Shop
+    connector: Connector
+    schema: str
+
+    def path(self, name: str) -> Path:
+        return self.run.folder / f"{name}-{time.monotonic_ns()}"
+
+
+@experiment.run
+def main(run: Run) -> None:
+    bench = set_up(run)
+    rounds = run.pick(1, 2, 5)
+    with run.step(f"Debezium: warm up with {WARM_UP:,} events"):
+        warm_up(bench)
+    contenders = {"Debezium": drain_debezium, "cursor": drain_cursor, "log": drain_log, "bare producer": drain_bare}
+    rates: dict[str, list[float]] = {name: [] for name in contenders}
+    for number in range(rounds):
+        for name, drain in contenders.items():
+            with run.step(f"round {number + 1}: {name} drains {DRAINED:,} events"):
+                rates[name].append(drain(bench).rate)
+            run.output.say(f"{rates[name][-1]:,.0f} events/s")
+    median = {name: run.figure("drain", rates[name], "events/s", variant=name).value for name in contenders}
+    run.figure("drain_vs_debezium", max(median["cursor"], median["log"]) / median["Debezium"], "x")
+    run.figure("drain_vs_producer", max(median["cursor"], median["log"]) / median["bare producer"], "x")
+    run.figure("wal_drain_vs_debezium", median["log"] / median["Debezium"], "x")
+    compare_latency(bench)
+    with run.step("what the outbox adds to a transaction"):
+        compare_transactions(bench)
+    with run.step(f"memory of a relay that drains {LONG:,} events"):
+        watch_relay(bench)
+
+
+def set_up(run: Run) -> Bench:
+    """Servers of the run's own; brokers and Connect with the full JIT."""
+    database, broker = run.own("postgres"), run.own("kafka", lab_jit="full")
+    needs = {"kafka": broker.endpoint}
+    connect = run.own("connect", needs, lab_jit="full")
+    name = run.name
+    conninfo = postgres.create_schema(database.endpoint, name)
+    create(conninfo)
+    kafka.create_topics(broker.endpoint, [f"{name}.orders"])
+    shop = Shop(
+        conninfo, broker.endpoint, f"{name}.orders", run.history_file("unused"), run.seed, 0, slot=f"{name}_log"
+    )
+    connector = Connector(connect.endpoint, database.endpoint, f"{name}_dbz", name, settings=FOR_RATE)
+    run.parameters.update({"drained": DRAINED, "warm-up": WARM_UP, "partitions": 3})
+    return Bench(run, shop, connector, name)
+
+
+def clear(bench: Bench) -> None:
+    with postgres.connect(bench.shop.conninfo) as connection:
+        connection.execute("truncate outbox, outbox_checkpoint, order_steps")
+
+
+@contextlib.contextmanager
+def consuming(bench: Bench, count: int) -> Iterator[Callable[[], Drain]]:
+    """A consumer that stands ready; the function waits for its result."""
+    ready, result = bench.path("ready"), bench.path("drain")
+    consumer = bench.run.worker("consumer", consume_drain, bench.shop, count, ready, result)
+    until("the consumer to be ready", ready.exists)
+
+    def finish() -> Drain:
+        consumer.wait(300)
+        return Drain(*json.loads(result.read_text()))
+
+    yield finish
+    consumer.stop()
+
+
+def warm_up(bench: Bench) -> None:
+    bench.connector.put()
+    with consuming(bench, WARM_UP) as finish:
+        write_backlog(bench.shop, WARM_UP, 1000)
+        finish()
+    bench.connector.stop()
+
+
+def drain_debezium(bench: Bench) -> Drain:
+    """A stopped connector with a backlog, resumed. From the first event consumed: its own resume is not counted."""
+    clear(bench)
+    write_backlog(bench.shop, DRAINED)
+    with consuming(bench, DRAINED) as finish:
+        bench.connector.resume()
+        drain = finish()
+    bench.connector.stop()
+    return drain
+
+
+def drain_cursor(bench: Bench) -> Drain:
+    clear(bench)
+    write_backlog(bench.shop, DRAINED)
+    with consuming(bench, DRAINED) as finish, bench.run.worker("relay", relay, bench.shop, "cursor", *UNRECORDED):
+        return finish()
+
+
+def drain_log(bench: Bench) -> Drain:
+    clear(bench)
+    wal.set_up(bench.shop.conninfo, bench.shop.slot, bench.schema)
+    write_backlog(bench.shop, DRAINED)
+    with consuming(bench, DRAINED) as finish, bench.run.worker("relay", relay, bench.shop, "log", *UNRECORDED):
+        drain = finish()
+    wal.tear_down(bench.shop.conninfo, bench.shop.slot)
+    return drain
+
+
+def drain_bare(bench: Bench) -> Drain:
+    """The limit: the same payloads, keys and headers, ready in memory, by nothing but the producer."""
+    ready = bench.path("loaded")
+    with consuming(bench, DRAINED) as finish:
+        producing = bench.run.worker("producer", produce_bare, bench.shop, ready)
+        drain = finish()
+        producing.wait()
+    return drain
+
+
+def produce_bare(shop: Shop, ready: Path) -> None:
+    with postgres.connect(shop.conninfo) as connection:
+        rows = [OutboxRow._make(r) for r in connection.execute(f"select {COLUMNS} from outbox", binary=True)]  # noqa: S608
+    messages = [(row.aggregate_type, row.payload, row.aggregate_id, headers(row)) for row in rows]
+    producer = kafka.producer(shop.broker, **PRODUCER)
+    producer.list_topics(timeout=10)
+    ready.touch()
+    for topic, payload, key, head in messages:
+        producer.produce(topic, payload, key, headers=head)
+    producer.flush()
+
+
+def compare_latency(bench: Bench) -> None:
+    """From the acknowledged commit to the consumer's hands, at two steady rates."""
+    seconds = bench.run.pick(5, 12, 30)
+    latency_connector = replace(bench.connector, settings=FOR_LATENCY)
+    for rate in (100, 1000):
+        shop = replace(bench.shop, rate=float(rate), count=rate * seconds, seed=bench.run.seed + rate)
+        p99 = {}
+        for name in ("Debezium", "log"):
+            with bench.run.step(f"{name}: latency at {rate} a second"):
+                clear(bench)
+                samples = measure(bench, shop, name, latency_connector)
+            figure = bench.run.figure(
+                "commit to consumer", samples, "ms", variant=name, x=float(rate), x_label="events/s"
+            )
+            p99[name] = figure.p99 or 0.0
+        bench.run.figure(f"p99_vs_debezium_{rate}", p99["log"] / p99["Debezium"], "x")
+
+
+def measure(bench: Bench, shop: Shop, name: str, connector: Connector) -> list[float]:
+    with contextlib.ExitStack() as things:
+        if name == "Debezium":
+            things.callback(connector.stop)
+            connector.configure()
+            connector.resume()
+        else:
+            wal.set_up(shop.conninfo, shop.slot, bench.schema)
+            things.callback(wal.tear_down, shop.conninfo, shop.slot)
+            things.enter_context(bench.run.worker("relay", relay, shop, "log", *UNRECORDED))
+        paced(bench, replace(shop, count=200, rate=200.0, seed=shop.seed + 1, prefix="warm"))
+        return paced(bench, shop)
+
+
+def paced(bench: Bench, shop: Shop) -> list[float]:
+    """Milliseconds from commit to consumer of every event of the shop."""
+    ready, received, committed = (bench.path(name) for name in ("ready", "received", "committed"))
+    consumer = bench.run.worker("consumer", consume_clocked, shop, ready, received)
+    until("the consumer to be ready", ready.exists)
+    bench.run.worker("writer", write_paced, shop, committed).wait(120)
+    consumer.wait(60)
+    came, went = json.loads(received.read_text()), json.loads(committed.read_text())
+    return [(came[ident] - at) / 1e6 for ident, at in went.items()]
+
+
+def compare_transactions(bench: Bench) -> None:
+    """Begin, insert, commit in one round trip; with and without the outbox row, in turn, so that drift hits both."""
+    clear(bench)
+    count = bench.run.pick(500, 2000, 5000)
+    shop = replace(bench.shop, count=2 * count)
+    samples: dict[str, list[float]] = {"row": [], "row and event": []}
+    with postgres.connect(shop.conninfo) as connection:
+        for number, event in enumerate(shop.events()):
+            variant = "row and event" if number % 2 else "row"
+            began = time.perf_counter()
+            if number % 2:
+                place_pipelined(connection, event, shop.topic)
+            else:
+                with connection.pipeline(), connection.transaction():
+                    values = [event.subject, event.sequence, "placed", event.data["cents"]]
+                    connection.execute(INSERT_STEP, values, prepare=True)
+            samples[variant].append((time.perf_counter() - began) * 1000)
+    p50 = {name: bench.run.figure("transaction", found, "ms", variant=name).value for name, found in samples.items()}
+    bench.run.figure("txn_p50_overhead", p50["row and event"] / p50["row"] - 1, "fraction")
+
+
+def watch_relay(bench: Bench) -> None:
+    """Growth from a tenth of the way to the end."""
+    growth = []
+    for kind in bench.run.pick(("cursor",), ("cursor",), ("cursor", "log")):
+        clear(bench)
+        if kind == "log":
+            wal.set_up(bench.shop.conninfo, bench.shop.slot, bench.schema)
+        write_backlog(bench.shop, LONG, 10_000)
+        growth.append(bench.run.figure("memory growth in a long drain", grow(bench, kind), "MB", variant=kind).value)
+        if kind == "log":
+            wal.tear_down(bench.shop.conninfo, bench.shop.slot)
+    bench.run.figure("rss_growth_mb", max(growth), "MB")
+
+
+def grow(bench: Bench, kind: str) -> float:
+    samples: list[float] = []
+    stop = threading.Event()
+    with consuming(bench, LONG) as finish, bench.run.worker("relay", relay, bench.shop, kind, *UNRECORDED) as relaying:
+        watching = threading.Thread(target=watch_memory, args=[relaying.identity.pid, stop, samples])
+        watching.start()
+        finish()
+        stop.set()
+        watching.join()
+    return max(samples[len(samples) // 10 :]) - samples[len(samples) // 10]
+
+
+def command(
+    as_json: Annotated[
+        bool, typer.Option("--json", help="print one JSON object with the keys named in the README")
+    ] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="fewer rounds: under four minutes")] = False,
+    seed: int = 1,
+) -> None:
+    """Run the benchmark. Nothing else should be running."""
+    output = Output(silent=as_json)
+    record, folder = experiment.execute(Scale.DEMO if quick else Scale.FULL, seed, None, output)
+    if record.error:
+        raise SystemExit(f"error: {record.error}")
+    if as_json:
+        print(json.dumps({key: round(record.figure(key).value, 3) for key in KEYS}))
+    output.closing(record, str(folder))
+
+
+if __name__ == "__main__":
+    app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
+    app.command()(command)
+    app()

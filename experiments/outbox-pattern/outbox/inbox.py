@@ -1,0 +1,36 @@
+"""The inbox: a consumer's memory of what it has handled, in the same transaction as the effect.
+
+An event that comes again finds its id there, and has no second effect. An id must be kept for as long as its event may
+still come again: the broker's retention, plus the longest that a relay may be down.
+"""
+
+from collections.abc import Callable
+from datetime import timedelta
+
+from shared.event import Event
+from shared.postgres import Connection
+
+SCHEMA = """
+create table inbox (
+    consumer   text not null,
+    event_id   uuid not null,
+    handled_at timestamptz not null default clock_timestamp(),
+    primary key (consumer, event_id)
+);
+create index inbox_age on inbox (handled_at);
+"""
+ENTER = "insert into inbox (consumer, event_id) values (%s, %s) on conflict do nothing"
+
+
+def once(connection: Connection, consumer: str, event: Event, effect: Callable[[Connection, Event], None]) -> bool:
+    """Have the effect, unless this consumer had it before; returns whether it was had. One transaction for both."""
+    with connection.transaction():
+        new = connection.execute(ENTER, [consumer, event.id]).rowcount == 1
+        if new:
+            effect(connection, event)
+    return new
+
+
+def forget(connection: Connection, age: timedelta) -> int:
+    """Drop ids handled longer ago than `age`; returns how many. Their events must not be able to come again."""
+    return connection.execute("delete from inbox where handled_at < clock_timestamp() - %s", [age]).rowcount

@@ -1,0 +1,116 @@
+"""What the benchmark and the relay ladder measure with: a backlog, a consumer with a clock, a paced writer."""
+
+import json
+import os
+import signal
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+from confluent_kafka import Consumer, TopicPartition
+
+from outbox.processes import Shop
+from outbox.writer import place_pipelined
+from shared import kafka
+from shared.postgres import connect
+
+# About 200 bytes of JSON, as a small order has.
+BACKLOG = """
+insert into outbox (aggregate_type, aggregate_id, payload, id, type, source, sequence, correlation_id)
+select %(topic)s, 'order-' || (i / 4),
+       convert_to('{"order":"order-' || (i / 4) || '","customer":"customer-' || (i %% 997)
+                  || '","cents":' || (i %% 9973) || ',"note":"' || repeat('x', 120) || '"}', 'utf8'),
+       gen_random_uuid(), 'shop.order.placed', '/shop/orders', i %% 4 + 1, 'order-' || (i / 4)
+from generate_series(%(first)s::bigint, %(last)s::bigint) as i
+"""
+PER_TRANSACTION = 100
+
+
+def write_backlog(shop: Shop, count: int, per_transaction: int = PER_TRANSACTION) -> None:
+    """`count` outbox rows, some in each transaction."""
+    with connect(shop.conninfo) as connection:
+        for first in range(0, count, per_transaction):
+            last = min(first + per_transaction, count) - 1
+            connection.execute(BACKLOG, {"topic": shop.topic, "first": first, "last": last}, prepare=True)
+        connection.execute("vacuum analyze outbox")
+
+
+@dataclass(frozen=True)
+class Drain:
+    """What a drain took, by the consumer's clock."""
+
+    events: int
+    seconds: float  # from the first consumed to the last
+
+    @property
+    def rate(self) -> float:
+        return self.events / self.seconds
+
+
+def consume_drain(shop: Shop, count: int, ready: Path, result: Path) -> None:
+    """Consume `count` new records; writes [events, seconds] to `result`. `ready` appears when it stands at the end."""
+    consumer = _at_end(shop, ready)
+    seen, first = 0, 0.0
+    while seen < count:
+        messages = consumer.consume(2000, timeout=0.01)
+        if messages and not first:
+            first = time.monotonic()
+        for message in kafka.checked(messages):
+            seen += message.value() is not None
+    result.write_text(json.dumps([seen, time.monotonic() - first]))
+    consumer.close()
+
+
+def consume_clocked(shop: Shop, ready: Path, result: Path) -> None:
+    """Consume one by one until all the shop's events have come; writes {event id: ns when received} to `result`."""
+    expected = {event.id for event in shop.events()}
+    consumer = _at_end(shop, ready)
+    received: dict[str, int] = {}
+    while expected:
+        message = consumer.poll(1.0)
+        if message is not None:
+            at, ident = time.monotonic_ns(), kafka.headers(message)["ce_id"].decode()
+            received.setdefault(ident, at)
+            expected.discard(ident)
+    result.write_text(json.dumps(received))
+    consumer.close()
+
+
+def write_paced(shop: Shop, result: Path) -> None:
+    """The shop's events at its rate; writes {event id: ns when the commit was acknowledged} to `result`."""
+    committed: dict[str, int] = {}
+    with connect(shop.conninfo) as connection:
+        began = time.monotonic()
+        for number, event in enumerate(shop.events()):
+            time.sleep(max(0.0, began + number / shop.rate - time.monotonic()))
+            place_pipelined(connection, event, shop.topic)
+            committed[event.id] = time.monotonic_ns()
+    result.write_text(json.dumps(committed))
+
+
+def watch_memory(pid: int, stop: threading.Event, samples: list[float]) -> None:
+    """Resident memory of a process in MB, ten times a second until told to stop."""
+    process = psutil.Process(pid)
+    while not stop.wait(0.1):
+        samples.append(process.memory_info().rss / 1e6)
+
+
+def cpu_seconds(pid: int) -> float:
+    """User and system time of a process and all below it."""
+    family = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
+    return sum(times.user + times.system for times in (process.cpu_times() for process in family))
+
+
+def _at_end(shop: Shop, ready: Path) -> Consumer:
+    """A consumer that stands at the end of the topic and has fetched once, so that starting up is not measured."""
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+    settings: dict[str, Any] = {**kafka.config(shop.broker), **kafka.CONSUMER, "group.id": "lab-measure"}
+    consumer = Consumer({**settings, "fetch.wait.max.ms": 10, "queued.min.messages": 100_000})
+    ends = kafka.end_offsets(shop.broker, shop.topic)
+    consumer.assign([TopicPartition(shop.topic, partition, end) for partition, end in ends.items()])
+    consumer.poll(0.5)
+    ready.touch()
+    return consumer

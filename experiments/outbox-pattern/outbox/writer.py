@@ -1,0 +1,34 @@
+"""The write, ready to use: psycopg (pipelined, so that the event costs no round trip) and SQLAlchemy.
+
+Both write in the transaction that they are given, and nowhere else.
+"""
+
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+from outbox.table import INSERT_EVENT, INSERT_STEP, outbox_values
+from shared.event import Event
+from shared.postgres import Connection
+
+_NAMES = (
+    *("aggregate_type", "aggregate_id", "payload", "id", "type", "source", "sequence", "time"),
+    *("correlation_id", "causation_id", "content_type"),
+)
+_COLUMNS = ", ".join(_NAMES)
+_INSERT = text(f"insert into outbox ({_COLUMNS}) values ({', '.join(f':{name}' for name in _NAMES)})")  # noqa: S608
+
+
+def place_pipelined(connection: Connection, event: Event, aggregate_type: str) -> None:
+    """One step of an order and its event: begin, two inserts and commit in a single round trip.
+
+    Raises psycopg.IntegrityError when the business row is refused; nothing is written then.
+    """
+    with connection.pipeline(), connection.transaction():
+        status = event.type.rpartition(".")[2]
+        connection.execute(INSERT_STEP, [event.subject, event.sequence, status, event.data["cents"]], prepare=True)
+        connection.execute(INSERT_EVENT, outbox_values(event, aggregate_type), prepare=True)
+
+
+def add_event(session: Session, event: Event, aggregate_type: str) -> None:
+    """The outbox row in a SQLAlchemy session's transaction. It is sent at once; the commit stays the caller's."""
+    session.execute(_INSERT, dict(zip(_NAMES, outbox_values(event, aggregate_type), strict=True)))

@@ -1,0 +1,248 @@
+"""One contract for every relay, and what is special to some."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from outbox.parking import discard, parked, retry
+from outbox.processes import Kill, Shop, make_relay, relay, write_backlog
+from outbox.relay import Relay
+from outbox.relay.wal import WalRelay, lag
+from outbox.table import insert_event, pending
+from outbox.windows import RelayWindow
+
+from shared import kafka
+from shared.checkers import check, duplicate_delivery, lost, reordered
+from shared.event import Event
+from shared.history import History, Recorder
+from shared.postgres import Connection, connect
+from shared.tap import Tap
+from shared.wait import until
+from shared.worker import Worker
+
+RIGHT = "publish, then mark", "row by row", "batch delete", "cursor", "log"
+BATCH = 10
+every_relay = pytest.mark.parametrize("kind", RIGHT)
+
+
+def drain(shop: Shop, kind: str, connection: Connection, at_least: int = 0) -> int:
+    """Step until at least so many events were moved and a step moves none."""
+    relaying = make_relay(shop, kind, connection, BATCH)
+    moved = 0
+
+    def done() -> bool:
+        nonlocal moved
+        moved += (now := relaying.step())
+        return now == 0 and moved >= at_least
+
+    until(f"{at_least} events to be relayed", done)
+    if isinstance(relaying, WalRelay):
+        relaying.close()
+    return moved
+
+
+@every_relay
+def test_it_publishes_every_event_once_and_in_order(
+    kind: str, shop_with_slot: Shop, connection: Connection, recorder: Recorder
+) -> None:
+    write_backlog(shop_with_slot)
+    with Tap("consumer", shop_with_slot.broker, [shop_with_slot.topic], recorder) as tap:
+        assert drain(shop_with_slot, kind, connection, 40) == 40
+        tap.catch_up()
+    assert not any(check(History.read(recorder.path)).values())
+
+
+@every_relay
+def test_what_it_publishes_is_the_event_that_was_written(
+    kind: str, shop_with_slot: Shop, connection: Connection
+) -> None:
+    shop = shop_with_slot
+    write_backlog(shop)
+    drain(shop, kind, connection, shop.count)
+    messages = kafka.read_all(shop.broker, shop.topic)
+    events = [Event.from_kafka(kafka.key(m), kafka.value(m), kafka.headers(m)) for m in messages]
+    assert sorted(events, key=lambda event: event.id) == sorted(shop.events(), key=lambda event: event.id)
+
+
+@every_relay
+def test_a_new_one_goes_on_where_the_last_one_stopped(kind: str, shop_with_slot: Shop, connection: Connection) -> None:
+    write_backlog(shop_with_slot)
+    drain(shop_with_slot, kind, connection, 40)
+    with connect(shop_with_slot.conninfo) as other:
+        assert drain(shop_with_slot, kind, other) == 0
+
+
+@pytest.mark.fault
+@every_relay
+@pytest.mark.parametrize("window", RelayWindow)
+def test_killed_in_any_window_it_loses_nothing(
+    kind: str, window: RelayWindow, shop_with_slot: Shop, recorder: Recorder, tmp_path: Path
+) -> None:
+    history = kill_and_finish(kind, window, shop_with_slot, recorder, tmp_path)
+    assert not lost(history)
+    assert len(history.committed) == shop_with_slot.count
+    if window in (RelayWindow.AFTER_PUBLISH, RelayWindow.AFTER_MARK):
+        assert duplicate_delivery(history)  # the broker had them, and nobody had noted it
+
+
+@pytest.mark.fault
+def test_marking_first_loses_a_batch_when_killed_before_publishing(
+    shop: Shop, recorder: Recorder, tmp_path: Path
+) -> None:
+    history = kill_and_finish("mark, then publish", RelayWindow.AFTER_COMMIT, shop, recorder, tmp_path, nth=2)
+    assert len(lost(history)) == BATCH
+    assert not duplicate_delivery(history)
+
+
+@every_relay
+def test_bad_rows_are_parked_with_their_reason_and_the_rest_goes_on(
+    kind: str, shop_with_slot: Shop, connection: Connection
+) -> None:
+    shop = shop_with_slot
+    bad = write_bad_rows(shop, connection)
+    write_backlog(shop)
+    drain(shop, kind, connection, shop.count + len(bad))
+    reasons = {one.id: one.reason for one in parked(connection)}
+    assert reasons.keys() == bad.keys()
+    assert all(words in reasons[ident] for ident, words in bad.items()), reasons
+    assert len(kafka.read_all(shop.broker, shop.topic)) == shop.count
+
+
+@every_relay
+def test_a_parked_event_can_be_published_again_when_its_cause_is_gone(
+    kind: str, shop_with_slot: Shop, connection: Connection, unique: str
+) -> None:
+    shop, event = shop_with_slot, next(shop_with_slot.events())
+    insert_event(connection, event, missing := f"{unique}.late")
+    drain(shop, kind, connection, 1)
+    kafka.create_topics(shop.broker, [missing])
+    assert retry(connection, [event.id]) == 1
+    drain(shop, kind, connection, 1)
+    assert len(kafka.read_all(shop.broker, missing)) == 1
+    assert parked(connection) == []
+
+
+def test_a_parked_event_can_be_discarded(shop: Shop, connection: Connection) -> None:
+    event = next(shop.events())
+    insert_event(connection, event, "no.such.topic")
+    drain(shop, "cursor", connection, 1)
+    assert discard(connection, [event.id]) == 1
+    assert parked(connection) == []
+
+
+def test_the_wrong_publisher_marks_before_the_broker_has_the_batch(shop: Shop, connection: Connection) -> None:
+    write_backlog(shop)
+    seen: list[int] = []
+
+    def look(window: str) -> None:
+        if window == RelayWindow.AFTER_COMMIT:
+            with connect(shop.conninfo) as other:
+                seen.append(shop.count - pending(other))
+            seen.append(len(kafka.read_all(shop.broker, shop.topic)))
+
+    make_relay(shop, "mark, then publish", connection, BATCH, at=look).step()
+    assert seen == [BATCH, 0]
+
+
+def test_a_second_polling_publisher_waits_for_the_batch_of_the_first(shop: Shop, connection: Connection) -> None:
+    write_backlog(shop)
+    with connect(shop.conninfo) as other:
+        other.execute("set lock_timeout = '200ms'")
+        second = make_relay(shop, "publish, then mark", other, BATCH)
+        blocked: list[Callable[[], object]] = []
+
+        def contend(window: str) -> None:
+            if window == RelayWindow.AFTER_READ:
+                with pytest.raises(Exception, match="lock timeout"):
+                    second.step()
+                blocked.append(second.step)
+
+        make_relay(shop, "publish, then mark", connection, BATCH, at=contend).step()
+    assert len(blocked) == 1
+    assert len(kafka.read_all(shop.broker, shop.topic)) == BATCH
+
+
+def test_the_cursor_waits_for_an_open_transaction_and_passes_nothing(shop: Shop, connection: Connection) -> None:
+    early, late = list(shop.events())[:2]
+    with connect(shop.conninfo) as writer, writer.transaction():
+        insert_event(writer, early, shop.topic)  # has the lower position, commits last
+        insert_event(connection, late, shop.topic)
+        assert drain(shop, "cursor", connection) == 0
+    assert drain(shop, "cursor", connection, 2) == 2
+
+
+def test_two_skip_locked_relays_reorder_an_aggregate(shop: Shop, connection: Connection, recorder: Recorder) -> None:
+    """WRONG: the first relay holds event 1 of an order while the second one takes event 2 past it."""
+    first, second = [event for event in shop.events() if event.subject == next(shop.events()).subject][:2]
+    with Tap("consumer", shop.broker, [shop.topic], recorder) as tap, connect(shop.conninfo) as other:
+        for event in (first, second):
+            insert_event(connection, event, shop.topic)
+        overtaking = make_relay(shop, "row by row", other)
+        at: Callable[[str], object] = lambda window: window == RelayWindow.AFTER_READ and overtaking.step()  # noqa: E731
+        make_relay(shop, "row by row", connection, at=at).step()  # type: ignore[arg-type]
+        tap.catch_up()
+    assert [event.sequence for event in tap.events] == [2, 1]
+    assert len(reordered(History.read(recorder.path))) == 1
+
+
+def test_run_ends_when_it_is_told_to(shop: Shop, connection: Connection) -> None:
+    stop = threading.Event()
+    running = threading.Thread(target=make_relay(shop, "cursor", connection).run, args=[stop])
+    running.start()
+    stop.set()
+    running.join(5)
+    assert not running.is_alive()
+
+
+def write_bad_rows(shop: Shop, connection: Connection) -> dict[str, str]:
+    """Event id -> words of the reason that it must be parked for."""
+    insert = "insert into outbox (aggregate_type, aggregate_id, payload, type, source) values (%s, %s, %s, %s, %s)"
+    rows = {
+        "there is no topic": ("no.such.type", "a", b"{}", "t", "/s"),
+        "the payload is not": (shop.topic, "a", b"not json", "t", "/s"),
+        "invalid character": (shop.topic, "a", b'{"name":"\x00"}', "t", "/s"),
+        "missing: type, source": (shop.topic, "a", b"{}", "", ""),
+        "the broker refuses it": (shop.topic, "a", b'"' + b"x" * 2_000_000 + b'"', "t", "/s"),
+    }
+    found = {}
+    for words, row in rows.items():
+        fetched = connection.execute(insert + " returning id::text", row).fetchone()
+        found[str(fetched and fetched[0])] = words
+    return found
+
+
+def kill_and_finish(
+    kind: str, window: RelayWindow, shop: Shop, recorder: Recorder, folder: Path, nth: int = 1
+) -> History:
+    """A relay killed in the window; the next one does the rest."""
+    write_backlog(shop)
+    with Tap("consumer", shop.broker, [shop.topic], recorder) as tap, connect(shop.conninfo) as connection:
+        killed = Worker("relay", folder / "relay.log", relay, shop, kind, BATCH, 0.01, Kill(window, nth))
+        assert killed.start().wait() == -9
+        if kind == "log":
+            until("the slot to be let go", lambda: not slot_active(connection, shop.slot))
+        with connect(shop.conninfo) as other, running(make_relay(shop, kind, other, BATCH)):
+            tap.wait_for(shop.count, 2 if kind == "mark, then publish" else 30)
+            if kind == "log":
+                until("the slot to be read to its end", lambda: lag(connection, shop.slot) < 1000)
+        tap.catch_up()
+    return History.read(recorder.path)
+
+
+@contextmanager
+def running(relaying: Relay) -> Iterator[None]:
+    stop = threading.Event()
+    thread = threading.Thread(target=relaying.run, args=[stop])
+    thread.start()
+    yield
+    stop.set()
+    thread.join()
+    if isinstance(relaying, WalRelay):
+        relaying.close()
+
+
+def slot_active(connection: Connection, slot: str) -> bool:
+    row = connection.execute("select active from pg_replication_slots where slot_name = %s", [slot]).fetchone()
+    return bool(row and row[0])

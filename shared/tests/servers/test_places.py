@@ -1,0 +1,121 @@
+"""Where servers run and as whom: paths with spaces, root and other users, folders that some cannot reach."""
+
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import psycopg
+import pytest
+
+from shared.servers.process import UNPRIVILEGED, unprivileged_user
+from shared.settings import ROOT, default_cache
+from shared.tests.servers.lab import Done, Lab, new_lab
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+
+
+@pytest.fixture
+def spaced(lab: Lab) -> Iterator[Lab]:
+    """A home and a cache with spaces; downloads are those of the warm cache, start-up caches are yet to be made."""
+    cache = lab.home / "my cache"
+    cache.mkdir()
+    for name in ("jars", "unpacked"):
+        (cache / name).symlink_to(lab.settings().cache / name)
+    with new_lab(lab.home, "my home ", CACHE=str(cache)) as made:
+        yield made
+
+
+@as_root
+def test_postgres_of_root_runs_as_an_unprivileged_user(lab: Lab) -> None:
+    lab.stack().up(["postgres"])
+    process = lab.process("postgres")
+    assert {child.username() for child in (process, *process.children())} == {UNPRIVILEGED}
+
+
+@as_root
+def test_postgres_of_root_runs_below_a_folder_that_only_root_may_enter(tmp_path: Path) -> None:
+    tmp_path.chmod(0o700)
+    with new_lab(tmp_path) as lab:
+        with psycopg.connect(lab.stack().up(["postgres"])["postgres"].url) as connection:
+            row = connection.execute("show data_directory").fetchone()
+        assert row
+        data = Path(row[0])
+        assert data.is_relative_to(lab.settings().cache)
+        lab.stack().down(clean=True)
+        assert not data.parent.exists()
+
+
+def _as_user(lab: Lab, *words: str, **more: str) -> Done:
+    """`lab WORDS` as a user without rights, in an interpreter that this user can reach."""
+    packages = (str(lab.parent) for lab in ROOT.glob("experiments/*/lab.toml"))
+    path = os.pathsep.join((str(ROOT), *packages, sysconfig.get_path("purelib")))
+    env = {**lab.env, "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1", "HOME": "/nonexistent"}
+    code = "import sys; sys.argv[0] = 'lab'; from shared.cli import app; app()"
+    return subprocess.run(
+        [_python(), "-c", code, *words],
+        env={**env, **{f"LAB_{name}": value for name, value in more.items()}},
+        cwd="/",
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
+        **unprivileged_user(),
+    )
+
+
+def _python() -> str:
+    """An interpreter of our version that everybody may run; skips the test where there is none, or no way to us."""
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    check = f"import os, sys; sys.exit(not os.access({str(ROOT / 'shared' / 'cli.py')!r}, os.R_OK))"
+    for python in (sys.executable, f"/usr/bin/python{version}", f"/usr/local/bin/python{version}"):
+        if _runs([python, "-c", check]):
+            return python
+    pytest.skip(f"neither this interpreter nor the checkout can be reached by {UNPRIVILEGED}")
+
+
+def _runs(argv: list[str]) -> bool:
+    try:
+        return subprocess.run(argv, capture_output=True, cwd="/", check=False, **unprivileged_user()).returncode == 0
+    except OSError:
+        return False
+
+
+@as_root
+@pytest.mark.slow
+def test_normal_user_starts_and_stops_servers_on_a_warm_cache_that_is_not_theirs(lab: Lab) -> None:
+    shutil.chown(lab.home, UNPRIVILEGED)
+    up = _as_user(lab, "up", "postgres", "kafka", "connect", CACHE=str(default_cache()))
+    assert up.returncode == 0, up.stderr
+    names = ("postgres", "kafka", "connect")
+    assert {lab.process(name).username() for name in names} == {UNPRIVILEGED}
+    assert _as_user(lab, "down", CACHE=str(default_cache())).returncode == 0
+    assert lab.left() == []
+
+
+@as_root
+def test_home_of_somebody_else_is_one_sentence(lab: Lab) -> None:
+    done = _as_user(lab, "up", "postgres")
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"error: {lab.home} cannot be used (Permission denied); set LAB_HOME to a folder that you may write to.\n"
+    )
+
+
+@pytest.mark.slow
+def test_servers_start_in_paths_with_spaces_and_the_second_start_uses_the_caches_of_the_first(spaced: Lab) -> None:
+    assert set(spaced.stack().up(["postgres", "kafka", "connect"])) == {"postgres", "kafka", "connect"}
+    first = spaced.process("kafka").cmdline()
+    spaced.stack().down()
+    made = sorted(path.name.partition("-")[0] for path in (spaced.settings().cache / "aot").glob("*.aot"))
+    assert made == ["connect", "kafka"]
+    spaced.stack().up(["kafka"])
+    second = spaced.process("kafka").cmdline()
+    assert "-XX:AOTMode=record" in first
+    assert [word for word in second if word.startswith(f"-XX:AOTCache={spaced.settings().cache}/aot/kafka-")]
+    assert list((spaced.settings().cache / "aot").glob("*.half")) == []
+    assert psutil.pid_exists(spaced.process("kafka").pid)
