@@ -65,20 +65,20 @@ def table(target: str) -> str:
     return "\n".join(lines)
 
 
-def demo_lines(lab: str = "outbox-pattern") -> str:
-    """The claims as the tour prints them."""
-    records = [record for record in committed() if record.lab == lab]
-    return "\n".join(f"{_mark(c.holds)} {c.text} — {c.fact}" for record in records for c in record.claims)
+def demo_lines(lab: str = "outbox-pattern", each: int = 3) -> str:
+    """The first claims of every experiment of the lab, as the tour prints them."""
+    shown = [claim for record in committed() if record.lab == lab for claim in record.claims[:each]]
+    return "\n".join(f"{_mark(claim.holds)} {claim.text} — {claim.fact}" for claim in shown)
 
 
 def environment(target: str) -> str:
     """What an experiment's evidence was measured on, in one sentence."""
     record = read(target)
     machine = record.environment
-    servers = ", ".join(f"{name} {version}" for name, version in machine.servers.items())
+    servers = "".join(f", {name} {version}" for name, version in machine.servers.items())
     return (
         f"Run of {record.started:%Y-%m-%d} at commit {machine.commit}, seed {record.seed}: {machine.cpus} cores, "
-        f"{machine.memory_gb:.0f} GB, fsync {machine.fsync_ms:.2f} ms, load {machine.load:.1f}; {servers}."
+        f"{machine.memory_gb:.0f} GB, fsync {machine.fsync_ms:.2f} ms, load {machine.load:.1f}{servers}."
     )
 
 
