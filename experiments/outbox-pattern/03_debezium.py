@@ -10,6 +10,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any
 
+from outbox.measuring import recovery, waits
 from outbox.processes import Shop, relay, serve, settle, write_backlog
 from outbox.relay.debezium import Connector
 from outbox.relay.polling import PollingPublisher
@@ -234,12 +235,6 @@ def paced(run: Run, shop: Shop, variant: str) -> History:
     return run.judge(shop.history.stem, variant=variant)
 
 
-def waits(history: History) -> list[float]:
-    """Milliseconds from the end of each write to the first delivery of its event."""
-    first = {op.value: op.at for op in reversed(history.delivered)}
-    return [(first[value] - op.at) / 1e6 for value, op in history.written.items() if value in first]
-
-
 def kill_connect(run: Run, count: int) -> None:
     shop = replace(open_shop(run, "kill", count), rate=2 * RATE)
     record, connect = recorder(run, shop), run.control("connect")
@@ -264,13 +259,6 @@ def kill_connect(run: Run, count: int) -> None:
         fact=f"0 of {count:,} lost, {len(twice)} twice, first new event after {gap:.1f} s",
         variant=DEBEZIUM,
     )
-
-
-def recovery(history: History) -> float:
-    """Seconds from the kill to the first delivery of an event that was written after it."""
-    killed = history.faults[0].at
-    late = {value for value, op in history.written.items() if op.at > killed}
-    return min((op.at for op in history.delivered if op.value in late), default=killed) / 1e9 - killed / 1e9
 
 
 if __name__ == "__main__":

@@ -86,7 +86,7 @@ def test_claims_of_a_lab_are_its_own(folder: Path) -> None:
 @pytest.mark.usefixtures("folder")
 def test_the_environment_is_one_sentence() -> None:
     assert evidence.environment(TARGET) == (
-        "Run of 2026-01-02 at commit abc123+, seed 7: 2 cores, 24 GB, fsync 1.25 ms, load 0.5; postgres 18.4 (native)."
+        "Run of 2026-01-02 at commit abc123+, seed 7: 2 cores, 24 GB, fsync 1.25 ms, load 0.5, postgres 18.4 (native)."
     )
 
 

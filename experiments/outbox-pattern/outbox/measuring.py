@@ -15,6 +15,7 @@ from confluent_kafka import Consumer, TopicPartition
 from outbox.processes import Shop
 from outbox.writer import place_pipelined
 from shared import kafka
+from shared.history import History
 from shared.postgres import connect
 
 # About 200 bytes of JSON, as a small order has.
@@ -96,6 +97,19 @@ def watch_memory(pid: int, stop: threading.Event, samples: list[float]) -> None:
     process = psutil.Process(pid)
     while not stop.wait(0.1):
         samples.append(process.memory_info().rss / 1e6)
+
+
+def waits(history: History) -> list[float]:
+    """Milliseconds from the end of each write to the first delivery of its event."""
+    first = {op.value: op.at for op in reversed(history.delivered)}
+    return [(first[value] - op.at) / 1e6 for value, op in history.written.items() if value in first]
+
+
+def recovery(history: History) -> float:
+    """Seconds from the first fault to the first delivery of an event that was written after it."""
+    began = history.faults[0].at
+    late = {value for value, op in history.written.items() if op.at > began}
+    return min((op.at for op in history.delivered if op.value in late), default=began) / 1e9 - began / 1e9
 
 
 def cpu_seconds(pid: int) -> float:

@@ -41,9 +41,9 @@ def publish_then_commit(
 
 
 def write_with_outbox(
-    connection: Connection, producer: Producer, aggregate_type: str, event: Event, at: Hook = nowhere
+    connection: Connection, producer: Producer | None, aggregate_type: str, event: Event, at: Hook = nowhere
 ) -> None:
-    """RIGHT: both rows in one transaction, so both or neither. A relay publishes later; the producer is not used."""
+    """RIGHT: both rows in one transaction, so both or neither. A relay publishes later: no producer is used."""
     at(WriteWindow.BEFORE)
     with connection.transaction():
         insert_step(connection, event)
