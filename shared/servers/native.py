@@ -149,9 +149,10 @@ def _finish(processes: Sequence[ProcessRecord]) -> None:
             with process.log.open("ab") as log:
                 making.append((path, process, subprocess.Popen(process.finish, stdout=log, stderr=log)))
     for path, process, maker in making:
-        maker.wait()
         half = Path(next(word for word in process.finish if word.startswith("-XX:AOTCache=")).partition("=")[2])
-        if half.exists():  # another user's cache cannot be written, and the JVM ends with 0 all the same
+        if (
+            maker.wait() == 0 and half.exists()
+        ):  # another user's cache cannot be written, and the JVM ends with 0 all the same
             half.replace(path)
 
 

@@ -1,0 +1,67 @@
+"""lab outbox parked | retry | discard: what an operator does about events that could not be published."""
+
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from outbox import parking
+from shared.errors import ConfigurationError
+from shared.output import make_console
+from shared.postgres import Connection, connect, in_schema
+from shared.servers.stack import Stack
+
+cli = typer.Typer(no_args_is_help=True)
+console = make_console()
+Schema = Annotated[str, typer.Option(help="the schema of the outbox", envvar="LAB_OUTBOX_SCHEMA")]
+Dsn = Annotated[str | None, typer.Option(help="conninfo URL; default: the labs' Postgres, or LAB_POSTGRES")]
+Ids = Annotated[list[str] | None, typer.Argument(metavar="[EVENT ID]...")]
+Everything = Annotated[bool, typer.Option("--all", help="every parked event")]
+
+
+@cli.command()
+def parked(schema: Schema = "public", dsn: Dsn = None) -> None:
+    """What is parked, with the reason; oldest first."""
+    with _open(schema, dsn) as connection:
+        found = parking.parked(connection)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("event id", "aggregate", "type", "bytes", "parked at", "reason"):
+        table.add_column(column)
+    for one in found:
+        aggregate = f"{one.aggregate_type} {one.aggregate_id}"
+        table.add_row(one.id, aggregate, one.type, f"{one.size:,}", f"{one.parked_at:%Y-%m-%d %H:%M:%S}", one.reason)
+    console.print(table if found else "nothing is parked")
+
+
+@cli.command()
+def retry(ids: Ids = None, everything: Everything = False, schema: Schema = "public", dsn: Dsn = None) -> None:
+    """Put parked events back into the outbox, under their ids: do it when the cause is gone."""
+    with _open(schema, dsn) as connection:
+        console.print(f"{parking.retry(connection, _chosen(connection, ids, everything))} put back into the outbox")
+
+
+@cli.command()
+def discard(ids: Ids = None, everything: Everything = False, schema: Schema = "public", dsn: Dsn = None) -> None:
+    """Delete parked events for good."""
+    with _open(schema, dsn) as connection:
+        console.print(f"{parking.discard(connection, _chosen(connection, ids, everything))} discarded")
+
+
+def _open(schema: str, dsn: str | None) -> Connection:
+    connection = connect(in_schema(dsn or Stack().endpoint("postgres").url, schema))
+    there = connection.execute("select to_regclass('outbox_parked') is not null").fetchone()
+    if not there or not there[0]:
+        connection.close()
+        raise ConfigurationError(f"there is no outbox in schema {schema!r}: name the right one with --schema")
+    return connection
+
+
+def _chosen(connection: Connection, ids: list[str] | None, everything: bool) -> list[str]:
+    """The ids that were named, all of which must be parked. Raises ConfigurationError naming one that is not."""
+    there = [one.id for one in parking.parked(connection)]
+    if not ids and not everything:
+        raise ConfigurationError("name event ids (see `lab outbox parked`), or say --all")
+    for ident in ids or []:
+        if ident not in there:
+            raise ConfigurationError(f"no event {ident!r} is parked here (see `lab outbox parked`)")
+    return ids or there
