@@ -50,9 +50,9 @@ def build(home: Path, root: Path) -> Path:
     site.page("decisions.html", "decisions.html.j2", adrs=adrs)
     site.page("coverage.html", "coverage.html.j2", sections=sections, proofs=proofs, totals=totals(found))
     around = surroundings([run.record.environment for run in runs]) if runs else []
-    return site.page(
-        "index.html", "index.html.j2", labs=found, totals=totals(found), around=around, featured=featured(runs)
-    )
+    standing = {path.parent.name for path in (root / "experiments").glob("*/lab.toml")}
+    index = {"labs": found, "totals": totals(found), "around": around, "featured": featured(runs), "standing": standing}
+    return site.page("index.html", "index.html.j2", **index)
 
 
 def _run(run: Run) -> Mapping[str, Any]:

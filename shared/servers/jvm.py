@@ -44,7 +44,9 @@ class Jvm:
 
     def _base(self, flags: Sequence[str]) -> tuple[str, ...]:
         jit = () if self.full_jit else (FAST_START,)
-        memory = f"-Xms{min(self.heap, '128m', key=_megabytes)}", f"-Xmx{self.heap}", "-XX:+UseSerialGC"
+        # A heap that grows while it works stops the world for it: at full speed it has its size from the start.
+        first = self.heap if self.full_jit else min(self.heap, "128m", key=_megabytes)
+        memory = f"-Xms{first}", f"-Xmx{self.heap}", "-XX:+UseSerialGC"
         quiet = "-XX:+ExitOnOutOfMemoryError", "-Djava.awt.headless=true", "-Xlog:aot=off", "-Xlog:cds=off"
         classes = os.pathsep.join(map(str, self.classpath))
         return (*memory, *jit, *quiet, "--enable-native-access=ALL-UNNAMED", *flags, "-cp", classes)

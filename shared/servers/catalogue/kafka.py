@@ -50,7 +50,8 @@ class Kafka(Server):
         shared = (FOLDER / "server.properties").read_text()
         own = {**self._listeners(place.ports, node), "log.dirs": str(data), **self.replication, **place.settings}
         properties.write_text(shared + "".join(f"{name}={value}\n" for name, value in own.items()))
-        jvm = Jvm("kafka", place.cache, kafka_jars(place.cache), self.heap, place.settings.get("lab.jit") == "full")
+        full = place.settings.get("lab.jit") == "full"
+        jvm = Jvm("kafka", place.cache, kafka_jars(place.cache), "1g" if full else self.heap, full)
         return jvm.command(
             ("kafka.Kafka", str(properties)),
             place.folder / f"node-{node}.log",

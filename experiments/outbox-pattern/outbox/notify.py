@@ -1,0 +1,160 @@
+"""A polling publisher that sleeps until it is woken: LISTEN on one side, NOTIFY on the other.
+
+A notification is a hint, and may be lost (nobody listens while the relay is down; the writer dies before it rings): the
+relay polls all the same, once in `interval`. Two ways to ring. In the write transaction, by a trigger: popular, and it
+costs every writer dearly, since a transaction that notifies holds one lock for the whole cluster while its commit is
+flushed (PostgreSQL source, async.c, PreCommit_Notify). After the commit, without waiting for the disk: the lock is held
+for no flush, and what is lost with a crash is a hint.
+"""
+
+import json
+import signal
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from confluent_kafka import Producer
+from psycopg import sql
+
+from outbox.processes import WAYS, Shop, serve
+from outbox.relay.polling import PollingPublisher
+from outbox.relay.publisher import Publisher
+from outbox.service import write_with_outbox
+from shared.event import Event
+from shared.faults import Hook, nowhere
+from shared.history import Recorder
+from shared.postgres import Connection, connect
+
+# One channel for each outbox: channels are known in the whole database.
+CHANNEL = "'outbox_' || current_schema()"
+TRIGGER = """
+create function ring_outbox() returns trigger language plpgsql as $$
+begin
+    perform pg_notify('outbox_' || tg_table_schema, '');
+    return null;
+end $$;
+create trigger ring_outbox after insert on outbox for each statement execute function ring_outbox();
+"""
+# In one statement, which is one transaction: it does not wait for the disk, and the lock is not held meanwhile.
+RING = f"select set_config('synchronous_commit', 'off', true), pg_notify({CHANNEL}, '')"
+SLICE = 0.1  # seconds between two looks at whether to stop
+QUIET, IN_TRANSACTION, AFTER_COMMIT = "no NOTIFY", "NOTIFY in the transaction", "NOTIFY after the commit"
+RINGING = QUIET, IN_TRANSACTION, AFTER_COMMIT
+PATIENCE = 1.0  # seconds that a relay waits for a ring before it polls all the same
+
+
+@dataclass
+class NotifiedPublisher(PollingPublisher):
+    """Polls when it is rung for, and once in `interval` in case a ring was lost."""
+
+    interval: float = PATIENCE
+
+    def __post_init__(self) -> None:
+        # Before the first poll: what is written between the two rings already.
+        row = self.connection.execute(f"select {CHANNEL}").fetchone()
+        self.connection.execute(sql.SQL("listen {}").format(sql.Identifier(row[0] if row else "")))
+
+    def run(self, stop: threading.Event) -> None:
+        while not stop.is_set():
+            if self.step() < self.batch:
+                self._sleep(stop)
+
+    def _sleep(self, stop: threading.Event) -> None:
+        """Until rung for; rings that came while we polled count."""
+        end = time.monotonic() + self.interval
+        while not stop.is_set() and (left := end - time.monotonic()) > 0:
+            if any(True for _ in self.connection.notifies(timeout=min(left, SLICE), stop_after=1)):
+                return
+
+
+def ring_in_transaction(conninfo: str) -> None:
+    """WRONG under load: a trigger that notifies in every transaction that writes an event."""
+    with connect(conninfo) as connection:
+        connection.execute(TRIGGER)
+
+
+def ring(connection: Connection) -> None:
+    """Wake the relay. Call it after the commit; a transaction around it would bring back what it avoids."""
+    connection.execute(RING, prepare=True)
+
+
+def write_and_ring(
+    connection: Connection, producer: Producer, aggregate_type: str, event: Event, at: Hook = nowhere
+) -> None:
+    """The outbox, then the ring. A crash in between costs the event a wait of one interval."""
+    write_with_outbox(connection, producer, aggregate_type, event, at)
+    ring(connection)
+
+
+def serve_ringing(shop: Shop) -> None:
+    """Worker: the service, with a ring after every commit."""
+    WAYS[AFTER_COMMIT] = write_and_ring
+    serve(shop, AFTER_COMMIT)
+
+
+def relay_notified(shop: Shop, batch: int = 500) -> None:
+    """Worker: relay until SIGTERM, woken by rings."""
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    with Recorder(shop.history, "relay") as recorder, connect(shop.conninfo) as connection:
+        NotifiedPublisher(connection, Publisher(shop.broker, recorder=recorder), batch).run(stop)
+
+
+# One statement, one transaction, one round trip: what is compared is the database, not this client.
+WRITE = """
+with step as (insert into order_steps (order_id, number, status, cents) values (%(order)s, %(number)s, 'placed', 100))
+insert into outbox (aggregate_type, aggregate_id, payload, type, source, sequence)
+values (%(topic)s, %(order)s, '{"cents":100}', 'shop.order.placed', '/shop/orders', %(number)s)
+"""
+
+
+@dataclass(frozen=True)
+class Writers:
+    """So many sessions that write steps for so long, as fast as they go."""
+
+    conninfo: str
+    topic: str
+    ringing: str
+    sessions: int
+    seconds: float
+
+    def rate(self) -> float:
+        """Transactions per second, of all sessions together; the ring is not counted as one."""
+        counts = [0] * self.sessions
+        barrier, until = threading.Barrier(self.sessions + 1), [0.0]
+        threads = [threading.Thread(target=self._write, args=[n, counts, barrier, until]) for n in range(self.sessions)]
+        for thread in threads:
+            thread.start()
+        until[0] = time.monotonic() + self.seconds + 0.1
+        barrier.wait()
+        began = time.monotonic()
+        for thread in threads:
+            thread.join()
+        return sum(counts) / (time.monotonic() - began)
+
+    def _write(self, session: int, counts: list[int], barrier: threading.Barrier, until: list[float]) -> None:
+        with connect(self.conninfo) as connection:
+            order = f"{self.topic}-{session}-{time.monotonic_ns()}"
+            barrier.wait()
+            while time.monotonic() < until[0]:
+                values = {"order": order, "number": counts[session] + 1, "topic": self.topic}
+                connection.execute(WRITE, values, prepare=True)
+                if self.ringing == AFTER_COMMIT:
+                    ring(connection)
+                counts[session] += 1
+
+
+def compare_writers(variants: Sequence[Writers], rounds: int, result: Path) -> None:
+    """Worker: every variant in turn, `rounds` times, so that what else the machine does hits all of them alike.
+
+    Writes {ringing: [transactions per second of each round]} to `result`.
+    """
+    rates: dict[str, list[float]] = {writers.ringing: [] for writers in variants}
+    for writers in variants:
+        replace(writers, seconds=0.1).rate()  # warm: plans, pages, the log's first segment
+    for _ in range(rounds):
+        for writers in variants:
+            rates[writers.ringing].append(writers.rate())
+    result.write_text(json.dumps(rates))
