@@ -1,7 +1,7 @@
 """Six relays on one outbox: what does each rung of the ladder buy, and what does it ask of the database?
 
 From the tutorial's (a row, a publication, a delete, a commit) to the log: latency at a steady rate, the drain of a
-backlog, what is lost, doubled or out of order, and for each event CPU, log written, transactions and looks at the table.
+backlog, what is lost, doubled or out of order, and per event: CPU, log written, transactions, looks at the table.
 """
 
 import contextlib
@@ -58,7 +58,8 @@ class Rung:
     connector: Connector | None = None
     wait: float = 0.0  # median ms from commit to consumer
     rate: float = 0.0  # events per second of a drain
-    cost: dict[str, float] = field(default_factory=dict)  # per event
+    before: dict[str, float] = field(default_factory=dict)  # Postgres' counts before the drain
+    cost: dict[str, float] = field(default_factory=dict)  # by the same counts, per event
     history: History = field(default_factory=lambda: History([]))
 
 
@@ -74,8 +75,10 @@ def main(run: Run) -> None:
         with run.step(kind), ExitStack() as things:
             rung = rungs[kind] = Rung(kind, open_shop(run, kind, count), by_row if kind == ROW else backlog)
             prepare(run, rung, things)
-            pace(run, rung)
-            drain(run, rung)
+            with relaying(run, rung) as relay_at_work:
+                pace(run, rung)
+                drain(run, rung, relay_at_work)
+            weigh(run, rung)
     claim_rates(run, rungs)
     claim_costs(run, rungs)
     claim_histories(run, rungs)
@@ -100,18 +103,24 @@ def prepare(run: Run, rung: Rung, things: ExitStack) -> None:
         things.callback(rung.connector.delete)
 
 
+@dataclass(frozen=True)
+class Relaying:
+    """A relay at work: held for a while, let go again, and the CPU seconds it has used so far."""
+
+    hold: Callable[[], None]
+    go: Callable[[], None]
+    cpu: Callable[[], float]
+
+
 @contextlib.contextmanager
-def relaying(run: Run, rung: Rung, recorded: bool) -> Iterator[Callable[[], float]]:
-    """The relay at work. The function tells the CPU seconds it has used; of Connect, those in this block."""
+def relaying(run: Run, rung: Rung) -> Iterator[Relaying]:
+    """The rung's relay. Python's is paused to be held, its session open; Debezium is stopped, and its start counts."""
     if rung.connector:
         pid = connect_pid(run)
-        before = cpu_seconds(pid) if pid else 0.0
-        rung.connector.resume()
-        yield lambda: cpu_seconds(pid) - before if pid else 0.0
-        rung.connector.stop()
+        yield Relaying(rung.connector.stop, rung.connector.resume, lambda: cpu_seconds(pid) if pid else 0.0)
     else:
-        with run.worker("relay", relay, rung.shop, rung.kind, BATCH, POLL, None, "relay", recorded) as worker:
-            yield lambda: cpu_seconds(worker.identity.pid)
+        with run.worker("relay", relay, rung.shop, rung.kind, BATCH, POLL, None, "relay", False) as worker:
+            yield Relaying(worker.pause, worker.resume, lambda: cpu_seconds(worker.identity.pid))
 
 
 def connect_pid(run: Run) -> int:
@@ -126,11 +135,10 @@ def pace(run: Run, rung: Rung) -> None:
     """Latency at a steady rate, after a few events that are not measured; the history is for the checkers."""
     shop, name = rung.shop, rung.shop.history.stem
     with Tap("consumer", shop.broker, [shop.topic], run.recorder(name, "experiment")) as tap:
-        with relaying(run, rung, recorded=True):
-            write_backlog(replace(shop, count=WARM, seed=shop.seed + 1, prefix="warm"))
-            tap.wait_for(WARM)
-            run.worker("service", serve, shop, "outbox").wait(120)
-            tap.wait_for(WARM + shop.count)
+        write_backlog(replace(shop, count=WARM, seed=shop.seed + 1, prefix="warm"))
+        tap.wait_for(WARM)
+        run.worker("service", serve, shop, "outbox").wait(120)
+        tap.wait_for(WARM + shop.count)
         tap.catch_up()
     rung.history = run.judge(name, variant=rung.kind, wrong_way=rung.kind == ROW)
     first = {op.value: op.at for op in reversed(rung.history.delivered)}
@@ -139,28 +147,30 @@ def pace(run: Run, rung: Rung) -> None:
     rung.wait = note(run, rung, f"commit to consumer at {RATE:.0f} a second", waits, "ms")
 
 
-def drain(run: Run, rung: Rung) -> None:
-    """A backlog written while the relay is down; what it took, by the consumer's clock and by Postgres' counts."""
+def drain(run: Run, rung: Rung, relaying: Relaying) -> None:
+    """A backlog written while the relay is held; what it took, by the consumer's clock and by Postgres' counts."""
     shop, count = rung.shop, rung.backlog
-    with postgres.connect(shop.conninfo) as connection:
-        connection.execute("truncate outbox")
-    measuring.write_backlog(shop, count)
     ready, result = run.folder / f"{shop.history.stem}.ready", run.folder / f"{shop.history.stem}.drain"
     consumer = run.worker("consumer", consume_drain, shop, count, ready, result)
     until("the consumer to be ready", ready.exists)
-    before = counts(shop)
-    with relaying(run, rung, recorded=False) as cpu:
-        consumer.wait(300)
-        settled(rung)
-        used = cpu()
+    relaying.hold()
+    measuring.write_backlog(shop, count, per_transaction=1000)
+    rung.before, used = counts(shop), relaying.cpu()
+    relaying.go()
+    consumer.wait(300)
+    settled(rung)
+    used = relaying.cpu() - used
     rung.rate = note(run, rung, "drain", Drain(*json.loads(result.read_text())).rate, "events/s")
-    # A session hands in its counts when it ends, which the relay's now has.
-    after = counts(shop)
-    rung.cost = {name: (after[name] - before[name]) / count for name in after}
-    for name, value in rung.cost.items():
-        note(run, rung, f"{name} per event", value, "B" if name == "log written" else "")
     if used:
         note(run, rung, "CPU of the relay per 1,000 events", used * 1000 / count * 1000, "ms")
+
+
+def weigh(run: Run, rung: Rung) -> None:
+    """What the drain cost the database. A session hands in its last counts when it ends, as the relay's now has."""
+    after = counts(rung.shop)
+    rung.cost = {name: (after[name] - rung.before[name]) / rung.backlog for name in after}
+    for name, value in rung.cost.items():
+        note(run, rung, f"{name} per event", value, "B" if name == "log written" else "")
 
 
 def settled(rung: Rung) -> None:

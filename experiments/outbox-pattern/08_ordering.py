@@ -1,7 +1,7 @@
 """Are the events of one order consumed in the order in which they were written?
 
-The same events go out by two competing relays and by one, with a key and without, from producers that place keys by
-different rules. A consumer with a buffer on sequence numbers puts right what came wrong, and names what is missing.
+The same events go out by relays that compete and by one relay, with a key and without, from producers that place keys
+by different rules. A consumer with a buffer on sequence numbers puts right what came wrong, and names what is missing.
 """
 
 import random
@@ -32,22 +32,23 @@ experiment = Experiment(
         "I.5/ordering-considerations/sequence-numbers",
     ),
 )
-COMPETING, ONE = "two relays, SKIP LOCKED", "one relay with a cursor"
+COMPETING, ONE = "four relays, SKIP LOCKED", "one relay with a cursor"
 KEYLESS, MIXED, SAME = "no key", "two partitioners", "one partitioner (murmur2)"
-BUFFER = "two relays, buffer behind"
+BUFFER = "four relays, buffer behind"
 WRONG = COMPETING, KEYLESS, MIXED
 ORDERS = 4  # few, so that the events of one order come close together
+RELAYS = 4
 PARTITIONS = 3
 
 
 @experiment.run
 def main(run: Run) -> None:
-    count = run.pick(smoke=200, demo=1_000, full=5_000)
-    run.parameters.update({"events": count, "orders": ORDERS, "partitions": PARTITIONS})
+    count = run.pick(smoke=300, demo=1_000, full=5_000)
+    run.parameters.update({"events": count, "orders": ORDERS, "competing relays": RELAYS, "partitions": PARTITIONS})
     found: dict[str, History] = {}
     with run.step("two relays, step by step: the second one takes event 2 while the first one holds event 1"):
         by_hand = step_by_step(run)
-    for way, kind, relays in ((COMPETING, "batch delete", 2), (ONE, "cursor", 1)):
+    for way, kind, relays in ((COMPETING, "row by row", RELAYS), (ONE, "cursor", 1)):
         with run.step(f"{way}, {relays} process{'es' * (relays > 1)}"):
             found[way] = relayed(run, way, kind, relays, count)
     claim_relays(run, by_hand, found)
@@ -57,7 +58,7 @@ def main(run: Run) -> None:
     with run.step("where each partitioner puts a key"):
         compare_partitioners(run, run.pick(smoke=300, demo=1_000, full=10_000))
     claim_keys(run, found)
-    with run.step("a buffer on sequence numbers behind the two relays"):
+    with run.step("a buffer on sequence numbers behind the competing relays"):
         found[BUFFER] = buffered(run, found[COMPETING])
         claim_numbers(run, found)
     for way, history in found.items():
@@ -194,7 +195,7 @@ def partitions(producer: Producer, topic: str, keys: Iterable[bytes]) -> dict[by
 
 
 def buffered(run: Run, history: History) -> History:
-    """What the consumer of the two relays received, once more through the buffer; released means handled."""
+    """What the consumer of the competing relays received, once more through the buffer; released means handled."""
     name, buffer = slug(BUFFER), InOrder()
     recorder = run.recorder(name, "consumer")
     recorder.add(*(op for op in history.ops if op.action is Action.WRITE))
@@ -221,7 +222,7 @@ def claim_relays(run: Run, by_hand: History, found: dict[str, History]) -> None:
         wrong_way=True,
     )
     run.claim(
-        "two relays that skip each other's locked rows: it happens by itself, with a key and within one partition",
+        "relays that skip each other's locked rows: it happens by itself, with a key and within one partition",
         len(reordered(wrong)) > 0 and not lost(wrong),
         topics=["I.5/ordering-considerations/per-aggregate-ordering"],
         fact=out_of_order(wrong),

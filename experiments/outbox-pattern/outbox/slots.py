@@ -12,6 +12,7 @@ from outbox.relay.cursor import CursorRelay
 from outbox.relay.publisher import Publisher
 from shared.errors import LabError
 from shared.postgres import Connection
+from shared.wait import until
 
 MB = 1_000_000
 READ = """
@@ -27,6 +28,7 @@ insert into outbox_checkpoint (relay, xid, position) values (%s, %s::text::xid8,
 on conflict (relay) do update set xid = excluded.xid, position = excluded.position
 """
 RECOVERY = "recovery"
+PATIENCE = 600.0  # seconds that the recovery waits for transactions that were open when it began
 
 
 @dataclass(frozen=True)
@@ -77,17 +79,16 @@ def first_missing(connection: Connection, published: Collection[str]) -> tuple[s
 def publish_from(connection: Connection, publisher: Publisher, start: tuple[str, int]) -> int:
     """Publish from the table all that lies behind `start`; returns how many. To be called when the new slot is made.
 
-    Every transaction that the new slot will not show had ended before the slot was there, and so before this begins. It
-    reads until none of them can be missing; what was written since comes from both, and so twice.
+    A transaction that the new slot will not show committed before the slot stood, so it has an older xid than any that
+    begins now. The cursor shows them all when the older ones have ended. What was written since comes from both: twice.
     """
     row = connection.execute("select pg_snapshot_xmax(pg_current_snapshot())::text").fetchone()
+    until("older transactions to end", lambda: _ended(connection, row[0] if row else ""), PATIENCE)
     connection.execute(START, [RECOVERY, *start])
     relay = CursorRelay(connection, publisher, name=RECOVERY)
-    moved, complete = 0, False
-    while not complete:
-        passed = _ended(connection, row[0] if row else "0")
+    moved = now = relay.step()
+    while now == relay.batch * relay.pages:
         moved += (now := relay.step())
-        complete = passed and now < relay.batch * relay.pages
     return moved
 
 

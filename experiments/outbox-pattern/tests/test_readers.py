@@ -1,0 +1,254 @@
+"""What each way of reading on passes over, step by step; and the consumer's helpers: the buffer, Java's partitioner."""
+
+import random
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from outbox.consumer import (
+    SCHEMA,
+    ConsumeWindow,
+    InOrder,
+    Payments,
+    accounts,
+    consume,
+    java_partition,
+    murmur2,
+)
+from outbox.consumer import WAYS as HANDLING
+from outbox.processes import Shop, make_relay, write_backlog
+from outbox.readers import WAYS, Reader, write_concurrently
+from outbox.table import insert_event, insert_step
+
+from shared import kafka
+from shared.checkers import duplicate_effect, lost
+from shared.errors import LabError
+from shared.event import Event
+from shared.history import Action, History, Outcome
+from shared.postgres import Connection, connect
+from shared.worker import Worker
+
+TUTORIAL, HALF, PAIR = WAYS
+
+
+class Writer:
+    """A transaction taken step by step."""
+
+    def __init__(self, shop: Shop, event: Event) -> None:
+        self.shop, self.event = shop, event
+        self.connection = connect(shop.conninfo)
+        self.connection.execute("begin")
+
+    def row(self) -> None:
+        insert_step(self.connection, self.event)
+
+    def publish(self) -> None:
+        insert_event(self.connection, self.event, self.shop.topic)
+
+    def commit(self) -> None:
+        self.connection.execute("commit")
+
+
+@pytest.fixture
+def writers(shop: Shop) -> Iterator[tuple[Writer, Writer]]:
+    first, second = list(shop.events())[:2]
+    with ExitStack() as opened:
+        both = Writer(shop, first), Writer(shop, second)
+        for writer in both:
+            opened.callback(writer.connection.close)
+        yield both
+
+
+@pytest.fixture
+def reading(shop: Shop, connection: Connection) -> "Reading":
+    """Every way's reader, and what it has seen."""
+    return {way: seen_by(connection, way) for way in WAYS}
+
+
+def seen_by(connection: Connection, way: str) -> tuple[Reader, list[str]]:
+    seen: list[str] = []
+    return Reader(connection, way, lambda ident, _key, _sequence: seen.append(ident)), seen
+
+
+Reading = dict[str, tuple[Reader, list[str]]]
+
+
+def missed(reading: Reading, *events: Event) -> set[str]:
+    """The ways that have not seen all of these, now that every transaction has ended."""
+    for reader, _ in reading.values():
+        reader.finish()
+    return {way for way, (_, seen) in reading.items() if sorted(seen) != sorted(event.id for event in events)}
+
+
+def test_a_lower_position_that_commits_later_is_lost_by_the_tutorial_only(
+    writers: tuple[Writer, Writer], reading: Reading
+) -> None:
+    early, late = writers
+    early.row()
+    early.publish()  # position 1
+    late.row()
+    late.publish()  # position 2
+    late.commit()
+    for reader, _ in reading.values():
+        reader.step()
+    early.commit()
+    assert missed(reading, early.event, late.event) == {TUTORIAL}
+
+
+def test_a_lower_position_of_a_later_transaction_is_lost_by_the_half_fix_too(
+    writers: tuple[Writer, Writer], reading: Reading
+) -> None:
+    older, younger = writers
+    older.row()  # the lower xid
+    younger.row()
+    younger.publish()  # position 1
+    older.publish()  # position 2
+    older.commit()
+    for reader, _ in reading.values():
+        reader.step()
+    younger.commit()
+    assert missed(reading, older.event, younger.event) == {TUTORIAL, HALF}
+
+
+def test_the_pair_waits_for_open_transactions(writers: tuple[Writer, Writer], reading: Reading) -> None:
+    early, late = writers
+    early.row()
+    late.row()
+    late.publish()
+    late.commit()
+    reader, seen = reading[PAIR]
+    assert reader.step() == 0
+    early.commit()
+    reader.finish()
+    assert seen == [late.event.id]
+
+
+def test_concurrent_writers_leave_what_their_history_says(shop: Shop, connection: Connection) -> None:
+    write_concurrently(replace(shop, count=10), writers=4, pause=0.001)
+    rows = {ident for (ident,) in connection.execute("select id::text from outbox")}
+    history = History.read(shop.history)
+    assert history.committed == rows
+    assert len(history.committed | history.aborted) == 40
+
+
+# The consumer.
+
+
+@pytest.fixture
+def payments(shop: Shop, connection: Connection) -> Payments:
+    """Published, once each."""
+    paid = Payments(shop.conninfo, shop.broker, shop.topic, shop.history, shop.seed, shop.count)
+    connection.execute(SCHEMA)
+    write_backlog(paid)
+    make_relay(paid, "publish, then mark", connection).step()
+    return paid
+
+
+@pytest.mark.parametrize("way", [way for way in HANDLING if way != "payload hash as id"])
+def test_undisturbed_every_way_but_the_hash_has_every_effect_once(way: str, payments: Payments) -> None:
+    consume(payments, way)
+    history = History.read(payments.history)
+    assert not duplicate_effect(history) + lost(history)
+    assert sum(accounts(payments.conninfo).values()) == sum(event.data["cents"] for event in payments.events())
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize(
+    ("way", "window", "twice", "never"),
+    [
+        ("inbox first, effect after", ConsumeWindow.BETWEEN, 0, 1),
+        ("effect first, inbox after", ConsumeWindow.BETWEEN, 1, 0),
+        ("event id, one transaction", ConsumeWindow.BETWEEN, 0, 0),
+        ("event id, one transaction", ConsumeWindow.AFTER_EFFECT, 0, 0),
+    ],
+)
+def test_killed_in_a_window(
+    way: str, window: ConsumeWindow, twice: int, never: int, payments: Payments, tmp_path: Path
+) -> None:
+    assert Worker("consumer", tmp_path / "log", consume, payments, way, window, 15).start().wait() == -9
+    consume(payments, way)
+    history = History.read(payments.history)
+    effects = {op.value for op in history.of(Action.EFFECT, Outcome.OK)}
+    assert len(duplicate_effect(history)) == twice
+    assert len(history.committed - effects) == never
+
+
+@pytest.mark.fault
+def test_killed_before_the_offset_the_consumer_without_an_inbox_doubles(payments: Payments, tmp_path: Path) -> None:
+    worker = Worker("consumer", tmp_path / "log", consume, payments, "no inbox", ConsumeWindow.AFTER_EFFECT, 15)
+    assert worker.start().wait() == -9
+    consume(payments, "no inbox")
+    assert duplicate_effect(History.read(payments.history))
+
+
+def test_a_second_run_of_a_group_has_nothing_to_do(payments: Payments) -> None:
+    consume(payments, "no inbox")
+    consume(payments, "no inbox")
+    assert not duplicate_effect(History.read(payments.history))
+
+
+# The buffer.
+
+
+def numbered(*sequences: int, key: str = "a") -> list[Event]:
+    return [Event("t", "/s", key, sequence=number) for number in sequences]
+
+
+def through(buffer: InOrder, events: list[Event]) -> list[int]:
+    return [released.sequence for event in events for released in buffer.take(event)]
+
+
+def test_the_buffer_releases_any_permutation_in_order() -> None:
+    sequences = list(range(1, 50))
+    random.Random(3).shuffle(sequences)
+    assert through(InOrder(), numbered(*sequences)) == list(range(1, 50))
+
+
+def test_the_buffer_drops_what_came_before() -> None:
+    assert through(InOrder(), numbered(1, 1, 3, 3, 2, 3, 1)) == [1, 2, 3]
+
+
+def test_the_buffer_names_what_is_missing_and_lets_other_aggregates_pass() -> None:
+    buffer = InOrder()
+    assert through(buffer, [*numbered(1, 3, 4), *numbered(1, 2, key="b")]) == [1, 1, 2]
+    assert buffer.missing() == {"a": 2}
+
+
+def test_the_buffer_names_an_aggregate_whose_first_event_is_missing() -> None:
+    buffer = InOrder()
+    assert through(buffer, numbered(2)) == []
+    assert buffer.missing() == {"a": 1}
+
+
+def test_the_buffer_does_not_grow_without_end() -> None:
+    with pytest.raises(LabError, match=r"more than 5 events wait; missing: \{'a': 1\}"):
+        through(InOrder(limit=5), numbered(*range(2, 10)))
+
+
+# Java's partitioner.
+
+
+@pytest.mark.parametrize(
+    ("key", "expected"),
+    [
+        (b"21", -973932308),
+        (b"foobar", -790332482),
+        (b"a-little-bit-long-string", -985981536),
+        (b"a-little-bit-longer-string", -1486304829),
+        (b"lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8", -58897971),
+        (b"abc", 479470107),
+    ],
+)
+def test_murmur2_gives_the_values_of_kafkas_own_test(key: bytes, expected: int) -> None:
+    assert murmur2(key) == expected & 0xFFFFFFFF
+
+
+def test_our_producer_puts_keys_where_java_does(shop: Shop) -> None:
+    producer = kafka.producer(shop.broker)
+    for number in range(50):
+        producer.produce(shop.topic, b"{}", f"key-{number}")
+    producer.flush()
+    for message in kafka.read_all(shop.broker, shop.topic):
+        assert message.partition() == java_partition(kafka.key(message) or b"", 3)
