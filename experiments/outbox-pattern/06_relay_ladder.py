@@ -6,6 +6,7 @@ backlog, what is lost, doubled or out of order, and per event: CPU, log written,
 
 import contextlib
 import json
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -148,19 +149,23 @@ def pace(run: Run, rung: Rung) -> None:
 
 
 def drain(run: Run, rung: Rung, relaying: Relaying) -> None:
-    """A backlog written while the relay is held; what it took, by the consumer's clock and by Postgres' counts."""
+    """A backlog written while the relay is held; what it took, by the clock; `weigh` has the counts."""
     shop, count = rung.shop, rung.backlog
     ready, result = run.folder / f"{shop.history.stem}.ready", run.folder / f"{shop.history.stem}.drain"
     consumer = run.worker("consumer", consume_drain, shop, count, ready, result)
     until("the consumer to be ready", ready.exists)
     relaying.hold()
     measuring.write_backlog(shop, count, per_transaction=1000)
-    rung.before, used = counts(shop), relaying.cpu()
+    rung.before, used, went = counts(shop), relaying.cpu(), time.time()
     relaying.go()
     consumer.wait(300)
     settled(rung)
     used = relaying.cpu() - used
-    rung.rate = note(run, rung, "drain", Drain(*json.loads(result.read_text())).rate, "events/s")
+    # From the moment it was let go to the last event consumed. Debezium's resume is not counted: from the first event.
+    drained = Drain(*json.loads(result.read_text()))
+    if not rung.connector:
+        drained = replace(drained, seconds=result.stat().st_mtime - went)
+    rung.rate = note(run, rung, "drain", drained.rate, "events/s")
     if used:
         note(run, rung, "CPU of the relay per 1,000 events", used * 1000 / count * 1000, "ms")
 

@@ -59,7 +59,7 @@ class Outcomes:
 
 @experiment.run
 def main(run: Run) -> None:
-    count = run.pick(smoke=120, demo=600, full=6_000)
+    count = run.pick(smoke=80, demo=600, full=6_000)
     run.parameters.update({"payments": count, "relay's batch": count // 4, "outage (s)": OUTAGE.total_seconds()})
     with run.step("payments, published once"):
         once = publish(run, "once", count, killed=False)

@@ -39,14 +39,12 @@ experiment = Experiment(
 UNLIMITED, LIMITED = "no limit", "max_slot_wal_keep_size"
 NEW_SLOT, TABLE_FIRST = "a new slot", "a new slot, and the table"
 LIMIT = 64  # MB; Postgres' MB, of 2^20 bytes
-CHUNK = 16  # MB of other tables' traffic between two checkpoints
+CHUNK = 8  # MB of other tables' traffic between two checkpoints
 ALARM = LIMIT * MB // 2  # bytes of log kept for a slot, at which somebody is woken
 ABANDONED = "nobody reads the slot"
 # The log's own size small, so that what is on the disk is what the slot keeps; and a reader asked soon how far it is.
 SETTINGS = {"max_wal_size": "32MB", "min_wal_size": "32MB", "wal_sender_timeout": "3s"}
-CLICKS = """
-insert into clicks (page) select repeat(md5(i::text), 250) from generate_series(1, %s) as i
-"""
+CLICKS = "insert into clicks (page) select repeat(md5(i::text), 250) from generate_series(1, %s) as i"  # 8 kB each
 
 
 @dataclass
@@ -71,12 +69,13 @@ class Outage:
 @experiment.run
 def main(run: Run) -> None:
     count = run.pick(smoke=100, demo=500, full=5_000)
-    traffic = run.pick(smoke=8, demo=12, full=24)
+    traffic = run.pick(smoke=16, demo=24, full=48)
     run.parameters.update({"events before, in and after": count, "limit MB": LIMIT, "traffic MB": traffic * CHUNK})
     with run.step("start two Postgres"):
         unlimited, limited = open_site(run, UNLIMITED, "-1"), open_site(run, LIMITED, f"{LIMIT}MB")
     with run.step("no limit: nobody reads the slot"):
-        claim_unlimited(run, press(run, unlimited, abandoned(run, unlimited), traffic))
+        unread = open_shop(run, unlimited, "unlimited", 0)
+        claim_unlimited(run, press(run, unlimited, unread.slot, traffic))
     with ExitStack() as things:
         outages = [things.enter_context(open_outage(run, limited, way, count)) for way in (NEW_SLOT, TABLE_FIRST)]
         with run.step("the slot is read: an idle outbox, busy other tables"):
@@ -110,11 +109,6 @@ def open_shop(run: Run, site: Site, name: str, count: int) -> Shop:
     create(conninfo)
     wal.set_up(conninfo, schema, schema)
     return Shop(conninfo, run.endpoints["kafka"], run.topic(name), run.history_file(name), run.seed, count, slot=schema)
-
-
-def abandoned(run: Run, site: Site) -> str:
-    """A slot that was made and is not read."""
-    return open_shop(run, site, "unlimited", 0).slot
 
 
 @contextmanager
@@ -189,7 +183,7 @@ def before_outage(run: Run, site: Site, outages: list[Outage], chunks: int) -> l
 
 def claim_read(run: Run, seen: list[Slot]) -> None:
     run.claim(
-        "an idle outbox keeps nothing of a busy database's log when its reader confirms what passes by",
+        "an idle outbox does not hold a busy database's log back when its reader confirms what passes by",
         all(slot.active and not slot.alarm(ALARM) for slot in seen[1:]) and len(seen) * CHUNK > LIMIT,
         topics=["I.5/change-data-capture/database-log-monitoring"],
         fact=f"{(len(seen) - 1) * CHUNK} MB written, {seen[-1].kept / MB:.0f} MB kept",
@@ -203,7 +197,7 @@ def claim_limited(run: Run, site: Site, seen: list[Slot], outages: list[Outage])
     disk = log_on_disk(site.connection)
     run.claim(
         f"with {LIMITED}, Postgres gives the slot up instead of the disk",
-        statuses[-1] == "lost" and disk < (LIMIT + 2 * CHUNK + 32) * 2**20,
+        statuses[-1] == "lost" and disk < (LIMIT + 64) * 2**20,
         topics=["I.5/change-data-capture/database-log-monitoring"],
         fact=f"{' > '.join(dict.fromkeys(statuses))}; {disk / MB:.0f} MB of log on the disk",
         variant=LIMITED,
@@ -258,7 +252,7 @@ def come_back(run: Run, site: Site, outage: Outage) -> History:
         publish_what_is_missing(run, outage)
     with relaying(shop):
         service.wait()
-        until("the slot to be read to its end", lambda: read_up(site, shop))
+        until("the slot to be read to its end", lambda: wal.lag(site.connection, shop.slot) < 1_000)
         outage.tap.catch_up()
     return run.judge(shop.history.stem, variant=outage.way, wrong_way=outage.way == NEW_SLOT, fault=ABANDONED)
 
@@ -269,11 +263,6 @@ def publish_what_is_missing(run: Run, outage: Outage) -> None:
         with postgres.connect(outage.shop.conninfo) as connection:
             moved = publish_from(connection, Publisher(outage.shop.broker), start)
         run.figure("published from the table", moved, "events", variant=outage.way)
-
-
-def read_up(site: Site, shop: Shop) -> bool:
-    """Whether the slot has passed the last event."""
-    return wal.lag(site.connection, shop.slot) < 1_000
 
 
 def claim_ways_back(run: Run, histories: dict[str, History], count: int) -> None:

@@ -91,7 +91,7 @@ def no_inbox(it: Delivery) -> None:
 
 def inbox_first(it: Delivery) -> None:
     """WRONG: the id is noted in a transaction of its own; after a crash in between, the effect is never had."""
-    if it.connection.execute(inbox.ENTER, [it.group, it.event.id]).rowcount == 1:
+    if it.connection.execute(inbox.ENTER, [it.group, it.event.source, it.event.id]).rowcount == 1:
         it.at(ConsumeWindow.BETWEEN)
         credit(it.connection, it.event)
         it.done()
@@ -99,12 +99,12 @@ def inbox_first(it: Delivery) -> None:
 
 def inbox_last(it: Delivery) -> None:
     """WRONG: the id is noted when the effect is committed; after a crash in between, the effect is had twice."""
-    known = "select from inbox where consumer = %s and event_id = %s"
-    if it.connection.execute(known, [it.group, it.event.id]).fetchone() is None:
+    known = "select from inbox where consumer = %s and source = %s and event_id = %s"
+    if it.connection.execute(known, [it.group, it.event.source, it.event.id]).fetchone() is None:
         credit(it.connection, it.event)
         it.done()
         it.at(ConsumeWindow.BETWEEN)
-        it.connection.execute(inbox.ENTER, [it.group, it.event.id])
+        it.connection.execute(inbox.ENTER, [it.group, it.event.source, it.event.id])
 
 
 def by_offset(it: Delivery) -> None:

@@ -13,19 +13,20 @@ from shared.postgres import Connection
 SCHEMA = """
 create table inbox (
     consumer   text not null,
-    event_id   uuid not null,
+    source     text not null,      -- CloudEvents: an event is the same when source and id are
+    event_id   text not null,
     handled_at timestamptz not null default clock_timestamp(),
-    primary key (consumer, event_id)
+    primary key (consumer, source, event_id)
 );
 create index inbox_age on inbox (handled_at);
 """
-ENTER = "insert into inbox (consumer, event_id) values (%s, %s) on conflict do nothing"
+ENTER = "insert into inbox (consumer, source, event_id) values (%s, %s, %s) on conflict do nothing"
 
 
 def once(connection: Connection, consumer: str, event: Event, effect: Callable[[Connection, Event], None]) -> bool:
     """Have the effect, unless this consumer had it before; returns whether it was had. One transaction for both."""
     with connection.transaction():
-        new = connection.execute(ENTER, [consumer, event.id]).rowcount == 1
+        new = connection.execute(ENTER, [consumer, event.source, event.id]).rowcount == 1
         if new:
             effect(connection, event)
     return new

@@ -1,8 +1,10 @@
 """The write, ready to use: psycopg (pipelined, so that the event costs no round trip) and SQLAlchemy.
 
-Both write in the transaction that they are given, and nowhere else.
+The first is a transaction of its own; the second writes in the session's, and nowhere else.
 """
 
+import psycopg
+from psycopg.pq import TransactionStatus
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
@@ -23,10 +25,20 @@ def place_pipelined(connection: Connection, event: Event, aggregate_type: str) -
 
     Raises psycopg.IntegrityError when the business row is refused; nothing is written then.
     """
-    with connection.pipeline(), connection.transaction():
-        status = event.type.rpartition(".")[2]
-        connection.execute(INSERT_STEP, [event.subject, event.sequence, status, event.data["cents"]], prepare=True)
-        connection.execute(INSERT_EVENT, outbox_values(event, aggregate_type), prepare=True)
+    if connection.info.transaction_status != TransactionStatus.IDLE:
+        raise psycopg.ProgrammingError("the connection is in a transaction, which this would commit")
+    status = event.type.rpartition(".")[2]
+    try:
+        # Not `connection.transaction()`: in a pipeline it waits for the server as it begins and as it ends.
+        with connection.pipeline():
+            connection.execute("begin")
+            connection.execute(INSERT_STEP, [event.subject, event.sequence, status, event.data["cents"]], prepare=True)
+            connection.execute(INSERT_EVENT, outbox_values(event, aggregate_type), prepare=True)
+            connection.execute("commit")
+    except BaseException:
+        if not connection.closed:
+            connection.rollback()
+        raise
 
 
 def add_event(session: Session, event: Event, aggregate_type: str) -> None:

@@ -98,10 +98,10 @@ def test_what_the_cursor_has_passed_is_dropped_and_nothing_behind_it(shop: Shop,
     relaying.step()
     done = connection.execute(DRAINED).fetchone() or ("0", 0)
     insert_event(connection, next(shop.events()), shop.topic)
-    assert drop_published(connection, TOMORROW, done) == []  # type: ignore[arg-type]
+    assert drop_published(connection, TOMORROW, done) == []
     relaying.step()
     done = connection.execute(DRAINED).fetchone() or ("0", 0)
-    assert drop_published(connection, TOMORROW, done) == [name]  # type: ignore[arg-type]
+    assert drop_published(connection, TOMORROW, done) == [name]
 
 
 def test_a_row_that_is_not_committed_yet_is_not_dropped(shop: Shop, connection: Connection) -> None:

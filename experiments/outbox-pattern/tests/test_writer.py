@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
+from dataclasses import replace
 
 import psycopg
 import pytest
@@ -15,6 +16,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from shared import kafka
+from shared.errors import EventError
 from shared.event import Event
 from shared.postgres import Connection, connect
 from shared.proxy import CHUNK, Proxy
@@ -61,23 +63,26 @@ class CountingProxy(Proxy):
 @pytest.fixture
 def counter(shop: Shop) -> Iterator[CountingProxy]:
     given = conninfo_to_dict(shop.conninfo)
-    with CountingProxy("postgres", f"{given.get('host', '127.0.0.1')}:{given.get('port', 5432)}") as proxy:
+    proxy = CountingProxy("postgres", f"{given.get('host', '127.0.0.1')}:{given.get('port', 5432)}")
+    with proxy:
         yield proxy
 
 
 @pytest.fixture
 def counted(shop: Shop, counter: CountingProxy) -> Iterator[Connection]:
     """A connection through the counter."""
-    through = {"host": "127.0.0.1", "port": counter.port, "sslmode": "disable", "gssencmode": "disable"}
-    with connect(make_conninfo(shop.conninfo, **through)) as connection:
+    through = make_conninfo(shop.conninfo, host="127.0.0.1", port=counter.port, sslmode="disable", gssencmode="disable")
+    with connect(through) as connection:
         yield connection
 
 
 def place_without_event(connection: Connection, event: Event) -> None:
     """What the pipelined write is compared with: the business row alone, pipelined too."""
-    with connection.pipeline(), connection.transaction():
+    with connection.pipeline():
+        connection.execute("begin")
         values = [event.subject, event.sequence, "placed", event.data["cents"]]
         connection.execute(INSERT_STEP, values, prepare=True)
+        connection.execute("commit")
 
 
 def test_the_event_costs_one_statement_and_no_round_trip(
@@ -117,6 +122,21 @@ def test_pipelined_a_refused_row_leaves_no_event_and_a_usable_connection(shop: S
     assert pending(connection) == 1
     place_pipelined(connection, second, shop.topic)
     assert len(steps(shop.conninfo)) == pending(connection) == 2
+
+
+def test_pipelined_an_event_that_cannot_be_stored_leaves_no_row(shop: Shop, connection: Connection) -> None:
+    first, second = list(shop.events())[:2]
+    with pytest.raises(EventError):
+        place_pipelined(connection, replace(first, correlation_id="\0"), shop.topic)
+    assert steps(shop.conninfo) == set()
+    place_pipelined(connection, second, shop.topic)
+    assert len(steps(shop.conninfo)) == pending(connection) == 1
+
+
+def test_pipelined_it_refuses_to_commit_the_transaction_of_its_caller(shop: Shop, connection: Connection) -> None:
+    with connection.transaction(), pytest.raises(psycopg.ProgrammingError, match="in a transaction"):
+        place_pipelined(connection, next(shop.events()), shop.topic)
+    assert pending(connection) == 0
 
 
 @pytest.fixture
