@@ -39,7 +39,8 @@ class Worker:
         """Start it; also again, after it has ended."""
         self.log.parent.mkdir(parents=True, exist_ok=True)
         # Heeded at the first start of a run only; it spares every worker the second that the imports take.
-        _context.set_forkserver_preload([self._target.__module__, *(m for m in sys.modules if m.startswith("shared."))])
+        ours = "shared", self._target.__module__.partition(".")[0]
+        _context.set_forkserver_preload([name for name in sys.modules if name.partition(".")[0] in ours])
         arguments = (self.log, self._target, self._arguments)
         self._process = _context.Process(target=_child, args=arguments, name=self.name, daemon=True)
         self._process.start()

@@ -5,12 +5,11 @@ whether they note it in the transaction of the effect. Every account is compared
 """
 
 import random
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
-from outbox.consumer import SCHEMA, ConsumeWindow, Payments, accounts, consume
+from outbox.consumer import SCHEMA, ConsumeWindow, Payments, accounts, consume, due, euros
 from outbox.inbox import forget
 from outbox.processes import Kill, Shop, make_relay, relay, write_backlog
 from outbox.table import create
@@ -151,18 +150,6 @@ def outcomes(run: Run, shop: Payments, way: str, case: str, window: ConsumeWindo
     for what, value in (("effects had twice", found.twice), ("effects never had", never)):
         run.figure(what, value, "events", variant=way, wrong_way=wrong_way, x=x, x_label="killed")
     return found
-
-
-def due(shop: Payments) -> Counter[str]:
-    """Customer -> cents paid."""
-    paid: Counter[str] = Counter()
-    for event in shop.events():
-        paid[event.data["customer"]] += event.data["cents"]
-    return paid
-
-
-def euros(cents: int) -> str:
-    return f"{cents / 100:,.2f}"
 
 
 def claim_without(run: Run, killed: Outcomes, again: Outcomes) -> None:

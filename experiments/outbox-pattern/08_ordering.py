@@ -5,12 +5,13 @@ by different rules. A consumer with a buffer on sequence numbers puts right what
 """
 
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
 
 from confluent_kafka import Message, Producer
 from msgspec import structs
 from outbox.consumer import BusyOrders, InOrder, java_partition
+from outbox.placing import Placing, by_key, by_turns, without_key
 from outbox.processes import make_relay, relay, write_backlog
 from outbox.table import create, insert_event, pending
 from outbox.windows import RelayWindow
@@ -114,25 +115,6 @@ def relayed(run: Run, way: str, kind: str, relays: int, count: int) -> History:
             worker.stop()
         tap.catch_up()
     return run.judge(slug(way), variant=way, wrong_way=way in WRONG)
-
-
-# How one event is published: which producer, which key.
-Placing = Callable[[Producer, Producer, Event], tuple[Producer, bytes | None]]
-
-
-def without_key(default: Producer, ours: Producer, event: Event) -> tuple[Producer, bytes | None]:
-    """WRONG: any partition will do, and does."""
-    return ours, None
-
-
-def by_turns(default: Producer, ours: Producer, event: Event) -> tuple[Producer, bytes | None]:
-    """WRONG: two services with two clients write the events of one order, with one key and two rules."""
-    return (ours if event.sequence % 2 else default), event.subject.encode()
-
-
-def by_key(default: Producer, ours: Producer, event: Event) -> tuple[Producer, bytes | None]:
-    """RIGHT: one key and one rule."""
-    return ours, event.subject.encode()
 
 
 def published(run: Run, way: str, placing: Placing, count: int) -> History:

@@ -89,7 +89,7 @@ class Stage:
 
 @experiment.run
 def main(run: Run) -> None:
-    count = run.pick(smoke=300, demo=600, full=3_000)
+    count = run.pick(smoke=200, demo=600, full=2_000)
     run.parameters.update({"events per failure": count, "rate per s": RATE})
     database, broker = run.own("postgres"), run.own("kafka")
     found: dict[str, History] = {}

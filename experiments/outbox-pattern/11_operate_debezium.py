@@ -123,7 +123,7 @@ def write_elsewhere(shop: Shop, connector: Connector) -> int:
     with postgres.connect(shop.conninfo) as connection:
         connection.execute("create table elsewhere as select i, md5(i::text) from generate_series(1, %s) i", [BUSY])
         try:
-            until("the slot to catch up", lambda: lag(connection, connector.name) < 100_000, 6)
+            until("the slot to catch up", lambda: lag(connection, connector.name) < 100_000, 3)
         except DeadlineExceeded:
             return lag(connection, connector.name)
         return lag(connection, connector.name)

@@ -15,11 +15,18 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from outbox.measuring import Drain, consume_clocked, consume_drain, watch_memory, write_backlog, write_paced
+from outbox.measuring import (
+    Drain,
+    consume_clocked,
+    consume_drain,
+    produce_bare,
+    watch_memory,
+    write_backlog,
+    write_paced,
+)
 from outbox.processes import Shop, relay
 from outbox.relay import wal
 from outbox.relay.debezium import Connector
-from outbox.relay.message import COLUMNS, OutboxRow, headers
 from outbox.table import INSERT_STEP, create
 from outbox.writer import place_pipelined
 
@@ -39,8 +46,7 @@ KEYS = (
     "txn_p50_overhead",
     "rss_growth_mb",
 )
-DRAINED, WARM_UP, LONG = 200_000, 60_000, 1_000_000
-PRODUCER = {"linger_ms": 5, "queue_buffering_max_messages": 1_000_000, "queue_buffering_max_kbytes": 1_048_576}
+DRAINED, WARM_UP, LONG = 200_000, 600_000, 1_000_000
 # Debezium documentation, "PostgreSQL connector properties": larger batches and queues for throughput; and Kafka's
 # producer documentation: a few ms of linger and larger batches. For latency the producer's defaults, without linger.
 FOR_RATE = {
@@ -171,18 +177,6 @@ def drain_bare(bench: Bench) -> Drain:
         drain = finish()
         producing.wait()
     return drain
-
-
-def produce_bare(shop: Shop, ready: Path) -> None:
-    with postgres.connect(shop.conninfo) as connection:
-        rows = [OutboxRow._make(r) for r in connection.execute(f"select {COLUMNS} from outbox", binary=True)]  # noqa: S608
-    messages = [(row.aggregate_type, row.payload, row.aggregate_id, headers(row)) for row in rows]
-    producer = kafka.producer(shop.broker, **PRODUCER)
-    producer.list_topics(timeout=10)
-    ready.touch()
-    for topic, payload, key, head in messages:
-        producer.produce(topic, payload, key, headers=head)
-    producer.flush()
 
 
 def compare_latency(bench: Bench) -> None:

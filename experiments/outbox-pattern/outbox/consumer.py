@@ -5,6 +5,7 @@ offset after. What differs is how it knows an event that it had before.
 """
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -238,3 +239,15 @@ def murmur2(data: bytes) -> int:
         h = (h ^ int.from_bytes(rest, "little")) * m & 0xFFFFFFFF
     h = (h ^ h >> 13) * m & 0xFFFFFFFF
     return h ^ h >> 15
+
+
+def due(shop: Payments) -> Counter[str]:
+    """Customer -> cents paid."""
+    paid: Counter[str] = Counter()
+    for event in shop.events():
+        paid[event.data["customer"]] += event.data["cents"]
+    return paid
+
+
+def euros(cents: int) -> str:
+    return f"{cents / 100:,.2f}"

@@ -13,6 +13,7 @@ import psutil
 from confluent_kafka import Consumer, TopicPartition
 
 from outbox.processes import Shop
+from outbox.relay.message import COLUMNS, OutboxRow, headers
 from outbox.writer import place_pipelined
 from shared import kafka
 from shared.history import History
@@ -28,6 +29,7 @@ select %(topic)s, 'order-' || (i / 4),
 from generate_series(%(first)s::bigint, %(last)s::bigint) as i
 """
 PER_TRANSACTION = 100
+PRODUCER = {"linger_ms": 5, "queue_buffering_max_messages": 1_000_000, "queue_buffering_max_kbytes": 1_048_576}
 
 
 def write_backlog(shop: Shop, count: int, per_transaction: int = PER_TRANSACTION) -> None:
@@ -78,6 +80,19 @@ def consume_clocked(shop: Shop, ready: Path, result: Path) -> None:
             expected.discard(ident)
     result.write_text(json.dumps(received))
     consumer.close()
+
+
+def produce_bare(shop: Shop, ready: Path) -> None:
+    """Send the outbox's payloads, keys and headers, all in memory before the first: the limit of any relay."""
+    with connect(shop.conninfo) as connection:
+        rows = [OutboxRow._make(r) for r in connection.execute(f"select {COLUMNS} from outbox", binary=True)]  # noqa: S608
+    messages = [(row.aggregate_type, row.payload, row.aggregate_id, headers(row)) for row in rows]
+    producer = kafka.producer(shop.broker, **PRODUCER)
+    producer.list_topics(timeout=10)
+    ready.touch()
+    for topic, payload, key, head in messages:
+        producer.produce(topic, payload, key, headers=head)
+    producer.flush()
 
 
 def write_paced(shop: Shop, result: Path) -> None:

@@ -1,23 +1,11 @@
-"""The write, ready to use: psycopg (pipelined, so that the event costs no round trip) and SQLAlchemy.
-
-The first is a transaction of its own; the second writes in the session's, and nowhere else.
-"""
+"""The write with psycopg, ready to use: pipelined, so that the event costs no round trip."""
 
 import psycopg
 from psycopg.pq import TransactionStatus
-from sqlalchemy import text
-from sqlalchemy.orm import Session
 
 from outbox.table import INSERT_EVENT, INSERT_STEP, outbox_values
 from shared.event import Event
 from shared.postgres import Connection
-
-_NAMES = (
-    *("aggregate_type", "aggregate_id", "payload", "id", "type", "source", "sequence", "time"),
-    *("correlation_id", "causation_id", "content_type"),
-)
-_COLUMNS = ", ".join(_NAMES)
-_INSERT = text(f"insert into outbox ({_COLUMNS}) values ({', '.join(f':{name}' for name in _NAMES)})")  # noqa: S608
 
 
 def place_pipelined(connection: Connection, event: Event, aggregate_type: str) -> None:
@@ -39,8 +27,3 @@ def place_pipelined(connection: Connection, event: Event, aggregate_type: str) -
         if not connection.closed:
             connection.rollback()
         raise
-
-
-def add_event(session: Session, event: Event, aggregate_type: str) -> None:
-    """The outbox row in a SQLAlchemy session's transaction. It is sent at once; the commit stays the caller's."""
-    session.execute(_INSERT, dict(zip(_NAMES, outbox_values(event, aggregate_type), strict=True)))

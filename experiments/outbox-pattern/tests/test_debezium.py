@@ -61,7 +61,7 @@ def test_a_connector_that_cannot_run_says_why(shop: Shop, connect: Endpoint, pos
     connector = Connector(connect, postgres, unique, unique, settings={"publication.name": "no_such_publication"})
     try:
         with pytest.raises(DeadlineExceeded, match="ublication"):
-            connector.put(seconds=8)
+            connector.put(seconds=4)
     finally:
         connector.delete()
 

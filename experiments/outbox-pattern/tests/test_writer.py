@@ -8,8 +8,9 @@ import psycopg
 import pytest
 from outbox.processes import Shop
 from outbox.service import write_with_outbox
+from outbox.session import add_event
 from outbox.table import INSERT_STEP, pending, steps
-from outbox.writer import add_event, place_pipelined
+from outbox.writer import place_pipelined
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from sqlalchemy import create_engine, text
 from sqlalchemy.exc import IntegrityError

@@ -78,6 +78,7 @@ class WalRelay:
         command = start.format(sql.Identifier(self.name), sql.Literal(f'"{self.name}"')).as_string(None)
         result = self._stream.exec_(command.encode())
         if result.status != pq.ExecStatus.COPY_BOTH:
+            self._session.close()
             raise LabError(f"replication slot {self.name}: {result.error_message.decode().strip()}")
         self._rows: list[OutboxRow] = []
         self._confirmed = self._committed = 0
