@@ -243,11 +243,11 @@ def compare_transactions(bench: Bench) -> None:
 
 def place_row_alone(connection: postgres.Connection, event: Event) -> None:
     """As outbox.writer.place_pipelined does it, without the event."""
-    with connection.pipeline():
-        connection.execute("begin")
+    with connection.pipeline(), connection.cursor() as cursor:
+        cursor.execute("begin")
         values = [event.subject, event.sequence, event.type.rpartition(".")[2], event.data["cents"]]
-        connection.execute(INSERT_STEP, values, prepare=True)
-        connection.execute("commit")
+        cursor.execute(INSERT_STEP, values, prepare=True)
+        cursor.execute("commit")
 
 
 def watch_relay(bench: Bench) -> None:

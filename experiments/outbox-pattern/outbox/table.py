@@ -39,7 +39,7 @@ def insert_event(connection: Connection, event: Event, aggregate_type: str) -> N
 def outbox_values(event: Event, aggregate_type: str) -> tuple[object, ...]:
     """The values of INSERT_EVENT. Raises EventError on a NUL character, which Postgres' text cannot hold."""
     texts = event.subject, event.type, event.source, event.correlation_id, event.causation_id, event.datacontenttype
-    if any("\0" in text for text in (aggregate_type, *texts)):
+    if "\0" in aggregate_type + "".join(texts):
         raise EventError({"attributes": ["a NUL character (U+0000) cannot be stored in an attribute"]})
     subject, type_, source, correlation, causation, content_type = texts
     payload = STRICT.write_data(event.data, content_type)

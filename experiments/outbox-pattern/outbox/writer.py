@@ -18,11 +18,11 @@ def place_pipelined(connection: Connection, event: Event, aggregate_type: str) -
     status = event.type.rpartition(".")[2]
     try:
         # Not `connection.transaction()`: in a pipeline it waits for the server as it begins and as it ends.
-        with connection.pipeline():
-            connection.execute("begin")
-            connection.execute(INSERT_STEP, [event.subject, event.sequence, status, event.data["cents"]], prepare=True)
-            connection.execute(INSERT_EVENT, outbox_values(event, aggregate_type), prepare=True)
-            connection.execute("commit")
+        with connection.pipeline(), connection.cursor() as cursor:
+            cursor.execute("begin")
+            cursor.execute(INSERT_STEP, [event.subject, event.sequence, status, event.data["cents"]], prepare=True)
+            cursor.execute(INSERT_EVENT, outbox_values(event, aggregate_type), prepare=True)
+            cursor.execute("commit")
     except BaseException:
         if not connection.closed:
             connection.rollback()

@@ -7,8 +7,13 @@ position) can never get a row in its middle later. (PostgreSQL documentation, "T
 Functions".) The price: one long transaction anywhere in the database holds the relay back.
 """
 
+import select
 import threading
 from dataclasses import dataclass
+
+from psycopg import pq
+from psycopg.adapt import Transformer
+from psycopg.errors import error_from_result
 
 from outbox.parking import park
 from outbox.relay.message import COLUMNS, OutboxRow
@@ -19,9 +24,9 @@ from shared.postgres import Connection
 
 PAGE = f"""
 select {COLUMNS} from outbox
-where (xid, position) > (%s::text::xid8, %s) and xid < pg_snapshot_xmin(pg_current_snapshot())
-order by xid, position limit %s
-"""  # noqa: S608
+where (xid, position) > ($1::text::xid8, $2::bigint) and xid < pg_snapshot_xmin(pg_current_snapshot())
+order by xid, position limit $3::bigint
+""".encode()  # noqa: S608
 RESUME = "select xid::text, position from outbox_checkpoint where relay = %s for update"
 BEGIN = "insert into outbox_checkpoint (relay, xid, position) values (%s, '0', 0) on conflict do nothing"
 NOTE = "update outbox_checkpoint set xid = %s::text::xid8, position = %s where relay = %s"
@@ -43,6 +48,9 @@ class CursorRelay:
         self.connection.execute(BEGIN, [self.name])
         row = self.connection.execute(RESUME, [self.name]).fetchone()
         self.xid, self.position = row if row else ("0", 0)
+        self._asked = False
+        self._ahead: list[OutboxRow] = []
+        self._rows = Transformer(self.connection)
 
     def run(self, stop: threading.Event) -> None:
         while not stop.is_set():
@@ -50,27 +58,50 @@ class CursorRelay:
                 stop.wait(self.interval)
 
     def step(self) -> int:
-        """Move up to `pages` pages, then note how far. The broker takes one page while the next is read."""
+        """Move up to `pages` pages, then note how far. Postgres reads a page while the producer takes the last."""
         moved = 0
         for _ in range(self.pages):
-            rows = self._page()
+            rows = self._receive()
             if not rows:
                 break
             self.at(RelayWindow.AFTER_READ)
-            self.publisher.send(rows)
             self.position, self.xid = rows[-1].position, rows[-1].xid
+            if len(rows) == self.batch:
+                self._ask()
+            self.publisher.send(rows)
             moved += len(rows)
-            if len(rows) < self.batch:
+            if not self._asked:
                 break
         if moved:
             self._checkpoint()
         return moved
 
-    def _page(self) -> list[OutboxRow]:
-        cursor = self.connection.execute(PAGE, [self.xid, self.position, self.batch], prepare=True, binary=True)
-        return [OutboxRow._make(row) for row in cursor]
+    def _ask(self) -> None:
+        """Send the query for the next page, and do not wait for the answer."""
+        values = [str(value).encode() for value in (self.xid, self.position, self.batch)]
+        self.connection.pgconn.send_query_params(PAGE, values, result_format=1)
+        self.connection.pgconn.flush()
+        self._asked = True
+
+    def _receive(self) -> list[OutboxRow]:
+        """The page that was asked for; asks first when none was."""
+        if self._ahead:
+            rows, self._ahead = self._ahead, []
+            return rows
+        if not self._asked:
+            self._ask()
+        self._asked, stream = False, self.connection.pgconn
+        while stream.is_busy():
+            select.select([stream.socket], [], [])
+            stream.consume_input()
+        results = list(iter(stream.get_result, None))
+        if results[0].status != pq.ExecStatus.TUPLES_OK:
+            raise error_from_result(results[0])
+        self._rows.set_pgresult(results[0])
+        return self._rows.load_rows(0, results[0].ntuples, OutboxRow._make)
 
     def _checkpoint(self) -> None:
+        self._ahead = self._receive() if self._asked else []  # the session is needed for the note
         self.publisher.flush()
         self.at(RelayWindow.AFTER_PUBLISH)
         with self.connection.transaction():

@@ -61,13 +61,13 @@ def headers(row: OutboxRow) -> Headers:
 
 def problem(row: OutboxRow) -> str:
     """Why the row is not an event, naming all that is missing; empty when it is one."""
-    if not (row.aggregate_type and row.aggregate_id and row.type and row.source):
+    if not (row[2] and row[3] and row[6] and row[7]):
         required = "aggregate_type", "aggregate_id", "type", "source"
         return f"missing: {', '.join(name for name in required if not getattr(row, name))}"
     # The log relay's attributes are bytes, the others' are text; both are what a header takes.
-    content_type = row.content_type
-    if content_type in ("application/json", b"application/json") or is_json(text(content_type)):
-        return _not_json(row.payload)
+    content_type = row[12]
+    if content_type == "application/json" or content_type == b"application/json" or is_json(text(content_type)):
+        return _not_json(row[4])
     return ""
 
 
