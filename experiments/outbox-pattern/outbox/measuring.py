@@ -39,6 +39,9 @@ def write_backlog(shop: Shop, count: int, per_transaction: int = PER_TRANSACTION
             last = min(first + per_transaction, count) - 1
             connection.execute(BACKLOG, {"topic": shop.topic, "first": first, "last": last}, prepare=True)
         connection.execute("vacuum analyze outbox")
+        # What was written is on the disk before anything is measured: nobody pays for another's pages.
+        connection.execute("checkpoint")
+    os.sync()
 
 
 @dataclass(frozen=True)
