@@ -65,9 +65,10 @@ def table(target: str) -> str:
     return "\n".join(lines)
 
 
-def demo_lines(lab: str = "outbox-pattern", each: int = 3) -> str:
-    """The first claims of every experiment of the lab, as the tour prints them."""
-    shown = [claim for record in committed() if record.lab == lab for claim in record.claims[:each]]
+def demo_lines(lab: str, numbers: Sequence[str], each: int = 3) -> str:
+    """The first claims of these experiments of the lab, as the tour prints them."""
+    records = [record for record in committed() if record.lab == lab and record.experiment[:2] in numbers]
+    shown = [claim for record in records for claim in record.claims[:each]]
     return "\n".join(f"{_mark(claim.holds)} {claim.text} — {claim.fact}" for claim in shown)
 
 
