@@ -50,7 +50,7 @@ def claims(lab: str) -> str:
     lines = ["| | claim | seen |", "|---|---|---|"]
     for record in committed():
         if record.lab == lab:
-            lines.append(f"| | **{record.title}** (`lab run {lab}/{record.experiment[:2]}`) | |")
+            lines.append(f"| | **{record.title}** (`{_command(record)}`) | |")
             lines.extend(f"| {_mark(claim.holds)} | {claim.text} | {claim.fact} |" for claim in record.claims)
     return "\n".join(lines)
 
@@ -97,6 +97,13 @@ def syllabus(sections: Sequence[Section], records: Sequence[RunRecord]) -> str:
         lines += ["", f"## {section.id} {section.title}", "", "| topic | claims that held |", "|---|---|"]
         lines += [f"| {topic.text} | {'<br>'.join(proofs.get(topic.id, ['—']))} |" for topic in section.topics]
     return "\n".join(lines) + "\n"
+
+
+def _command(record: RunRecord) -> str:
+    number = record.experiment[:2]
+    if number.isdigit():
+        return f"lab run {record.lab}/{number}"
+    return f"python experiments/{record.lab}/{record.experiment}.py"
 
 
 def _mark(holds: bool) -> str:

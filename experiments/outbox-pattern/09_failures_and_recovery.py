@@ -89,7 +89,7 @@ class Stage:
 
 @experiment.run
 def main(run: Run) -> None:
-    count = run.pick(smoke=200, demo=600, full=2_000)
+    count = run.pick(smoke=300, demo=600, full=2_000)
     run.parameters.update({"events per failure": count, "rate per s": RATE})
     database, broker = run.own("postgres"), run.own("kafka")
     found: dict[str, History] = {}
@@ -149,7 +149,7 @@ def execute(run: Run, failure: Failure, victim: Victim, faults: Faults, shop: Sh
         if failure.name == "postgres":
             until("the database to be gone", lambda: not answers(shop), 10)
         else:
-            behind = RATE * PAUSE / 2
+            behind = min(RATE * PAUSE / 2, shop.count // 3)  # a third is yet to come when the failure begins
             until("the backlog to grow", lambda: committed(shop) - booked(shop) > behind, 30)
     with run.step(f"{failure.name}: 2. {failure.done}"):
         before = booked(shop)

@@ -28,6 +28,7 @@ from outbox.processes import Shop, relay
 from outbox.relay import wal
 from outbox.relay.debezium import Connector
 from outbox.table import INSERT_STEP, create
+from outbox.targets import TARGETS, claim_targets
 from outbox.writer import place_pipelined
 
 from shared import kafka, postgres
@@ -37,15 +38,6 @@ from shared.output import Output
 from shared.wait import until
 
 experiment = Experiment(title="Outbox relays against Debezium")
-KEYS = (
-    "drain_vs_debezium",
-    "drain_vs_producer",
-    "wal_drain_vs_debezium",
-    "p99_vs_debezium_100",
-    "p99_vs_debezium_1000",
-    "txn_p50_overhead",
-    "rss_growth_mb",
-)
 DRAINED, WARM_UP, LONG = 200_000, 600_000, 1_000_000
 # Debezium documentation, "PostgreSQL connector properties": larger batches and queues for throughput; and Kafka's
 # producer documentation: a few ms of linger and larger batches. For latency the producer's defaults, without linger.
@@ -94,6 +86,7 @@ def main(run: Run) -> None:
         compare_transactions(bench)
     with run.step(f"memory of a relay that drains {LONG:,} events"):
         watch_relay(bench)
+    claim_targets(run)
 
 
 def set_up(run: Run) -> Bench:
@@ -289,7 +282,7 @@ def command(
     if record.error:
         raise SystemExit(f"error: {record.error}")
     if as_json:
-        print(json.dumps({key: round(record.figure(key).value, 3) for key in KEYS}))
+        print(json.dumps({key: round(record.figure(key).value, 3) for key in TARGETS}))
     output.closing(record, str(folder))
 
 
