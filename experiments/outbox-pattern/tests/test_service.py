@@ -48,3 +48,12 @@ def test_publish_then_commit_tells_the_world_of_a_refused_row(shop: Shop, connec
         WAYS["publish, then commit"](connection, kafka.producer(shop.broker), shop.topic, event, lambda _: None)
     assert len(kafka.read_all(shop.broker, shop.topic)) == 1
     assert steps(shop.conninfo) == set()
+
+
+def test_the_event_is_written_by_the_transaction_of_its_row(shop: Shop, connection: Connection) -> None:
+    """What a kill between the two inserts cannot show: an event inserted just after the commit."""
+    for event in shop.events():
+        write_with_outbox(connection, None, shop.topic, event)
+    same = "select count(*) from outbox join order_steps on order_id = aggregate_id and number = sequence"
+    row = connection.execute(f"{same} where order_steps.xmin = outbox.xid::xid").fetchone()  # noqa: S608
+    assert row == (shop.count,)
