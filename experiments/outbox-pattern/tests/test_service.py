@@ -55,5 +55,5 @@ def test_the_event_is_written_by_the_transaction_of_its_row(shop: Shop, connecti
     for event in shop.events():
         write_with_outbox(connection, None, shop.topic, event)
     same = "select count(*) from outbox join order_steps on order_id = aggregate_id and number = sequence"
-    row = connection.execute(f"{same} where order_steps.xmin = outbox.xid::xid").fetchone()  # noqa: S608
+    row = connection.execute(f"{same} where order_steps.xmin = outbox.xid::xid").fetchone()
     assert row == (shop.count,)
