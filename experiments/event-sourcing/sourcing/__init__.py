@@ -1,0 +1,1 @@
+"""Event sourcing: a Postgres event store, aggregates, versions, snapshots, projections, and forgetting."""

@@ -1,0 +1,89 @@
+"""Everything that the event store and what stands on it raise on purpose, naming stream, version and type.
+
+SourcingError                  the root, itself a LabError
+├── WrongExpectedVersion       somebody else wrote in between: read again and decide again
+├── StreamDeleted              the stream ended in a tombstone; its name is never used again
+├── StreamNameNotAllowed       a name that not every store could take
+├── EventTooLarge              above the limit, refused before it is sent
+├── NotSupported               this store cannot do that; `Capability` says so beforehand
+└── UnreadableEvent            an event that is there and cannot be used; carries stream, version and type
+    ├── UnknownEventType       nobody in this program knows the type
+    ├── UndecodablePayload     its bytes are not JSON, or not an object
+    ├── SchemaMismatch         decoded, and not what the schema says
+    ├── MissingUpcaster        no step leads from its schema version to the current one
+    └── VersionGap             a version that should be there is not: the stream was tampered with
+"""
+
+from shared.errors import LabError
+
+
+class SourcingError(LabError):
+    """The root of the tree above."""
+
+
+class WrongExpectedVersion(SourcingError):
+    """The stream was not where the writer thought it was. `expected` and `actual` are versions; 0: no stream."""
+
+    def __init__(self, stream: str, expected: int, actual: int) -> None:
+        super().__init__(f"stream {stream!r}: expected version {expected}, it is at {actual}")
+        self.stream, self.expected, self.actual = stream, expected, actual
+
+
+class StreamDeleted(SourcingError):
+    """The stream ended in a tombstone."""
+
+    def __init__(self, stream: str) -> None:
+        super().__init__(f"stream {stream!r} was deleted; its name cannot be used again")
+        self.stream = stream
+
+
+class StreamNameNotAllowed(SourcingError):
+    """A name that not every store could take."""
+
+    def __init__(self, stream: str, reason: str) -> None:
+        super().__init__(f"stream name {stream!r} is not allowed: {reason}")
+        self.stream = stream
+
+
+class EventTooLarge(SourcingError):
+    """Above the limit. `size` and `limit` in bytes."""
+
+    def __init__(self, stream: str, type_: str, size: int, limit: int) -> None:
+        super().__init__(f"stream {stream!r}: an event {type_!r} of {size:,} bytes is above the limit of {limit:,}")
+        self.stream, self.type, self.size, self.limit = stream, type_, size, limit
+
+
+class NotSupported(SourcingError):
+    """This store cannot do that."""
+
+    def __init__(self, store: str, what: str) -> None:
+        super().__init__(f"{store} has no {what}")
+        self.store = store
+
+
+class UnreadableEvent(SourcingError):
+    """An event that is there and cannot be used."""
+
+    def __init__(self, stream: str, version: int, type_: str, problem: str) -> None:
+        super().__init__(f"event {version} of stream {stream!r}, type {type_!r}: {problem}")
+        self.stream, self.version, self.type, self.problem = stream, version, type_, problem
+
+
+class UnknownEventType(UnreadableEvent):
+    """Nobody in this program knows the type."""
+
+
+class UndecodablePayload(UnreadableEvent):
+    """Its bytes are not a JSON object."""
+
+
+class SchemaMismatch(UnreadableEvent):
+    """Decoded, and not what the schema says."""
+
+
+class MissingUpcaster(UnreadableEvent):
+    """No step leads from its schema version to the current one."""
+
+
+class VersionGap(UnreadableEvent):
+    """A version that should be there is not."""

@@ -1,0 +1,184 @@
+"""The reference: an event store in one Postgres table.
+
+Writers never wait for each other: no table lock, no advisory lock, no NOTIFY, no counter row. What keeps a stream
+right is its primary key. What keeps readers right is that they page by (xid, position) behind the oldest transaction
+that is still open (PostgreSQL documentation, "Transaction ID and Snapshot Information Functions"); the price is that
+one long transaction anywhere in the database holds all of them back.
+"""
+
+import json
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from psycopg.errors import UniqueViolation
+from psycopg.pq import TransactionStatus
+
+from shared.postgres import Connection
+from sourcing.errors import StreamDeleted, WrongExpectedVersion
+from sourcing.event import START, TOMBSTONE, NewEvent, Position, Recorded, check_name, encode
+from sourcing.store import ANY, Capability, StreamMetadata
+
+SCHEMA = Path(__file__).with_name("schema.sql")
+
+# Exact: the event that the writer saw last must be there, and no tombstone; the next one must not, says the key.
+APPEND_ONE = """
+insert into events (stream, version, type, schema_version, id, data, metadata)
+select %(stream)s, %(expected)s::bigint + 1, %(type)s, %(schema_version)s, %(id)s, %(data)s, %(metadata)s
+where %(expected)s = 0
+   or exists (select from events where stream = %(stream)s and version = %(expected)s and type <> '$deleted')
+"""
+APPEND_MANY = """
+insert into events (stream, version, type, schema_version, id, data, metadata)
+select %(stream)s, %(expected)s::bigint + number, type, schema_version, id, data, metadata
+from unnest(%(types)s::text[], %(schema_versions)s::int[], %(ids)s::uuid[], %(datas)s::bytea[], %(metadatas)s::bytea[])
+     with ordinality as new (type, schema_version, id, data, metadata, number)
+where %(expected)s = 0
+   or exists (select from events where stream = %(stream)s and version = %(expected)s and type <> '$deleted')
+"""
+LAST = "select version, type from events where stream = %s order by version desc limit 1"
+WRITTEN = "select id::text from events where stream = %s and version > %s order by version limit %s"
+# `xid_text`: a cast that kept its name would hide the column from ORDER BY, and the index with it.
+COLUMNS = (
+    "stream, version, type, schema_version, data, metadata, id::text as id_text, xid::text::bigint as xid_number, "
+    "position, recorded_at"
+)
+READ = f"""
+select {COLUMNS} from events
+where stream = %(stream)s and version > %(after)s
+  and version >= coalesce((select truncate_before from stream_metadata where stream = %(stream)s), 1)
+  and not exists (select from events where stream = %(stream)s and type = '$deleted')
+order by version """  # noqa: S608
+READ_ALL = f"""
+select {COLUMNS} from events
+where (xid, position) > (%s::bigint::text::xid8, %s) and xid < pg_snapshot_xmin(pg_current_snapshot())
+order by xid, position limit %s
+"""  # noqa: S608
+SCAVENGE = """
+delete from events using (
+    select stream, max(version) as last, bool_or(type = '$deleted') as deleted, min(truncate_before) as truncate_before
+    from events join (
+        select stream, truncate_before from stream_metadata where truncate_before > 1
+        union all select stream, 1 from events where type = '$deleted'
+    ) as chosen using (stream)
+    group by stream
+) as stale
+where events.stream = stale.stream and version < last and (deleted or version < truncate_before)
+"""
+PAGE = 5000  # events per round trip of a read without a limit
+PAUSE = 0.01  # seconds between two looks of a subscription that has caught up
+
+
+def create(conninfo: str) -> None:
+    """Create the tables in the first schema of the connection's search path."""
+    with psycopg.connect(conninfo, autocommit=True) as connection:
+        connection.execute(SCHEMA.read_text())
+
+
+class PostgresStore:
+    """An EventStore on one connection. Inside a transaction of the caller's, an append is a part of it."""
+
+    name = "PostgreSQL"
+    capabilities = frozenset(Capability)
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self._rows = connection.cursor(binary=True, row_factory=lambda cursor: Recorded._make)
+
+    def append(self, stream: str, events: Sequence[NewEvent], expected: int = ANY) -> int:
+        check_name(stream)
+        return self._append(stream, events, expected)
+
+    def read(
+        self, stream: str, *, after: int = 0, limit: int | None = None, backwards: bool = False
+    ) -> Iterator[Recorded]:
+        query = READ + ("desc" if backwards else "") + " limit %(limit)s"
+        values: dict[str, Any] = {"stream": stream, "after": after, "limit": limit}
+        return iter(self._rows.execute(query, values, prepare=True).fetchall())
+
+    def read_all(self, after: Position = START, limit: int = 1000) -> Sequence[Recorded]:
+        return self._rows.execute(READ_ALL, [*after, limit], prepare=True).fetchall()
+
+    def subscribe(self, after: Position, stop: threading.Event) -> Iterator[Recorded]:
+        while not stop.is_set():
+            page = self.read_all(after)
+            yield from page
+            if page:
+                after = page[-1].place
+            else:
+                stop.wait(PAUSE)
+
+    def metadata(self, stream: str) -> StreamMetadata:
+        query = "select truncate_before, custom from stream_metadata where stream = %s"
+        row = self.connection.execute(query, [stream]).fetchone()
+        return StreamMetadata(row[0], json.loads(row[1])) if row else StreamMetadata()
+
+    def set_metadata(self, stream: str, metadata: StreamMetadata) -> None:
+        check_name(stream)
+        self.connection.execute(
+            "insert into stream_metadata values (%s, %s, %s) on conflict (stream)"
+            " do update set truncate_before = excluded.truncate_before, custom = excluded.custom",
+            [stream, metadata.truncate_before, json.dumps(metadata.custom).encode()],
+        )
+
+    def delete(self, stream: str, expected: int = ANY) -> None:
+        self.append(stream, [NewEvent(TOMBSTONE, {})], expected)
+
+    def scavenge(self) -> int:
+        return self.connection.execute(SCAVENGE).rowcount
+
+    def close(self) -> None:
+        self.connection.close()
+
+    def _append(self, stream: str, events: Sequence[NewEvent], expected: int) -> int:
+        """As `append`. Under ANY the version is looked up, and again whenever another writer took it meanwhile."""
+        query, values = _statement(stream, events)
+        while True:
+            values["expected"] = self._version(stream) if expected == ANY else expected
+            try:
+                if self._insert(query, values) == len(events):
+                    return int(values["expected"]) + len(events)
+            except UniqueViolation:
+                if expected == ANY:
+                    continue
+            return self._settle(stream, events, expected)
+
+    def _insert(self, query: str, values: dict[str, Any]) -> int:
+        if self.connection.info.transaction_status == TransactionStatus.IDLE:
+            return self.connection.execute(query, values, prepare=True).rowcount
+        with self.connection.transaction():  # a savepoint: a conflict leaves the caller's transaction usable
+            return self.connection.execute(query, values, prepare=True).rowcount
+
+    def _version(self, stream: str) -> int:
+        row = self.connection.execute(LAST, [stream], prepare=True).fetchone()
+        if row and row[1] == TOMBSTONE:
+            raise StreamDeleted(stream)
+        return int(row[0]) if row else 0
+
+    def _settle(self, stream: str, events: Sequence[NewEvent], expected: int) -> int:
+        """Nothing was written: because it was written before, and the answer lost, or because the stream has moved."""
+        if expected != ANY:
+            found = self.connection.execute(WRITTEN, [stream, expected, len(events)]).fetchall()
+            if [ident for (ident,) in found] == [event.id for event in events]:
+                return expected + len(events)
+        raise WrongExpectedVersion(stream, expected, self._version(stream))
+
+
+def _statement(stream: str, events: Sequence[NewEvent]) -> tuple[str, dict[str, Any]]:
+    """The insert for one event, which is cheaper, or for several at once; and its values without the version."""
+    if len(events) == 1:
+        event = events[0]
+        data, metadata = encode(stream, event)
+        one = {"type": event.type, "schema_version": event.schema_version, "id": event.id}
+        return APPEND_ONE, {"stream": stream, **one, "data": data, "metadata": metadata}
+    if not events:
+        raise ValueError(f"nothing to append to {stream!r}")
+    datas, metadatas = zip(*(encode(stream, event) for event in events), strict=True)
+    many = {
+        "types": [event.type for event in events],
+        "schema_versions": [event.schema_version for event in events],
+        "ids": [event.id for event in events],
+    }
+    return APPEND_MANY, {"stream": stream, **many, "datas": list(datas), "metadatas": list(metadatas)}

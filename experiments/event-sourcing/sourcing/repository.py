@@ -1,0 +1,112 @@
+"""Aggregates out of a store and back: fold, decide, append under the version that was seen, retry on conflict."""
+
+from collections.abc import Callable, Iterable
+from datetime import datetime
+from typing import Generic, Protocol, TypeVar
+
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
+
+from sourcing.aggregate import Aggregate, NotHandled
+from sourcing.errors import UnknownEventType, VersionGap, WrongExpectedVersion
+from sourcing.event import NO_METADATA, Data, Metadata, Recorded, data_of
+from sourcing.store import EventStore
+
+A = TypeVar("A", bound=Aggregate)
+# A stored event as the current events that it stands for: (type, data). An upcaster may make none or several of it.
+Reader = Callable[[Recorded], Iterable[tuple[str, Data]]]
+ATTEMPTS = 50
+# Seconds up to which a writer waits at random, doubled by every conflict: writers must not meet again at once.
+PAUSE, LONGEST_PAUSE = 0.001, 0.05
+
+
+def as_stored(event: Recorded) -> Iterable[tuple[str, Data]]:
+    """The reader of a program whose schemas have never changed."""
+    return ((event.type, data_of(event)),)
+
+
+class Snapshots(Protocol):
+    """Where the repository may find a state to start from, and leave one."""
+
+    def restore(self, aggregate: Aggregate) -> None:
+        """Bring a fresh aggregate to its latest usable snapshot: state and version; leave it alone if there is none."""
+        ...
+
+    def offer(self, aggregate: Aggregate) -> None:
+        """The aggregate was saved: take a snapshot if the policy says so."""
+        ...
+
+
+class Repository(Generic[A]):
+    """Aggregates of one class in one store."""
+
+    def __init__(
+        self, store: EventStore, make: Callable[[str], A], read: Reader = as_stored, snapshots: Snapshots | None = None
+    ) -> None:
+        self.store = store
+        self.make = make
+        self.read = read
+        self.snapshots = snapshots
+        self.conflicts = 0  # met by `execute` so far
+        self._retrying = Retrying(
+            retry=retry_if_exception_type(WrongExpectedVersion),
+            wait=wait_random_exponential(PAUSE, LONGEST_PAUSE),
+            stop=stop_after_attempt(ATTEMPTS),
+            after=self._count,
+            reraise=True,
+        )
+
+    def load(self, ident: str) -> A:
+        """The aggregate as it is now; a new one where there is no stream. Raises UnreadableEvent naming the event."""
+        aggregate = self.make(ident)
+        if self.snapshots:
+            self.snapshots.restore(aggregate)
+        return self._fold(aggregate, self.store.read(aggregate.stream, after=aggregate.version))
+
+    def load_at(self, ident: str, *, version: int | None = None, time: datetime | None = None) -> A:
+        """The aggregate as it was at that version, or at that time, by replay from the first event."""
+        aggregate = self.make(ident)
+        events = self.store.read(aggregate.stream, limit=version)
+        return self._fold(aggregate, (event for event in events if time is None or event.recorded_at <= time))
+
+    def save(self, aggregate: A) -> int:
+        """Append what the aggregate recorded; returns its version. Raises WrongExpectedVersion when it is stale."""
+        if aggregate.uncommitted:
+            aggregate.version = self.store.append(aggregate.stream, aggregate.uncommitted, aggregate.version)
+            aggregate.uncommitted = []
+            if self.snapshots:
+                self.snapshots.offer(aggregate)
+        return aggregate.version
+
+    def execute(self, ident: str, command: Callable[[A], None], because: Metadata = NO_METADATA) -> A:
+        """Load, decide, save; on a conflict again, with what the other one wrote.
+
+        Raises what the command raises, and WrongExpectedVersion after ATTEMPTS conflicts.
+        """
+
+        def once() -> A:
+            aggregate = self.load(ident)
+            aggregate.because = because
+            command(aggregate)
+            self.save(aggregate)
+            return aggregate
+
+        return self._retrying(once)
+
+    def _count(self, state: RetryCallState) -> None:
+        self.conflicts += 1
+
+    def _fold(self, aggregate: A, events: Iterable[Recorded]) -> A:
+        read, apply, version = self.read, aggregate.apply, aggregate.version
+        for event in events:
+            # The first one may follow on a truncated past; after it there must be no gap.
+            if event.version != version + 1 and version:
+                raise VersionGap(*event[:3], f"version {version + 1} should come before it")
+            version = event.version
+            for type_, data in read(event):
+                try:
+                    apply(type_, data)
+                except NotHandled as error:
+                    what = f"{type(aggregate).__name__} does not know {type_!r}"
+                    raise UnknownEventType(*event[:3], what) from error
+        aggregate.version = version
+        return aggregate
