@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from shared.output import CROSS, TICK, number, show
-from shared.record import RunRecord, covered, latest
+from shared.record import Figure, RunRecord, covered, latest
 from shared.report.syllabus import Section
 from shared.settings import ROOT
 
@@ -51,7 +51,9 @@ def claims(lab: str) -> str:
     for record in committed():
         if record.lab == lab:
             lines.append(f"| | **{record.title}** (`{_command(record)}`) | |")
-            lines.extend(f"| {_mark(claim.holds)} | {claim.text} | {claim.fact} |" for claim in record.claims)
+            lines.extend(
+                f"| {_mark(claim.holds)} | {_cell(claim.text)} | {_cell(claim.fact)} |" for claim in record.claims
+            )
     return "\n".join(lines)
 
 
@@ -61,7 +63,19 @@ def table(target: str) -> str:
     for figure in read(target).figures:
         name = f"{figure.name}: {figure.variant}" if figure.variant else figure.name
         p95 = "" if figure.p95 is None else f"{number(figure.p95)} {figure.unit}"
-        lines.append(f"| {name} | {number(figure.value)} {figure.unit} | {p95} | {figure.n} |")
+        lines.append(f"| {_cell(name)}{_at(figure)} | {number(figure.value)} {figure.unit} | {p95} | {figure.n} |")
+    return "\n".join(lines)
+
+
+def grid(target: str) -> str:
+    """A Markdown table of figures with a column for every variant and a row for every figure, at each x."""
+    figures = [figure for figure in read(target).figures if figure.variant]
+    variants = list(dict.fromkeys(figure.variant for figure in figures))
+    rows: dict[str, dict[str, str]] = {}
+    for figure in figures:
+        rows.setdefault(f"{figure.name}{_at(figure)}, {figure.unit}", {})[figure.variant] = number(figure.value)
+    lines = [f"| | {' | '.join(variants)} |", f"|---|{'---:|' * len(variants)}"]
+    lines += [f"| {name} | {' | '.join(row.get(v, '—') for v in variants)} |" for name, row in rows.items()]
     return "\n".join(lines)
 
 
@@ -99,11 +113,24 @@ def syllabus(sections: Sequence[Section], records: Sequence[RunRecord]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _at(figure: Figure) -> str:
+    """Where on its x axis a figure lies, as in ` (8 writers)`."""
+    if figure.x is None:
+        return ""
+    place = figure.x if isinstance(figure.x, str) else f"{figure.x:,.10g}"
+    return f" ({f'{place} {figure.x_label}'.strip()})"
+
+
 def _command(record: RunRecord) -> str:
     number = record.experiment[:2]
     if number.isdigit():
         return f"lab run {record.lab}/{number}"
     return f"python experiments/{record.lab}/{record.experiment}.py"
+
+
+def _cell(text: str) -> str:
+    """Text within a cell of a Markdown table."""
+    return text.replace("|", "\\|")
 
 
 def _mark(holds: bool) -> str:

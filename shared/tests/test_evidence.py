@@ -20,6 +20,9 @@ FIGURES = (
     Figure(name="lost", value=12_345, unit="events", variant="wrong"),
     Figure(name="latency", value=1.2345, unit="ms", n=9, p99=6.789),
     Figure(name="ratio", value=0.5, unit=""),
+    Figure(name="rate", value=900, unit="tx/s", variant="right", x=8, x_label="writers"),
+    Figure(name="rate", value=100, unit="tx/s", variant="right", x=1, x_label="writers"),
+    Figure(name="rate", value=70, unit="tx/s", variant="wrong", x=1, x_label="writers"),
 )
 
 
@@ -66,6 +69,20 @@ def test_a_missing_figure_is_a_clear_error() -> None:
 def test_a_missing_record_is_a_clear_error() -> None:
     with pytest.raises(ConfigurationError, match=r"02_none\.json is not a run record"):
         evidence.value("a-lab/02_none", "lost")
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_grid_has_a_column_for_every_variant_and_says_what_is_not_there() -> None:
+    lines = evidence.grid(TARGET).splitlines()
+    assert lines[0] == "| | right | wrong |"
+    assert "| rate (8 writers), tx/s | 900 | — |" in lines
+    assert "| rate (1 writers), tx/s | 100 | 70 |" in lines
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_pipe_in_a_fact_does_not_break_the_table(folder: Path) -> None:
+    evidence.keep(made(claims=[Claim(text="a | b", holds=True)]), folder)
+    assert "| a \\| b |" in evidence.claims("a-lab")
 
 
 @pytest.mark.usefixtures("folder")
