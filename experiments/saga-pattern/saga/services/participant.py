@@ -1,0 +1,72 @@
+"""A participant of a saga: does what it is asked in one local transaction, once, however often it is asked.
+
+The inbox keeps every request's id with the answer that was given, in the transaction of the effect. A compensation
+also answers for the step that it undoes: a step that comes after it, late, from a queue or a retry, is refused.
+"""
+
+from collections.abc import Callable, Mapping
+
+import msgspec
+from psycopg.errors import UniqueViolation
+
+from saga.fates import KIND, Fates
+from saga.order import DOES, Action, Reply, Request
+from saga.services.effects import EFFECTS, Effect
+from shared.faults import Hook, nowhere
+from shared.postgres import Connection
+
+KNOWN = "select reply from inbox where request_id = %s"
+ANSWER = "insert into inbox (request_id, reply) values (%s, %s)"
+FORESTALL = "insert into inbox (request_id, reply) values (%s, %s) on conflict do nothing"
+# What else belongs into the transaction of the effect: an outbox row, for services that answer by message.
+Also = Callable[[Connection, Request, Reply], None]
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(Reply).decode
+
+
+def perform(
+    connection: Connection,
+    request: Request,
+    fates: Fates = KIND,
+    also: Also | None = None,
+    at: Hook = nowhere,
+    effects: Mapping[Action, Effect] = EFFECTS,
+) -> Reply:
+    """Carry out the request; returns its one and only answer. Raises TransientError: nothing done, or nobody knows."""
+    if (reply := answer(connection, request)) is None:
+        refused = fates.before(connection, request)
+        at("before the effect")
+        try:
+            with connection.transaction():
+                _forestall(connection, request)
+                refused = refused or effects[request.action](connection, request.order)
+                reply = Reply(request.saga, request.action, refused)
+                connection.execute(ANSWER, [request.id, _encode(reply)], prepare=True)
+                if also:
+                    also(connection, request, reply)
+                at("in the transaction of the effect")
+        except UniqueViolation:  # the same request, at the same time, by another process: its answer is ours
+            reply = answer(connection, request)
+            if reply is None:
+                raise
+    at("after the effect")
+    fates.after(connection, request)
+    return reply
+
+
+def answer(connection: Connection, request: Request) -> Reply | None:
+    """The answer that was given to the request before, if it was."""
+    row = connection.execute(KNOWN, [request.id], prepare=True).fetchone()
+    return _decode(row[0]) if row else None
+
+
+def _forestall(connection: Connection, request: Request) -> None:
+    """Before a compensation looks for what there is to undo: its step can no longer be done after it.
+
+    First, since it waits for a step that is just being done; the compensation then sees and undoes it.
+    """
+    if step := DOES.get(request.action):
+        late = Request(request.saga, step, request.order)
+        refusal = Reply(request.saga, step, f"{request.action} came before it")
+        connection.execute(FORESTALL, [late.id, _encode(refusal)], prepare=True)

@@ -1,0 +1,83 @@
+"""The four services' databases: made, opened, and judged when all is at rest."""
+
+import re
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psycopg
+
+from saga.fates import KIND, Fates
+from saga.order import SERVICE, Reply, Request, World
+from saga.services.participant import Also, perform
+from shared import postgres
+from shared.faults import Hook, nowhere
+from shared.postgres import Connection
+from shared.servers.server import Endpoint
+
+SCHEMA = Path(__file__).with_name("schema.sql")
+SERVICES = "orders", "stock", "payments", "shipping"
+
+
+@dataclass(frozen=True)
+class Shop:
+    """Where the services live: a conninfo for each, by name. Can be sent to worker processes."""
+
+    conninfos: dict[str, str]
+    fates: Fates = KIND
+    world: World = field(default_factory=World)
+
+    @contextmanager
+    def open(self) -> Iterator["Services"]:
+        """A connection to each service's database."""
+        with ExitStack() as things:
+            connections = {name: things.enter_context(postgres.connect(url)) for name, url in self.conninfos.items()}
+            yield Services(connections, self.fates)
+
+
+@dataclass(frozen=True)
+class Services:
+    """The services as a process calls them directly, without messages between. Not for several threads at once."""
+
+    connections: dict[str, Connection]
+    fates: Fates = KIND
+
+    def __call__(self, request: Request, also: Also | None = None, at: Hook = nowhere) -> Reply:
+        """Have the service of the action carry it out. Raises TransientError."""
+        return perform(self.connections[SERVICE[request.action]], request, self.fates, also, at)
+
+
+def create(endpoint: Endpoint, prefix: str, fates: Fates = KIND, world: World | None = None) -> Shop:
+    """Make the four schemas `<prefix>_<service>`, with what the world has in them."""
+    world = world or World()
+    parts = _parts()
+    conninfos = {name: postgres.create_schema(endpoint, f"{prefix}_{name}") for name in SERVICES}
+    for name, conninfo in conninfos.items():
+        with psycopg.connect(conninfo, autocommit=True) as connection:
+            connection.execute(parts["every service"])
+            connection.execute(parts[name])
+            _fill(connection, name, world)
+    return Shop(conninfos, fates, world)
+
+
+def drop(endpoint: Endpoint, prefix: str) -> None:
+    for name in SERVICES:
+        postgres.drop_schema(endpoint, f"{prefix}_{name}")
+
+
+def _fill(connection: Connection, service: str, world: World) -> None:
+    if service == "stock":
+        statement, rows = "insert into products values (%s, %s)", [(n, world.pieces) for n in world.product_names()]
+    elif service == "payments":
+        statement, rows = "insert into accounts values (%s, %s)", [(n, world.balance) for n in world.customer_names()]
+    else:
+        return
+    with connection.cursor() as cursor:
+        cursor.executemany(statement, rows)
+
+
+def _parts() -> dict[str, str]:
+    """The sections of schema.sql by name."""
+    pieces = re.split(r"^-- \{\{(.+)\}\}$", SCHEMA.read_text(), flags=re.MULTILINE)
+    return dict(zip(pieces[1::2], pieces[2::2], strict=True))
