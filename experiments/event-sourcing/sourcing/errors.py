@@ -2,6 +2,7 @@
 
 SourcingError                  the root, itself a LabError
 ├── WrongExpectedVersion       somebody else wrote in between: read again and decide again
+├── TransactionTooOld          begun before another one wrote to the stream: roll back, and do all of it again
 ├── StreamDeleted              the stream ended in a tombstone; its name is never used again
 ├── StreamNameNotAllowed       a name that not every store could take
 ├── EventTooLarge              above the limit, refused before it is sent
@@ -27,6 +28,14 @@ class WrongExpectedVersion(SourcingError):
     def __init__(self, stream: str, expected: int, actual: int) -> None:
         super().__init__(f"stream {stream!r}: expected version {expected}, it is at {actual}")
         self.stream, self.expected, self.actual = stream, expected, actual
+
+
+class TransactionTooOld(SourcingError):
+    """The caller's transaction is older than the stream's last event, before which readers would get the new one."""
+
+    def __init__(self, stream: str) -> None:
+        super().__init__(f"stream {stream!r} was written by a newer transaction than this one; begin it again")
+        self.stream = stream
 
 
 class StreamDeleted(SourcingError):

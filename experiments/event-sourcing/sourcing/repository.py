@@ -65,8 +65,9 @@ class Repository(Generic[A]):
     def load_at(self, ident: str, *, version: int | None = None, time: datetime | None = None) -> A:
         """The aggregate as it was at that version, or at that time, by replay from the first event."""
         aggregate = self.make(ident)
-        events = self.store.read(aggregate.stream, limit=version)
-        return self._fold(aggregate, (event for event in events if time is None or event.recorded_at <= time))
+        events = self.store.read(aggregate.stream, limit=version)  # fewer are needed where the past was truncated
+        wanted = (event for event in events if version is None or event.version <= version)
+        return self._fold(aggregate, (event for event in wanted if time is None or event.recorded_at <= time))
 
     def save(self, aggregate: A) -> int:
         """Append what the aggregate recorded; returns its version. Raises WrongExpectedVersion when it is stale."""

@@ -1,0 +1,299 @@
+"""Only what happened is kept, and the state is worked out from it. What does that give, and what does it cost?
+
+Customers shop; every state is noted while it is live, and compared with what replay makes of the events. Beside it the
+same accounts as rows that are updated in place, with the same bug in both: which of them can be put right?
+"""
+
+import random
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from psycopg import sql
+from psycopg.errors import InsufficientPrivilege
+from sourcing import account, aggregate, audit, crud, event, loyalty, postgres, repository, store
+from sourcing.account import Account
+from sourcing.aggregate import Aggregate
+from sourcing.event import NewEvent
+from sourcing.loyalty import LoyalAccount
+from sourcing.mistakes import MISTAKES, unreached
+from sourcing.order import Order
+from sourcing.postgres import PostgresStore
+from sourcing.repository import Repository
+from sourcing.shopping import Shopping, state_of
+from sourcing.size import size
+
+from shared.experiment import Experiment, Run
+from shared.postgres import Connection, connect
+
+FUNDAMENTALS, DESIGN = "I.2/event-sourcing-fundamentals", "I.2/aggregate-design"  # syllabus groups
+experiment = Experiment(
+    title="State is history",
+    servers=("postgres",),
+    topics=(
+        "I.2/event-sourcing-fundamentals/state-from-event-history",
+        "I.2/event-sourcing-fundamentals/append-only-event-log",
+        "I.2/event-sourcing-fundamentals/current-state-via-replay",
+        "I.2/event-sourcing-fundamentals/events-as-source-of-truth",
+        "I.2/aggregate-design/aggregate-root",
+        "I.2/aggregate-design/event-application",
+        "I.2/aggregate-design/command-handling",
+        "I.2/challenges/learning-curve",
+    ),
+)
+ROW, EVENTS = "row updated in place", "events"
+NOT_REACHED = "live states that replay does not reach"
+DEPOSITS = 600, 1_000, 1_400, 2_000  # cents
+ATTACKS = "update events set data = '{}'", "delete from events", "truncate events"
+FORGERY = """
+update events set data = convert_to(replace(convert_from(data, 'utf8'), '"cents":', '"cents":9'), 'utf8')
+where type = 'Deposited'
+"""
+
+
+@experiment.run
+def main(run: Run) -> None:
+    customers, accounts, streams = run.pick((10, 100, 5), (60, 500, 20), (300, 2_000, 100))
+    run.parameters.update({"customers": customers, "accounts": accounts, "streams per mistake": streams})
+    conninfo = run.schema()
+    postgres.create(conninfo)
+    with connect(conninfo) as connection:
+        shop = Shopping(PostgresStore(connection), random.Random(run.seed))
+        with run.step("customers shop, every state is noted"):
+            for number in range(customers):
+                shop.visit(number)
+        with run.step("every state that ever was, by replay"):
+            claim_replay(run, shop)
+        claim_commands(run, shop, connection)
+        with run.step("who, when, why"):
+            claim_audit(run, shop)
+        with run.step("somebody tries to change the past"):
+            claim_append_only(run, shop, connection)
+        with run.step("a bug in the points, in rows and in events"):
+            claim_mending(run, connection, accounts)
+        with run.step("what beginners do"):
+            claim_mistakes(run, shop.store, streams)
+    claim_learning(run)
+
+
+def claim_replay(run: Run, shop: Shopping) -> None:
+    """Every prefix of every stream, by its version and by the time of its last event."""
+    repositories: dict[type[Aggregate], Repository[Any]] = {Account: shop.accounts, Order: shop.orders}
+    last: dict[tuple[type[Aggregate], str], bytes] = {}
+    reached = in_time = 0
+    for (kind, ident, version), state in shop.live.items():
+        load = partial(repositories[kind].load_at, ident)
+        reached += state_of(load(version=version)) == state
+        [then] = shop.store.read(f"{kind.category}-{ident}", after=version - 1, limit=1)
+        in_time += state_of(load(time=then.recorded_at)) == state
+        last[kind, ident] = state
+    now = sum(state_of(repositories[kind].load(ident)) == state for (kind, ident), state in last.items())
+    total = len(shop.live)
+    run.claim(
+        "folding its events gives every aggregate the state that it had when it was live",
+        now == len(last) > 0,
+        topics=[f"{FUNDAMENTALS}/state-from-event-history", f"{DESIGN}/event-application"],
+        fact=f"{now} of {len(last)} aggregates",
+        variant=EVENTS,
+    )
+    run.claim(
+        "replay reaches every state that there ever was, by version and by time",
+        reached == in_time == total == shop.commands > 0,
+        topics=[f"{FUNDAMENTALS}/current-state-via-replay", f"{DESIGN}/event-application"],
+        fact=f"{reached:,} of {total:,} states; {len(last)} of them are current, and all that rows would have kept",
+        variant=EVENTS,
+    )
+
+
+def claim_commands(run: Run, shop: Shopping, connection: Connection) -> None:
+    written = sum(1 for _ in audit.everything(shop.store))
+    run.claim(
+        "a command is recorded, and then it has happened, or refused, and leaves nothing",
+        written == shop.commands > 0 and shop.refused > 0,
+        topics=[f"{DESIGN}/command-handling"],
+        fact=f"{written:,} events of {shop.commands:,} commands; {shop.refused:,} refused",
+        variant=EVENTS,
+    )
+    late = NewEvent("LineAdded", {"product": "late", "quantity": 1, "cents": 100})
+    idents = [ident for kind, ident, version in shop.live if kind is Order and version == 1]
+    with connection.transaction(force_rollback=True):
+        for ident in idents:
+            shop.store.append(f"order-{ident}", [late])
+        shipped = [order for order in map(shop.orders.load, idents) if order.status == "shipped"]
+    unpaid = sum(order.paid != order.total for order in shipped)
+    run.claim(
+        "an event that is written past the root is taken by the store, and breaks what the root promises",
+        unpaid == len(shipped) > 0,
+        topics=[f"{DESIGN}/aggregate-root"],
+        fact=f"{unpaid} of {len(shipped)} shipped orders got a line that nobody paid; the root refused it each time",
+        variant="append past the root",
+        wrong_way=True,
+    )
+
+
+def claim_audit(run: Run, shop: Shopping) -> None:
+    """Every event says who and why; from every refund the way leads back to the order, and to the first request."""
+    steps = [audit.step(event) for event in audit.everything(shop.store)]
+    explained = sum(step.complete for step in steps)
+    refunds = [step for step in steps if step.what == "Deposited" and step.reason.startswith("pays back")]
+    ways = [audit.causes(audit.conversation(shop.store, refund.correlation_id), refund) for refund in refunds]
+    back = sum([step.what for step in way] == ["Deposited", "OrderCancelled", "OrderPaid"] for way in ways)
+    asked = sum(way[-1].causation_id.startswith("request-") for way in ways)
+    run.claim(
+        "who, when, why: every change names them, and a refund leads back over two streams to the request",
+        explained == len(steps) > 0 and back == asked == len(refunds) > 0,
+        topics=[f"{FUNDAMENTALS}/events-as-source-of-truth", f"{FUNDAMENTALS}/append-only-event-log"],
+        fact=f"{explained:,} of {len(steps):,} changes explained; {back} of {len(refunds)} refunds traced",
+        variant=EVENTS,
+    )
+
+
+def claim_append_only(run: Run, shop: Shopping, connection: Connection) -> None:
+    """As a role that may insert and select, and as the owner of the table."""
+    with application_role(run, connection):
+        refused = sum(is_refused(connection, attack) for attack in ATTACKS)
+        version = shop.store.append("account-role", [NewEvent("AccountOpened", {"owner": "customer-0"})], expected=0)
+    run.claim(
+        "the application's role may insert and select: Postgres refuses to let it update, delete or truncate",
+        refused == len(ATTACKS) and version == 1,
+        topics=[f"{FUNDAMENTALS}/append-only-event-log"],
+        fact=f"{refused} of {len(ATTACKS)} refused, an append taken",
+        variant="role with insert and select",
+    )
+    with connection.transaction(force_rollback=True):
+        forged = connection.execute(FORGERY).rowcount
+        now = {ident: state for (kind, ident, _), state in shop.live.items() if kind is Account}
+        changed = sum(state_of(shop.accounts.load(ident)) != state for ident, state in now.items())
+    run.claim(
+        "the owner of the table rewrites the past, and every replay believes it",
+        forged > 0 and changed == len(now) > 0,
+        topics=[f"{FUNDAMENTALS}/append-only-event-log"],
+        fact=f"{forged} deposits forged, {changed} of {len(now)} accounts wrong, no error",
+        variant="owner of the table",
+        wrong_way=True,
+    )
+
+
+@contextmanager
+def application_role(run: Run, connection: Connection) -> Iterator[None]:
+    """The session as the role that a program should have; roles are not of a schema, so it is dropped here."""
+    role = sql.Identifier(f"{run.name}_app")
+    for grant in (
+        "create role {0}",
+        "grant usage on schema {1} to {0}",
+        "grant select, insert on events to {0}",
+        "grant select on stream_metadata to {0}",
+        "set role {0}",
+    ):
+        connection.execute(sql.SQL(grant).format(role, sql.Identifier(run.name)))
+    try:
+        yield
+    finally:
+        connection.execute("reset role")
+        connection.execute(sql.SQL("drop owned by {0}").format(role))
+        connection.execute(sql.SQL("drop role {0}").format(role))
+
+
+def is_refused(connection: Connection, attack: str) -> bool:
+    try:
+        connection.execute(attack)
+    except InsufficientPrivilege:
+        return True
+    return False
+
+
+def claim_mending(run: Run, connection: Connection, count: int) -> None:
+    """The same deposits and the same bug in rows and in events; then the rule is mended."""
+    rng = random.Random(f"{run.seed} points")
+    paid = {f"points-{n:04d}": rng.choices(DEPOSITS, k=rng.randrange(1, 5)) for n in range(count)}
+    right = {ident: sum(map(loyalty.whole, cents)) for ident, cents in paid.items()}
+    connection.execute(crud.SCHEMA)
+    live = Repository(PostgresStore(connection), partial(LoyalAccount, rule=loyalty.rounded))
+    rows = crud.AccountRows(connection, loyalty.rounded)
+    for ident, cents in paid.items():
+        deposit_all(live, ident, cents)
+        with connection.transaction():
+            rows.open(ident, ident)
+            for amount in cents:
+                rows.deposit(ident, amount)
+    mended = Repository(live.store, LoyalAccount)
+    before = sum(live.load(ident).points != points for ident, points in right.items())
+    after = sum(mended.load(ident).points != points for ident, points in right.items())
+    kept = {ident: row for ident, *row in connection.execute("select id, balance, points from account_rows").fetchall()}
+    wrong = sum(row[1] != right[ident] for ident, row in kept.items())
+    alike: dict[tuple[int, int], Counter[int]] = defaultdict(Counter)
+    for ident, (balance, points) in kept.items():
+        alike[balance, points][right[ident]] += 1
+    # Rows that are equal get equal points from any repair: where several are right, only the most frequent can win.
+    lost = sum(answers.total() - max(answers.values()) for answers in alike.values())
+    run.claim(
+        "a bug in a rule is mended for the past too: the same events under the right rule, and every account is right",
+        before > 0 and after == 0,
+        topics=[f"{FUNDAMENTALS}/events-as-source-of-truth", f"{DESIGN}/event-application"],
+        fact=f"{before} of {count} accounts wrong before, {after} after",
+        variant=EVENTS,
+    )
+    run.claim(
+        "rows keep what the bug wrote: right and wrong ones look alike, and no repair can get them all right",
+        wrong == before and lost > 0,
+        topics=[f"{FUNDAMENTALS}/events-as-source-of-truth"],
+        fact=f"{wrong} of {count} rows wrong; the best repair that there can be leaves {lost} wrong",
+        variant=ROW,
+        wrong_way=True,
+    )
+    for variant, values in ((EVENTS, (before, after)), (ROW, (wrong, lost))):
+        for x, value in zip(("with the bug", "best that can be done"), values, strict=True):
+            run.figure("accounts wrong", value, "accounts", variant=variant, wrong_way=variant == ROW, x=x)
+
+
+def deposit_all(accounts: Repository[LoyalAccount], ident: str, cents: list[int]) -> None:
+    loyal = accounts.make(ident)
+    loyal.open(ident)
+    for amount in cents:
+        loyal.deposit(amount)
+    accounts.save(loyal)
+
+
+def claim_mistakes(run: Run, events: store.EventStore, streams: int) -> None:
+    for number, mistake in enumerate(MISTAKES):
+        plays = {f"mistake-{number}-{n}": mistake.play(n) for n in range(streams)}
+        states = sum(map(len, plays.values()))
+        wrong = sum(unreached(events, f"{ident}-wrong", *mistake.wrong, play) for ident, play in plays.items())
+        right = sum(unreached(events, f"{ident}-right", *mistake.right, play) for ident, play in plays.items())
+        for variant, value in (("mistake", wrong), ("done right", right)):
+            wrong_way = variant == "mistake"
+            run.figure(NOT_REACHED, value, "states", variant=variant, wrong_way=wrong_way, x=mistake.name)
+        run.claim(
+            f"{mistake.name}: it looks right while it is live, and replay does not reach the same states",
+            wrong >= streams > 0 and right == 0,
+            topics=["I.2/challenges/learning-curve"],
+            fact=f"{wrong} of {states} states not reached; done right, {right}",
+            variant=mistake.name,
+            wrong_way=True,
+        )
+
+
+def claim_learning(run: Run) -> None:
+    """The same feature twice: what there is to read, and what there is to know."""
+    feature, machinery = (account, loyalty), (aggregate, event, store, repository, postgres)
+    parts = {ROW: (crud,), EVENTS: feature, "events, with what carries them": feature + machinery}
+    sizes = {name: size(*(Path(str(module.__file__)) for module in modules)) for name, modules in parts.items()}
+    for name, found in sizes.items():
+        run.figure("statements to read", found.lines, "lines", variant=name)
+        run.figure("concepts to know", found.concepts, "names", variant=name)
+    row, feature_size, whole = sizes.values()
+    run.claim(
+        "the same feature takes more code and more concepts as events than as rows, before anything is gained",
+        row.lines < feature_size.lines < whole.lines and row.concepts < feature_size.concepts < whole.concepts,
+        topics=["I.2/challenges/learning-curve"],
+        fact=f"{row.lines} lines and {row.concepts} names as rows; {feature_size.lines} and {feature_size.concepts} as"
+        f" events, {whole.lines} and {whole.concepts} with store and repository",
+        variant=EVENTS,
+    )
+
+
+if __name__ == "__main__":
+    experiment.main()

@@ -1,0 +1,246 @@
+"""Eight tellers move money on the same account at once: what is lost, what goes below zero, and what does it cost?
+
+The same deposits and withdrawals go into rows (read, change, write; check, then change; select for update) and into
+streams (any version; expected version). The balance is compared with what the tellers were told had been done.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from sourcing import rows
+from sourcing.account import Account
+from sourcing.postgres import PostgresStore, create
+from sourcing.processes import Bank, Case, Gates, InOneStream, deposit, drain, open_accounts, serve
+from sourcing.repository import Repository
+
+from shared import postgres
+from shared.experiment import Experiment, Run
+from shared.history import Action, History, Outcome
+from shared.postgres import Connection
+
+experiment = Experiment(
+    title="Two writers: lost money, and the version that prevents it",
+    servers=("postgres",),
+    topics=(
+        "I.2/event-store-requirements/optimistic-concurrency",
+        "I.2/event-store-requirements/stream-per-aggregate",
+        "I.2/aggregate-design/invariant-enforcement",
+    ),
+)
+WRITERS = 8
+OPENING = 10_000  # cents in every account at first
+LOSING, OVERDRAWING, LOCKED = "row: read, change, write", "row: check, then change", "row: select for update"
+ANY, EXPECTED, AT_ONCE = "events: any version", "events: expected version", "events: retry at once"
+ONE_STREAM = "events: one stream for all"
+WRONG_FOR_WITHDRAWALS = OVERDRAWING, ANY
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a way left: the history, the balances that it keeps, and those that follow from what was acknowledged."""
+
+    history: History
+    balances: dict[str, int]
+    told: dict[str, int]
+    seconds: float
+
+    @classmethod
+    def of(cls, connection: Connection, bank: Bank, piece: "Work") -> "Result":
+        history = History.read(bank.history)
+        seconds = (history.ops[-1].at - history.ops[0].at) / 1e9
+        return cls(history, balances(connection, bank, piece), told(bank, history), seconds)
+
+    @property
+    def vanished(self) -> int:
+        """Cents that were acknowledged and are not there."""
+        return sum(abs(self.told[account] - cents) for account, cents in self.balances.items())
+
+    @property
+    def done(self) -> int:
+        return sum(1 for _ in self.history.of(Action.WRITE, Outcome.OK))
+
+    @property
+    def conflicts(self) -> int:
+        return sum(int(op.note.split()[0]) for op in self.history.of(Action.WRITE, Outcome.OK))
+
+    @property
+    def overdrawn(self) -> int:
+        return sum(cents < 0 for cents in self.balances.values())
+
+
+@dataclass(frozen=True)
+class Work:
+    """A way, whether it pays in or out, and on how many accounts: teller n works on account n modulo that."""
+
+    way: str
+    job: Callable[[Bank, str, int], None]
+    accounts: int
+
+    @property
+    def kind(self) -> type[Account]:
+        return InOneStream if self.way == ONE_STREAM else Account
+
+    def __str__(self) -> str:
+        return f"{self.job.__name__}, {self.way}, {self.accounts} account{'s' * (self.accounts > 1)}"
+
+
+@experiment.run
+def main(run: Run) -> None:
+    each = run.pick(smoke=12, demo=60, full=80)
+    drained = run.pick(smoke=5, demo=20, full=50)
+    sizes = run.pick((1, WRITERS), (1, 2, 4, WRITERS), (1, 2, 4, WRITERS))
+    run.parameters.update({"writers": WRITERS, "deposits per writer": each, "accounts withdrawn from": drained})
+    todo = [Work(way, deposit, 1) for way in (LOSING, LOCKED, ANY, AT_ONCE)]
+    todo += [Work(way, drain, drained) for way in (OVERDRAWING, LOCKED, ANY, EXPECTED)]
+    todo += [Work(way, deposit, size) for way in (EXPECTED, ONE_STREAM) for size in sizes]
+    results = work(run, todo, each)
+    claim_deposits(run, {w.way: r for w, r in results.items() if w.job is deposit and w.accounts == 1})
+    claim_withdrawals(run, {w.way: r for w, r in results.items() if w.job is drain})
+    claim_retries(run, results[Work(EXPECTED, deposit, 1)], results[Work(AT_ONCE, deposit, 1)])
+    for way in (EXPECTED, ONE_STREAM):
+        note_streams(run, way, {size: results[Work(way, deposit, size)] for size in sizes})
+    claim_streams(run, *(results[Work(way, deposit, WRITERS)] for way in (EXPECTED, ONE_STREAM)))
+
+
+def work(run: Run, todo: list[Work], each: int) -> dict[Work, Result]:
+    """All tellers at one piece of work after the other, each from a common start."""
+    conninfo = run.schema()
+    create(conninfo)
+    with postgres.connect(conninfo) as connection:
+        connection.execute(rows.SCHEMA)
+        banks = [open_bank(run, conninfo, number, piece, each) for number, piece in enumerate(todo)]
+        cases = [Case(bank, piece.way, piece.job) for bank, piece in zip(banks, todo, strict=True)]
+        gates = Gates(connection, len(cases) + 1)
+        for number in range(WRITERS):
+            run.worker(f"teller-{number}", serve, cases, number)
+        for number, piece in enumerate(todo):
+            gates.await_all(number, WRITERS)
+            with run.step(str(piece)):
+                gates.open(number)
+                gates.await_all(number + 1, WRITERS)
+        return {piece: Result.of(connection, bank, piece) for bank, piece in zip(banks, todo, strict=True)}
+
+
+def open_bank(run: Run, conninfo: str, number: int, piece: Work, each: int) -> Bank:
+    """Every account as a stream and as a row."""
+    bank = Bank(conninfo, run.history_file(f"writes-{number:02d}"), run.seed, each, piece.accounts, f"{number:02d}-")
+    open_accounts(bank, OPENING, piece.kind)
+    with postgres.connect(conninfo) as connection:
+        for account in range(bank.accounts):
+            rows.open_account(connection, bank.account(account), OPENING)
+    return bank
+
+
+def balances(connection: Connection, bank: Bank, piece: Work) -> dict[str, int]:
+    """What the way itself says is in the accounts."""
+    idents = [bank.account(number) for number in range(bank.accounts)]
+    if piece.way.startswith("row"):
+        return {ident: rows.balance(connection, ident) for ident in idents}
+    accounts = Repository(PostgresStore(connection), piece.kind)
+    return {ident: accounts.load(ident).balance for ident in idents}
+
+
+def told(bank: Bank, history: History) -> dict[str, int]:
+    """What must be in the accounts by what the tellers were told had been done."""
+    sums = {bank.account(number): OPENING for number in range(bank.accounts)}
+    for op in history.of(Action.WRITE, Outcome.OK):
+        sums[op.key] += int(op.note.split()[2])
+    return sums
+
+
+def claim_deposits(run: Run, results: dict[str, Result]) -> None:
+    topics = ["I.2/event-store-requirements/optimistic-concurrency"]
+    for way, result in results.items():
+        wrong = way == LOSING
+        run.figure("money lost", result.vanished / 100, "euro", variant=way, wrong_way=wrong)
+    lost = results[LOSING]
+    run.claim(
+        "read, change, write: deposits that were acknowledged are overwritten, and no error tells of it",
+        lost.vanished > 0,
+        topics=topics,
+        fact=f"{lost.vanished:,} cents gone of {lost.done:,} deposits",
+        variant=LOSING,
+        wrong_way=True,
+    )
+    for way in (EXPECTED, AT_ONCE, LOCKED):
+        result = results[way]
+        run.claim(
+            "the balance is to the cent what was acknowledged, with every deposit done",
+            result.vanished == 0 and result.done == WRITERS * run.parameters["deposits per writer"],
+            topics=topics if way != LOCKED else (),
+            fact=f"{result.done:,} deposits, {result.conflicts:,} conflicts",
+            variant=way,
+        )
+    run.claim(
+        "events are differences: deposits alone lose nothing even under any version",
+        results[ANY].vanished == 0 < results[ANY].done,
+        fact=f"{results[ANY].done:,} deposits",
+        variant=ANY,
+    )
+
+
+def claim_withdrawals(run: Run, results: dict[str, Result]) -> None:
+    topics = ["I.2/aggregate-design/invariant-enforcement", "I.2/event-store-requirements/optimistic-concurrency"]
+    texts = {
+        OVERDRAWING: "check, then change: several pass the check on the same balance, and it goes below zero",
+        ANY: "events under any version: the aggregate decides on a balance that is gone, and it goes below zero",
+        EXPECTED: "a decision is only written if nothing was written since the load: no account is ever below zero",
+        LOCKED: "select for update holds the invariant too, by letting the others wait",
+    }
+    for way, result in results.items():
+        wrong = way in WRONG_FOR_WITHDRAWALS
+        run.figure("accounts below zero", result.overdrawn, "accounts", variant=way, wrong_way=wrong)
+        run.claim(
+            texts[way],
+            (result.overdrawn > 0) is wrong and result.vanished == 0 and result.done > len(result.balances),
+            topics=topics if way != LOCKED else (),
+            fact=f"{result.overdrawn} of {len(result.balances)} accounts below zero, lowest balance "
+            f"{min(result.balances.values()) / 100:.2f} euro, {result.done:,} withdrawals",
+            variant=way,
+            wrong_way=wrong,
+        )
+
+
+def claim_retries(run: Run, patient: Result, eager: Result) -> None:
+    for way, result in ((EXPECTED, patient), (AT_ONCE, eager)):
+        run.figure("conflicts per deposit, one hot stream", result.conflicts / result.done, "conflicts", variant=way)
+        run.figure("deposits by eight writers, one hot stream", result.done / result.seconds, "1/s", variant=way)
+    run.claim(
+        "writers that wait for a random while after a conflict meet again less often than those that retry at once",
+        0 < patient.conflicts < eager.conflicts,
+        topics=["I.2/event-store-requirements/optimistic-concurrency"],
+        fact=f"{patient.conflicts:,} conflicts against {eager.conflicts:,}",
+        variant=EXPECTED,
+    )
+
+
+def note_streams(run: Run, way: str, results: dict[int, Result]) -> None:
+    figures = {"conflicts per deposit": "conflicts", "deposits by eight writers": "1/s"}
+    for accounts, result in results.items():
+        values = result.conflicts / result.done, result.done / result.seconds
+        for (name, unit), value in zip(figures.items(), values, strict=True):
+            wrong = way == ONE_STREAM
+            run.figure(name, value, unit, variant=way, wrong_way=wrong, x=accounts, x_label="accounts written to")
+
+
+def claim_streams(run: Run, own: Result, shared: Result) -> None:
+    topics = ["I.2/event-store-requirements/stream-per-aggregate"]
+    run.claim(
+        "a stream per aggregate: writers of different accounts never meet",
+        own.conflicts == 0 == own.vanished and own.done == shared.done,
+        topics=topics,
+        fact=f"{own.conflicts:,} conflicts among {WRITERS} writers with an account each, {own.done:,} deposits",
+        variant=EXPECTED,
+    )
+    run.claim(
+        "all accounts in one stream: writers of different accounts conflict all the time, for nothing",
+        shared.conflicts > 0 == shared.vanished,
+        topics=topics,
+        fact=f"{shared.conflicts:,} conflicts among {WRITERS} writers with an account each, {shared.done:,} deposits",
+        variant=ONE_STREAM,
+        wrong_way=True,
+    )
+
+
+if __name__ == "__main__":
+    experiment.main()

@@ -1,0 +1,281 @@
+"""Many write at once, in transactions of uneven length. A reader remembers how far it is: does it see every event?
+
+Three readers follow the same log: `position > last` as tutorials have it, the same behind the oldest open transaction,
+and the store's own pair (xid, position). Then one transaction stays open, and readers pay for what they never miss.
+"""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import NamedTuple
+
+from sourcing.errors import TransactionTooOld
+from sourcing.event import NewEvent
+from sourcing.postgres import PostgresStore, create
+from sourcing.processes import Bank, gate
+from sourcing.readers import (
+    HALF,
+    NOTES,
+    PAIR,
+    TUTORIAL,
+    WAYS,
+    HoldingBack,
+    Reader,
+    follow,
+    oldest_writer,
+    write_unevenly,
+)
+
+from shared import postgres
+from shared.checkers import aborted_read, duplicate_delivery, lost, phantom, reordered
+from shared.experiment import Experiment, Run
+from shared.history import Action, History, Outcome
+from shared.postgres import Connection
+
+experiment = Experiment(
+    title="Global order: the event that a reader passes over",
+    servers=("postgres",),
+    topics=("I.2/event-store-requirements/ordering-guarantees",),
+)
+TOPICS = ["I.2/event-store-requirements/ordering-guarantees"]
+WRONG = TUTORIAL, HALF
+SLUGS = {TUTORIAL: "tutorial", HALF: "half-fix", PAIR: "pair"}
+PAUSE = 0.004  # seconds of work at most, before the append and again after it: the transaction is open meanwhile
+BLIND = """
+insert into events (stream, version, type, schema_version, id, data, metadata)
+select stream, version + 1, type, schema_version, gen_random_uuid(), data, metadata from events
+"""
+REPORT = "nightly-report"  # the application whose transaction stays open
+
+
+@experiment.run
+def main(run: Run) -> None:
+    writers = run.pick(smoke=10, demo=16, full=16)
+    each = run.pick(smoke=60, demo=300, full=1_500)
+    run.parameters.update({"writers": writers, "events per writer": each, "work in a transaction up to (s)": 2 * PAUSE})
+    bank = open_bank(run, each, writers)
+    with run.step(f"{writers} writers, three readers follow"):
+        write_and_read(run, bank, writers)
+    histories = {way: judge(run, bank, way) for way in WAYS}
+    claim_wrong(run, histories)
+    claim_gaps(run, bank, histories[PAIR])
+    claim_right(run, histories[PAIR])
+    overtake(run)
+    hold_back(run)
+
+
+def open_bank(run: Run, each: int, writers: int, suffix: str = "") -> Bank:
+    """Tables, and the index that readers by position want. A writer has a stream of its own."""
+    conninfo = run.schema(suffix)
+    create(conninfo)
+    with postgres.connect(conninfo) as connection:
+        connection.execute("create index on events (position)")
+        connection.execute(NOTES)
+    return Bank(conninfo, run.history_file(f"writes{suffix}"), run.seed, each, writers)
+
+
+def write_and_read(run: Run, bank: Bank, writers: int) -> None:
+    """Every reader has a history of its own, and all of them the same table at the same time."""
+    readers = [run.worker(SLUGS[way], follow, own_history(run, bank, way), way, SLUGS[way]) for way in WAYS]
+    with gate(bank.conninfo, writers):
+        tellers = [run.worker(f"teller-{n}", write_unevenly, bank, n, PAUSE) for n in range(writers)]
+    for teller in tellers:
+        teller.wait(120)
+    for reader in readers:
+        reader.stop()
+
+
+def own_history(run: Run, bank: Bank, way: str, suffix: str = "") -> Bank:
+    return replace(bank, history=run.history_file(SLUGS[way] + suffix))
+
+
+def judge(run: Run, bank: Bank, way: str) -> History:
+    """The reader's history, with the writes that all of them share."""
+    with run.history_file(SLUGS[way]).open("ab") as file:
+        file.write(bank.history.read_bytes())
+    history = run.judge(SLUGS[way], variant=way, wrong_way=way in WRONG)
+    run.figure("events missed", len(lost(history)), "events", variant=way, wrong_way=way in WRONG)
+    return history
+
+
+def claim_wrong(run: Run, histories: dict[str, History]) -> None:
+    texts = {
+        TUTORIAL: "position > last: it passes over events whose transactions commit late, for good and without an"
+        " error",
+        HALF: "waiting for older transactions, but reading by position: it still misses events, since xids and"
+        " positions are not drawn in one order",
+    }
+    for way, text in texts.items():
+        history = histories[way]
+        run.claim(
+            text,
+            len(lost(history)) > 0,
+            topics=TOPICS,
+            fact=f"{len(lost(history)):,} of {len(history.committed):,} events missed",
+            variant=way,
+            wrong_way=True,
+        )
+
+
+def claim_gaps(run: Run, bank: Bank, history: History) -> None:
+    """Waiting for the missing number is no way out either."""
+    with postgres.connect(bank.conninfo) as connection:
+        drawn = "pg_sequence_last_value(pg_get_serial_sequence('events', 'position'))"
+        rows, highest = connection.execute(f"select count(*), {drawn} from events").fetchone() or (0, 0)  # noqa: S608
+    run.claim(
+        "rolled back appends leave gaps in the positions for ever, and no reader of the pair waits for one",
+        highest - rows == len(history.aborted) > 0 and not lost(history) and not aborted_read(history),
+        topics=TOPICS,
+        fact=f"{highest - rows:,} of {highest:,} positions have no event",
+        variant=PAIR,
+    )
+
+
+def claim_right(run: Run, history: History) -> None:
+    wrong = lost(history) + duplicate_delivery(history) + phantom(history) + aborted_read(history)
+    run.claim(
+        "(xid, position) > last, behind the oldest open transaction: every event is read once",
+        not wrong and len(history.delivered) == len(history.committed) > 0,
+        topics=TOPICS,
+        fact=f"0 of {len(history.committed):,} events missed" if not wrong else f"{len(wrong)} anomalies",
+        variant=PAIR,
+    )
+    run.claim(
+        "within a stream it reads the versions in their order",
+        not reordered(history) and len(history.delivered) > 0,
+        topics=TOPICS,
+        fact=f"{len(reordered(history))} of {len(history.delivered):,} events out of order",
+        variant=PAIR,
+    )
+
+
+# Within a stream, the versions and the order of all events must agree.
+
+
+def overtake(run: Run) -> None:
+    """A transaction that has its xid already appends to a stream to which a newer one has appended meanwhile."""
+    bank, stream = open_bank(run, 1, 1, "_overtake"), "account-1"
+    with postgres.connect(bank.conninfo) as older, postgres.connect(bank.conninfo) as newer, older.transaction():
+        older.execute("insert into notes values ('this draws the xid')")
+        PostgresStore(newer).append(stream, [NewEvent("Deposited", {"cents": 1})])
+        try:
+            PostgresStore(older).append(stream, [NewEvent("Deposited", {"cents": 2})])
+        except TransactionTooOld as error:
+            refused = str(error)
+        else:
+            refused = ""
+        older.execute(BLIND)  # what the append would have come to
+    with postgres.connect(bank.conninfo) as connection:
+        read: list[int] = []
+        Reader(connection, PAIR, lambda event: read.append(event.version)).finish()
+    run.claim(
+        "a transaction that is older than the stream's last event would write version 2 and have it read before"
+        " version 1: the store refuses its append",
+        bool(refused) and read == [2, 1],
+        topics=TOPICS,
+        fact=f"refused: {refused}; inserted all the same, versions are read as {read}",
+        variant=PAIR,
+    )
+
+
+# The price.
+
+
+class Spell(NamedTuple):
+    """For how long a transaction was open, in ns, and whom the alarm named towards the end."""
+
+    began: int
+    ended: int
+    named: HoldingBack | None
+
+
+def hold_back(run: Run) -> None:
+    """A transaction that has written stays open; then one that only reads."""
+    spells = run.pick((0.3, 0.6), (0.5, 1.0, 2.0), (0.5, 1.0, 2.0, 4.0, 8.0))
+    bank = open_bank(run, 10**6, 2, "_hold")
+    readers = [run.worker(SLUGS[w], follow, own_history(run, bank, w, "_hold"), w, SLUGS[w]) for w in (TUTORIAL, PAIR)]
+    with gate(bank.conninfo, 2):
+        tellers = [run.worker(f"teller-{n}", write_unevenly, bank, n, PAUSE) for n in range(2)]
+    seen: dict[float, Spell] = {}
+    for seconds in spells:
+        with run.step(f"a transaction that has written is open for {seconds:g} s"):
+            seen[seconds] = hold(bank, seconds, "insert into notes values ('begun')")
+    with run.step(f"a transaction that only reads is open for {spells[-1]:g} s"):
+        reading = hold(bank, spells[-1], "select count(*) from events")
+    for worker in (*tellers, *readers):
+        worker.stop()
+    lags = {way: Lags(run, bank, way) for way in (TUTORIAL, PAIR)}
+    claim_price(run, lags, seen)
+    claim_reading(run, lags[PAIR], spells[-1], reading)
+    claim_alarm(run, seen)
+
+
+def hold(bank: Bank, seconds: float, statement: str) -> Spell:
+    with postgres.connect(bank.conninfo) as watching, open_transaction(bank.conninfo) as connection:
+        connection.execute(statement)
+        began = time.monotonic_ns()
+        time.sleep(seconds)
+        return Spell(began, time.monotonic_ns(), oldest_writer(watching))
+
+
+@contextmanager
+def open_transaction(conninfo: str) -> Iterator[Connection]:
+    with postgres.connect(f"{conninfo}&application_name={REPORT}") as connection:
+        connection.execute("begin isolation level repeatable read")
+        yield connection
+        connection.execute("commit")
+
+
+class Lags:
+    """Event id -> (when it was acknowledged, when it was read), in ns, by the clock of the machine."""
+
+    def __init__(self, run: Run, bank: Bank, way: str) -> None:
+        history = History.read(bank.history, own_history(run, bank, way, "_hold").history)
+        done = {op.value: op.at for op in history.of(Action.WRITE, Outcome.OK)}
+        self.events = [(done[op.value], op.at) for op in history.delivered if op.value in done]
+
+    def longest(self, spell: Spell) -> float:
+        """In seconds, of the events acknowledged in that time. A reader may be faster than the acknowledgement."""
+        return max(max(read - done, 0) for done, read in self.events if spell.began <= done <= spell.ended) / 1e9
+
+
+def claim_price(run: Run, lags: dict[str, Lags], seen: dict[float, Spell]) -> None:
+    longest = {(way, s): lags[way].longest(spell) for way in lags for s, spell in seen.items()}
+    for (way, seconds), lag in longest.items():
+        label = "seconds for which one transaction is open"
+        run.figure("longest lag", lag, "s", variant=way, wrong_way=way in WRONG, x=seconds, x_label=label)
+    run.claim(
+        "the price: readers stand still for as long as any transaction that has written stays open",
+        all(longest[PAIR, seconds] > seconds / 2 for seconds in seen),
+        topics=TOPICS,
+        fact=", ".join(f"open {seconds:g} s: lag {longest[PAIR, seconds]:.2f} s" for seconds in seen),
+        variant=PAIR,
+    )
+
+
+def claim_reading(run: Run, lags: Lags, seconds: float, reading: Spell) -> None:
+    lag = lags.longest(reading)
+    run.claim(
+        "a long transaction that only reads holds no reader back",
+        lag < seconds / 2,
+        topics=TOPICS,
+        fact=f"open {seconds:g} s: lag {lag:.2f} s",
+        variant=PAIR,
+    )
+
+
+def claim_alarm(run: Run, seen: dict[float, Spell]) -> None:
+    named = {seconds: spell.named for seconds, spell in seen.items()}
+    texts = [f"{writer.application}, {writer.state}, {writer.seconds:.1f} s" for writer in named.values() if writer]
+    run.claim(
+        "one query names the transaction that all wait for, its application, and how long it is open",
+        all(writer and writer.application == REPORT and writer.seconds >= s for s, writer in named.items()),
+        topics=TOPICS,
+        fact="; ".join(texts),
+        variant=PAIR,
+    )
+
+
+if __name__ == "__main__":
+    experiment.main()

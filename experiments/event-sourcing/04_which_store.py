@@ -1,0 +1,264 @@
+"""Which event store? The same questions and the same load for every store that people choose from.
+
+PostgreSQL as a plain table, a library on Postgres, functions in Postgres, an event store with dynamic boundaries,
+Kafka, EventStoreDB, Axon Server: what each can do, how fast it appends and loads, and what Kafka lacks for aggregates.
+"""
+
+import json
+import runpy
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+from sourcing import measuring
+from sourcing.measuring import Window, withdraw_at_once
+from sourcing.store import Capability
+from sourcing.stores import STORES, Address, created
+from sourcing.stores.questions import ALL_QUESTIONS, interview
+
+from shared.experiment import Experiment, Run
+from shared.servers.handle import Handle
+from shared.servers.server import Endpoint
+from shared.wait import until
+
+POSTGRES, LIBRARY, FUNCTIONS, UMADB, KAFKA, OWNER, EVENTSTORE, AXON = STORES
+OPTION = "I.2/event-store-options/"
+APPEND_ONLY = "I.2/event-store-requirements/append-only-writes"
+TOPICS = {
+    POSTGRES: OPTION + "postgresql",
+    KAFKA: OPTION + "kafka",
+    OWNER: OPTION + "kafka",
+    EVENTSTORE: OPTION + "eventstoredb",
+    AXON: OPTION + "axon-server",
+}
+experiment = Experiment(
+    title="Which store: the same questions, the same load",
+    servers=("postgres", "kafka"),
+    topics=(
+        "I.2/event-store-options/eventstoredb",
+        "I.2/event-store-options/axon-server",
+        "I.2/event-store-options/kafka",
+        "I.2/event-store-options/postgresql",
+        "I.2/event-store-requirements/append-only-writes",
+    ),
+)
+BATCH = 100
+TESTS = Path(__file__).parent / "tests"
+FAKES = {EVENTSTORE: TESTS / "fake_kurrentdb.py", AXON: TESTS / "fake_axon.py"}
+
+
+@dataclass
+class Candidate:
+    """A store that runs here, and what it showed."""
+
+    address: Address
+    server: Handle | None  # where it is ours to look at
+    problems: Mapping[str, str] = field(default_factory=dict)  # questions that it did not answer well
+    rates: dict[tuple[int, int], float] = field(default_factory=dict)  # (writers, batch) -> events per second
+    read: dict[str, Any] = field(default_factory=dict)  # what `measuring.read` wrote
+    kept: bool = False  # its streams read the same after the load
+
+    @property
+    def kind(self) -> str:
+        return self.address.kind
+
+
+@experiment.run
+def main(run: Run) -> None:
+    lengths = run.pick(smoke=(10, 100, 1_000), demo=(10, 100, 1_000, 10_000), full=(10, 100, 1_000, 10_000))
+    run.parameters.update({"batch": BATCH, "events of a stream": measuring.PER_STREAM, "questions": len(ALL_QUESTIONS)})
+    run.parameters["acknowledged by Kafka"] = "in the memory of its brokers; by all others after fsync"
+    candidates, absent = gather(run)
+    with run.step(f"{len(ALL_QUESTIONS)} questions to each of {len(candidates)} stores"):
+        for candidate in candidates.values():
+            candidate.problems = interview(candidate.address, f"contract{run.name}")
+        passed = {kind: interview_adapter(run, kind) for kind in absent}
+    for candidate in candidates.values():
+        with run.step(f"load {candidate.kind}"):
+            measure(run, candidate, lengths)
+    note_capabilities(run)
+    claim_contracts(run, candidates)
+    claim_absent(run, passed)
+    claim_append_only(run, candidates, sum(lengths))
+    claim_locks(run, candidates)
+    claim_kafka(run, candidates)
+
+
+def gather(run: Run) -> tuple[dict[str, Candidate], list[str]]:
+    """A fresh store of every kind that can be had here, and the kinds that cannot."""
+    endpoints: dict[str, Endpoint | None] = dict(run.endpoints)
+    handles = {server: run.control(server) for server, endpoint in run.endpoints.items() if endpoint.ours}
+    handles["umadb"] = run.own("umadb")  # a log of its own: what is appended to it cannot be removed again
+    endpoints["umadb"] = handles["umadb"].endpoint
+    for kind in (EVENTSTORE, AXON):
+        endpoints[STORES[kind].server] = run.optional(STORES[kind].server, f"questions and load for {kind}")
+    candidates = {}
+    for number, kind in enumerate(STORES):
+        server = STORES[kind].server
+        if endpoint := endpoints[server]:
+            store = created(kind, endpoint, f"{run.name}_{number}", run.keep)
+            candidates[kind] = Candidate(run.stack_of_things.enter_context(store), handles.get(server))
+    return candidates, [kind for kind in STORES if kind not in candidates]
+
+
+def interview_adapter(run: Run, kind: str) -> int:
+    """How many questions the adapter of an absent server answers well, on the fake that the lab's tests have for it."""
+    with runpy.run_path(str(FAKES[kind]))["serving"]() as (_, address):
+        endpoint = Endpoint(STORES[kind].server, address, "yours")
+        return len(ALL_QUESTIONS) - len(interview(Address(kind, endpoint, ""), f"contract{run.name}"))
+
+
+def measure(run: Run, candidate: Candidate, lengths: tuple[int, ...]) -> None:
+    """Streams of several lengths; appends by more and more processes; the same streams again, timed and compared."""
+    address, kind = candidate.address, candidate.kind
+    measuring.fill(address, lengths)
+    before = measuring.digest(address, lengths)
+    # The owner of Kafka's partition is one process: others have to ask it.
+    for writers in (1,) if kind == OWNER else run.pick(smoke=(4,), demo=(1, 8, 32), full=(1, 8, 32)):
+        append(run, candidate, writers)
+    candidate.kept = measuring.digest(address, lengths) == before
+    repeats, most = run.pick(smoke=1, demo=3, full=9), run.pick(smoke=20_000, demo=100_000, full=300_000)
+    result = run.folder / kind / "read.json"
+    run.worker(f"{kind}/reader", measuring.read, address, lengths, repeats, most, result).wait(120)
+    candidate.read = json.loads(result.read_text())
+    wrong = kind == KAFKA
+    for length, times in candidate.read["loads"].items():
+        run.figure("load a stream", times, "ms", variant=kind, wrong_way=wrong, x=float(length), x_label="events in it")
+    if rate := candidate.read["all"]:
+        run.figure("read all", rate, "events/s", variant=kind, wrong_way=wrong, page=measuring.PAGE)
+    shortest = candidate.read["scanned"][str(lengths[0])]
+    run.figure(f"records gone through to load {lengths[0]} events", shortest, "", variant=kind, wrong_way=wrong)
+    run.figure("memory of a client that has read", candidate.read["memory"], "MB", variant=kind, wrong_way=wrong)
+    note_server(run, candidate)
+
+
+def append(run: Run, candidate: Candidate, writers: int) -> None:
+    """So many processes append at once, each to streams of its own: first single events, then batches."""
+    kind, seconds = candidate.kind, run.pick(smoke=0.2, demo=0.4, full=2.0)
+    folder = run.folder / kind / str(writers)
+    folder.mkdir(parents=True)
+    names = [f"w{writers}.{number}" for number in range(writers)]
+    go = folder / "go"
+    processes = [
+        run.worker(
+            *(f"{kind}/{name}", measuring.write, candidate.address, name),
+            *(folder / f"{name}.ready", go, folder / f"{name}.json"),
+        )
+        for name in names
+    ]
+    until(f"{writers} writers to be ready", lambda: all((folder / f"{name}.ready").exists() for name in names))
+    now = time.monotonic() + 0.1
+    windows = [Window(1, now, seconds), Window(BATCH, now + 1.2 * seconds + 0.1, seconds)]
+    half = folder / "windows"
+    half.write_text(json.dumps([asdict(window) for window in windows]))
+    half.rename(go)
+    for process in processes:
+        process.wait(120)
+    counts = [json.loads((folder / f"{name}.json").read_text()) for name in names]
+    for index, (window, name) in enumerate(zip(windows, ("one by one", f"in batches of {BATCH}"), strict=True)):
+        rate = sum(count[index] for count in counts) / seconds
+        candidate.rates[writers, window.batch] = rate
+        x, wrong = float(writers), kind == KAFKA
+        run.figure(f"appends {name}", rate, "events/s", variant=kind, wrong_way=wrong, x=x, x_label="writers")
+
+
+def note_server(run: Run, candidate: Candidate) -> None:
+    """What the server's processes take after the load."""
+    if candidate.server and candidate.server.record.processes:  # none where it runs in a container
+        processes = [psutil.Process(process.pid) for process in candidate.server.record.processes]
+        name, megabytes = candidate.server.name, measuring.memory(*processes)
+        run.figure("memory of the server after the load", megabytes, "MB", variant=candidate.kind, server=name)
+
+
+def note_capabilities(run: Run) -> None:
+    """The table: what each store declares, which the contract has checked."""
+    for kind in STORES:
+        has = STORES[kind].capabilities
+        answers = {str(capability): "yes" if capability in has else "no" for capability in Capability}
+        run.figure("capabilities", len(has), f"of {len(Capability)}", variant=kind, wrong_way=kind == KAFKA, **answers)
+
+
+def claim_contracts(run: Run, candidates: Mapping[str, Candidate]) -> None:
+    for kind, candidate in candidates.items():
+        good = len(ALL_QUESTIONS) - len(candidate.problems)
+        problems = "".join(f"; {question}: {problem}" for question, problem in candidate.problems.items())
+        run.claim(
+            f"{kind} does all that it declares, and refuses the rest",
+            not candidate.problems,
+            topics=[TOPICS.get(kind, APPEND_ONLY)],
+            fact=f"{good} of {len(ALL_QUESTIONS)} questions{problems}",
+            variant=kind,
+        )
+
+
+def claim_absent(run: Run, passed: Mapping[str, int]) -> None:
+    for kind, good in passed.items():
+        run.claim(
+            f"{kind} does not run here: its adapter keeps the contract on a fake of the wire protocol, which says"
+            " nothing of the server itself",
+            good == len(ALL_QUESTIONS),
+            topics=[TOPICS[kind]],
+            fact=f"{good} of {len(ALL_QUESTIONS)} questions on the fake",
+            variant=kind,
+        )
+
+
+def claim_append_only(run: Run, candidates: Mapping[str, Candidate], events: int) -> None:
+    run.claim(
+        "no writer can change what is there: under all that is appended, every store reads the same events as before",
+        all(candidate.kept for candidate in candidates.values()),
+        topics=[APPEND_ONLY],
+        fact=f"{events:,} events in each of {len(candidates)} stores, by checksum",
+    )
+
+
+def claim_locks(run: Run, candidates: Mapping[str, Candidate]) -> None:
+    writers = max(writers for writers, _ in candidates[POSTGRES].rates)
+    free, locked = candidates[POSTGRES].rates[writers, 1], candidates[LIBRARY].rates[writers, 1]
+    run.claim(
+        "on PostgreSQL, writers of different streams need not wait for each other: a table lock costs most of the rate",
+        free > 1.2 * locked,
+        topics=[TOPICS[POSTGRES]],
+        fact=f"{writers} writers: {free:,.0f} events/s, under the lock of {LIBRARY} {locked:,.0f}",
+        variant=POSTGRES,
+    )
+
+
+def claim_kafka(run: Run, candidates: Mapping[str, Candidate]) -> None:
+    scanned = int(next(iter(candidates[KAFKA].read["scanned"].values())))
+    run.claim(
+        "Kafka finds no stream: who loads one reads the whole partition",
+        scanned > 100 * 10,
+        topics=[TOPICS[KAFKA]],
+        fact=f"{scanned:,} records read for 10 events",
+        variant=KAFKA,
+        wrong_way=True,
+    )
+    store = candidates[KAFKA].address.open()
+    accepted, balance = withdraw_at_once(store, f"{run.name}", 100, expected=False)
+    store.close()
+    run.claim(
+        "Kafka checks no version: two that decide by the same state both write, and the account goes below zero",
+        accepted == 2 and balance < 0,
+        topics=[TOPICS[KAFKA]],
+        fact=f"{accepted} withdrawals of 100 from 100, balance {balance}",
+        variant=KAFKA,
+        wrong_way=True,
+    )
+    owner = candidates[OWNER].address.open()
+    accepted, balance = withdraw_at_once(owner, f"{run.name}", 100, expected=True)
+    owner.close()
+    run.claim(
+        "one owner of the partition, fenced by its transactional id, can check: the second withdrawal is refused",
+        (accepted, balance) == (1, 0),
+        topics=[TOPICS[KAFKA]],
+        fact=f"{accepted} withdrawal of 100 from 100, balance {balance}",
+        variant=OWNER,
+    )
+
+
+if __name__ == "__main__":
+    experiment.main()

@@ -1,0 +1,294 @@
+"""Tellers, projector, network and Postgres die under load: is every acknowledged append there, and none of them twice?
+
+The same load and the same faults for three variants: repeat the very same append, append anew after an error, and
+repeat the same with `synchronous_commit = off`. All of it on a Postgres of the experiment's own.
+"""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from urllib.parse import quote
+
+from sourcing import supervised
+from sourcing.event import Recorded, data_of
+from sourcing.postgres import create
+from sourcing.processes import Bank, gate, open_accounts
+from sourcing.supervised import AppendWindow, Kill, ProjectWindow
+
+from shared import faults, postgres
+from shared.checkers import aborted_read, duplicate_effect, lost, phantom, reordered
+from shared.experiment import Experiment, Run
+from shared.faults import Faults
+from shared.history import Action, History, Outcome
+from shared.proxy import Proxy
+from shared.servers.handle import Handle
+from shared.wait import until
+from shared.worker import Worker
+
+experiment = Experiment(
+    title="Killed under load",
+    topics=(
+        "I.2/event-store-requirements/append-only-writes",
+        "I.2/event-store-requirements/ordering-guarantees",
+        "I.2/event-sourcing-fundamentals/append-only-event-log",
+    ),
+)
+WRITERS, ACCOUNTS, OPENING = 8, 4, 10_000
+NO_END = 10**9  # the load lasts until the last fault is over
+DELAY = 0.003  # seconds that the network takes each way: the time in which an answer can be lost
+SAME, ANEW, ASYNC = "the same append again", "a new append", "the same again, synchronous_commit off"
+WAYS = {SAME: SAME, ANEW: ANEW, ASYNC: SAME}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One variant's place on the server: its bank is reached through a network that can be cut."""
+
+    server: Handle
+    network: Proxy
+    direct: str  # conninfo of the same schema, past the network
+    bank: Bank
+    way: str
+
+
+@dataclass(frozen=True)
+class Left:
+    """What the faults left. `before` is the log as it was read before each fault, `after` at the end."""
+
+    history: History
+    before: list[list[Recorded]]
+    after: list[Recorded]
+    model: dict[str, tuple[int, int]]  # stream -> (cents, events), as the projector has it
+    restarts: list[float]  # seconds that the killed server took until it answered
+
+    @property
+    def gone(self) -> int:
+        """Appends that were acknowledged and are not in the log."""
+        acknowledged = {value for value, op in self.history.written.items() if op.outcome is Outcome.OK}
+        return len(acknowledged - self.history.found)
+
+    @property
+    def unknown(self) -> int:
+        """Appends of which a teller could not know whether they were done."""
+        return len({op.value for op in self.history.of(Action.WRITE, Outcome.UNKNOWN)})
+
+    @property
+    def rewritten(self) -> int:
+        """Events that were read before a fault and are not at their place in the log, to the byte, at the end."""
+        return sum(len(log) - sum(a == b for a, b in zip(log, self.after, strict=False)) for log in self.before)
+
+
+@experiment.run
+def main(run: Run) -> None:
+    between, kills = run.pick((20, 2), (200, 3), (200, 5))
+    run.parameters.update({"writers": WRITERS, "events between faults": between, "kills of the server": kills})
+    run.parameters["network delay each way (ms)"] = DELAY * 1000
+    with run.step("start a Postgres of our own"):
+        server = run.own("postgres")
+    left = {variant: suffer(run, server, variant, between, kills) for variant in WAYS}
+    for variant, found in left.items():
+        note_figures(run, variant, found)
+    claim_acknowledged(run, left[SAME], left[ASYNC])
+    claim_once(run, left[SAME], left[ANEW])
+    claim_order(run, left[SAME])
+    claim_log(run, left[SAME])
+    claim_model(run, left[SAME])
+
+
+def suffer(run: Run, server: Handle, variant: str, between: int, kills: int) -> Left:
+    """The load and its faults, then the final read."""
+    slug = f"{len(run.histories)}-{variant.split(',')[0].replace(' ', '-')}"
+    recorder = run.recorder(slug, "experiment")
+    with Proxy("network", server.endpoint.url.split("@")[1].split("/")[0]) as network:
+        stage = set_up(run, server, network, variant, Bank("", run.history_file(slug), run.seed, NO_END, ACCOUNTS))
+        for event in supervised.read_log(stage.direct):
+            recorder.record(Action.WRITE, Outcome.OK, event.id, key=event.stream, seq=event.version)
+        with run.step(f"{variant}: teller and projector killed, network cut and Postgres killed {kills}x"):
+            before, restarts = load_and_faults(run, stage, Faults(recorder), between, kills)
+    after = supervised.settle(stage.direct, recorder)
+    history = run.judge(slug, variant=variant, wrong_way=variant != SAME, fault="SIGKILL, restart")
+    for fault in ("cut", f"SIGKILL {AppendWindow.AFTER}", f"SIGKILL {ProjectWindow.BETWEEN}"):
+        faults.require(history, fault)
+    return Left(history, before, after, supervised.read_model(stage.direct), restarts)
+
+
+def set_up(run: Run, server: Handle, network: Proxy, variant: str, bank: Bank) -> Stage:
+    direct = postgres.create_schema(server.endpoint, f"{run.name}_{len(run.histories)}")
+    create(direct)
+    with postgres.connect(direct) as connection:
+        connection.execute(supervised.MODEL)
+    open_accounts(replace(bank, conninfo=direct), OPENING)
+    network.delay = DELAY
+    through = direct.replace(f":{network.target_port}/", f":{network.port}/")
+    through += quote(" -csynchronous_commit=off") if variant == ASYNC else ""
+    return Stage(server, network, direct, replace(bank, conninfo=through), WAYS[variant])
+
+
+def load_and_faults(
+    run: Run, stage: Stage, harm: Faults, between: int, kills: int
+) -> tuple[list[list[Recorded]], list[float]]:
+    """Returns the log as it was before each fault, and the seconds that each restart of the server took."""
+    before: list[list[Recorded]] = []
+    restarts: list[float] = []
+    with gate(stage.direct, WRITERS):
+        projector = run.worker("projector", supervised.project, stage.bank, Kill(ProjectWindow.BETWEEN, nth=3))
+        doomed = teller(run, stage, 0, Kill(AppendWindow.AFTER, nth=3))
+        tellers = [teller(run, stage, number) for number in range(1, WRITERS)]
+    tellers.append(again(doomed, lambda: teller(run, stage, 0)))
+    projector = again(projector, lambda: run.worker("projector", supervised.project, stage.bank))
+    for fault in (cut, kill_server) * kills:
+        before.append(more_of_log(stage, between))
+        restarts += fault(stage, harm)
+    more_of_log(stage, between)
+    with ThreadPoolExecutor(WRITERS) as pool:
+        list(pool.map(Worker.stop, tellers))
+    until("the projector to catch up", lambda: caught_up(stage))
+    projector.stop()
+    until("all sessions to end", lambda: sessions(stage) == 0)
+    return before, restarts
+
+
+def teller(run: Run, stage: Stage, number: int, kill: Kill | None = None) -> Worker:
+    """Begins behind the last deposit that it noted as done, as a supervised process would."""
+    name, history = f"teller-{number}", stage.bank.history
+    done = sum(op.process == name for op in History.read(history).of(Action.WRITE, Outcome.OK))
+    return run.worker(name, supervised.deposit_through, stage.bank, stage.way, number, done, kill)
+
+
+def again(worker: Worker, start: Callable[[], Worker]) -> Worker:
+    """Wait for its end, and start it again."""
+    worker.wait()
+    return start()
+
+
+def cut(stage: Stage, harm: Faults) -> list[float]:
+    """All connections are reset, until somebody was refused a new one."""
+    seen = stage.network.connections
+    with harm.cut(stage.network):
+        until("a teller to be refused", lambda: stage.network.connections > seen)
+    return []
+
+
+def kill_server(stage: Stage, harm: Faults) -> list[float]:
+    seen = stage.network.connections
+    with harm.down(stage.server):
+        until("a teller to find nobody", lambda: stage.network.connections > seen)
+    return [stage.server.record.seconds]
+
+
+def more_of_log(stage: Stage, events: int) -> list[Recorded]:
+    """The log, once it has so many events more than now."""
+    now = len(supervised.read_log(stage.direct))
+
+    def grown() -> list[Recorded] | None:
+        log = supervised.read_log(stage.direct)
+        return log if len(log) >= now + events else None
+
+    return until(f"{events} more events in the log", grown, 60)
+
+
+def sessions(stage: Stage) -> int:
+    """How many there are beside the one that asks."""
+    query = "select count(*) - 1 from pg_stat_activity where backend_type = 'client backend'"
+    with postgres.connect(stage.direct) as connection:
+        return int(connection.execute(query).fetchall()[0][0])
+
+
+def caught_up(stage: Stage) -> bool:
+    log = supervised.read_log(stage.direct)
+    with postgres.connect(stage.direct) as connection:
+        return supervised.checkpoint(connection) == log[-1].place
+
+
+def note_figures(run: Run, variant: str, left: Left) -> None:
+    wrong = variant != SAME
+    counts = {
+        "acknowledged appends gone": left.gone,
+        "appends done twice": len(duplicate_effect(left.history)),
+        "outcomes unknown": left.unknown,
+    }
+    for name, count in counts.items():
+        run.figure(name, count, "appends", variant=variant, wrong_way=wrong)
+    run.figure("events read before a fault and gone after", left.rewritten, "events", variant=variant, wrong_way=wrong)
+    run.figure("Postgres from start to answer", left.restarts, "s", variant=variant)
+    run.figure(
+        "Postgres killed until next append acknowledged", supervised.recovery(left.history), "s", variant=variant
+    )
+
+
+def claim_acknowledged(run: Run, same: Left, asynchronous: Left) -> None:
+    run.claim(
+        "whatever is killed or cut: every append that was acknowledged is in the log",
+        same.gone == 0 and not lost(same.history) and same.unknown > 0,
+        topics=["I.2/event-store-requirements/append-only-writes"],
+        fact=f"{same.gone} of {len(same.history.committed):,} gone",
+        variant=SAME,
+    )
+    run.claim(
+        "with synchronous_commit off Postgres acknowledges what it has not written, and forgets it when it is killed",
+        asynchronous.gone > 0,
+        topics=["I.2/event-store-requirements/append-only-writes"],
+        fact=f"{asynchronous.gone} acknowledged appends gone after {len(asynchronous.restarts)} kills",
+        variant=ASYNC,
+        wrong_way=True,
+    )
+
+
+def claim_once(run: Run, same: Left, anew: Left) -> None:
+    doubled = duplicate_effect(same.history)
+    run.claim(
+        "an unknown outcome is settled by repeating the very same append: nothing counts twice, nothing is made up",
+        not doubled + phantom(same.history) + aborted_read(same.history) and same.unknown > 0,
+        topics=["I.2/event-store-requirements/append-only-writes"],
+        fact=f"{same.unknown} outcomes were unknown, {len(doubled)} appends done twice",
+        variant=SAME,
+    )
+    doubled = duplicate_effect(anew.history)
+    run.claim(
+        "an error taken for 'not done', and the retry for a new event: money is paid in twice",
+        len(doubled) > 0 == anew.gone,
+        topics=["I.2/event-store-requirements/append-only-writes"],
+        fact=f"{anew.unknown} outcomes were unknown, {len(doubled)} appends done twice",
+        variant=ANEW,
+        wrong_way=True,
+    )
+
+
+def claim_order(run: Run, same: Left) -> None:
+    versions: dict[str, list[int]] = {}
+    for event in same.after:
+        versions.setdefault(event.stream, []).append(event.version)
+    run.claim(
+        "read in global order, the versions of every stream are 1, 2, 3 and so on without a gap",
+        all(found == list(range(1, len(found) + 1)) for found in versions.values()) and not reordered(same.history),
+        topics=["I.2/event-store-requirements/ordering-guarantees"],
+        fact=f"{len(same.after):,} events of {len(versions)} streams, {len(reordered(same.history))} out of order",
+        variant=SAME,
+    )
+
+
+def claim_log(run: Run, same: Left) -> None:
+    run.claim(
+        "the log as it was read before a fault is how the log begins after it, to the byte",
+        same.rewritten == 0 and all(same.before) and len(same.before) == 2 * len(same.restarts) > 0,
+        topics=["I.2/event-sourcing-fundamentals/append-only-event-log"],
+        fact=f"{sum(map(len, same.before)):,} events of {len(same.before)} readings compared",
+        variant=SAME,
+    )
+
+
+def claim_model(run: Run, same: Left) -> None:
+    folded: dict[str, tuple[int, int]] = {}
+    for event in same.after:
+        cents, events = folded.get(event.stream, (0, 0))
+        folded[event.stream] = cents + data_of(event).get("cents", 0), events + 1
+    run.claim(
+        "the projector, killed between model and checkpoint, has counted every event once: both move by one commit",
+        same.model == folded,
+        fact=f"{len(folded)} balances equal the sum of their {len(same.after):,} events",
+        variant=SAME,
+    )
+
+
+if __name__ == "__main__":
+    experiment.main()

@@ -1,0 +1,111 @@
+"""lab sourcing lag | parked | retry | rebuild: what an operator does about projections."""
+
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from shared.errors import ConfigurationError
+from shared.output import make_console
+from shared.postgres import Connection, connect, in_schema
+from shared.servers.stack import Stack
+from sourcing import checkpoint, parking
+from sourcing.projection import Policy, Projection, Projector
+from sourcing.read_models import PROJECTIONS
+from sourcing.rebuild import rebuild as build_anew
+
+cli = typer.Typer(no_args_is_help=True)
+console = make_console()
+Schema = Annotated[str, typer.Option(help="the schema of the event store", envvar="LAB_SOURCING_SCHEMA")]
+Dsn = Annotated[str | None, typer.Option(help="conninfo URL; default: the labs' Postgres, or LAB_POSTGRES")]
+Name = Annotated[str, typer.Argument(metavar="PROJECTION")]
+Streams = Annotated[list[str] | None, typer.Argument(metavar="[STREAM]...")]
+Everything = Annotated[bool, typer.Option("--all", help="every stream that has something parked")]
+Stop = Annotated[bool, typer.Option("--stop", help="stop at an event that cannot be handled, instead of parking it")]
+
+
+@cli.command()
+def lag(schema: Schema = "public", dsn: Dsn = None) -> None:
+    """How far every projection is behind, in events and in seconds, and how much it has parked."""
+    with _open(schema, dsn) as connection:
+        found = checkpoint.lag(connection)
+    table = _table("projection", "version", "events behind", "seconds behind", "parked")
+    for one in found:
+        table.add_row(one.projection, str(one.version), f"{one.events:,}", f"{one.seconds:.1f}", f"{one.parked:,}")
+    console.print(table if found else "no projection ever ran here")
+
+
+@cli.command()
+def parked(schema: Schema = "public", dsn: Dsn = None) -> None:
+    """What is parked, with the reason, in the order of the events."""
+    with _open(schema, dsn) as connection:
+        found = parking.parked(connection)
+    table = _table("projection", "stream", "version", "type", "bytes", "attempts", "parked at", "reason")
+    for one in found:
+        at, size = f"{one.parked_at:%Y-%m-%d %H:%M:%S}", f"{one.size:,}"
+        table.add_row(one.projection, one.stream, str(one.version), one.type, size, str(one.attempts), at, one.reason)
+    console.print(table if found else "nothing is parked")
+
+
+@cli.command()
+def retry(
+    name: Name, streams: Streams = None, everything: Everything = False, schema: Schema = "public", dsn: Dsn = None
+) -> None:
+    """Handle what is parked again, each stream in its order: do it when the cause is gone."""
+    projection = _projection(name)
+    with _open(schema, dsn) as connection:
+        chosen = _chosen(connection, name, streams, everything)
+        console.print(f"{Projector(connection, projection).retry(chosen)} handled")
+        left = [one for one in parking.parked(connection, name) if one.stream in chosen]
+    if left:
+        console.print(f"{len(left)} still parked: {'; '.join(f'{one.stream} {one.reason}' for one in left)}")
+
+
+@cli.command()
+def rebuild(name: Name, schema: Schema = "public", dsn: Dsn = None, stop: Stop = False) -> None:
+    """Build a read model anew from the first event, beside the one that is read, and switch."""
+    projection = _projection(name)
+    _open(schema, dsn).close()
+    with console.status(f"building {name}") as status:
+        built = build_anew(
+            in_schema(dsn or Stack().endpoint("postgres").url, schema),
+            projection,
+            policy=Policy.STOP if stop else Policy.PARK,
+            progress=lambda events: status.update(f"building {name}: {events:,} events"),
+            waiting=lambda attempts: status.update(f"building {name}: waits for its readers, to switch"),
+        )
+    attempts = "" if built.attempts == 1 else f", switched at attempt {built.attempts}"
+    console.print(f"{name} rebuilt from {built.events:,} events, {built.parked:,} parked{attempts}")
+
+
+def _open(schema: str, dsn: str | None) -> Connection:
+    connection = connect(in_schema(dsn or Stack().endpoint("postgres").url, schema))
+    there = connection.execute("select to_regclass('events') is not null and to_regclass('checkpoints') is not null")
+    if not (there.fetchone() or [False])[0]:
+        connection.close()
+        raise ConfigurationError(f"there are no projections in schema {schema!r}: name the right one with --schema")
+    return connection
+
+
+def _projection(name: str) -> Projection:
+    if name not in PROJECTIONS:
+        raise ConfigurationError(f"there is no projection {name!r}; there are: {', '.join(PROJECTIONS)}")
+    return PROJECTIONS[name]
+
+
+def _chosen(connection: Connection, name: str, streams: list[str] | None, everything: bool) -> list[str]:
+    """The streams that were named, all of which must have something parked. Raises ConfigurationError naming one."""
+    there = parking.held(connection, name)
+    if not streams and not everything:
+        raise ConfigurationError("name streams (see `lab sourcing parked`), or say --all")
+    for stream in streams or []:
+        if stream not in there:
+            raise ConfigurationError(f"nothing of stream {stream!r} is parked here (see `lab sourcing parked`)")
+    return streams or list(there)
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column)
+    return table

@@ -1,0 +1,125 @@
+"""Replay and the outside world: an event is handled as often as we like, its effect must be had once.
+
+An e-mail cannot be rolled back, nor be part of our transaction. So it takes two steps:
+
+1. The projection `Confirmations` only *notes* that a mail is due, under the event's id, in the transaction of its
+   checkpoint. Its notes are no read model: a rebuild does not drop them. A replay finds each one there and adds none.
+2. The `Gateway` sends what is due and then notes that it was sent. It may die in between, and sends again: sending is
+   at-least-once, and nothing on our side can make it more. The event's id goes along as an idempotency key, by which
+   the receiver has the effect once, for as long as it remembers keys. (IETF draft "The Idempotency-Key HTTP Header
+   Field"; M. Fowler, "Event Sourcing", on gateways for external updates.)
+
+A gateway that is opened on an old log must not write to people about orders of years ago: it begins where it is opened.
+No transaction is open while it sends, since readers of the event store would wait for it.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import httpx
+import msgspec
+
+from shared.faults import Hook, nowhere
+from shared.postgres import Connection
+from sourcing.projection import Change, Projection
+from sourcing.read_models import LIFE, columns
+from sourcing.windows import EffectWindow
+
+SCHEMA = """
+create table effects (
+    event_id     uuid primary key,       -- the idempotency key: at most one effect of an event
+    body         bytea not null,         -- JSON, what is sent
+    requested_at timestamptz not null default clock_timestamp(),
+    sent_at      timestamptz,            -- null: due
+    attempts     int not null default 0, -- that failed
+    error        text not null default ''
+);
+create index effects_due on effects (requested_at) where sent_at is null;
+-- What was committed when the gateway was opened: that is history to it. What was open then is its business already.
+create table effects_since (snapshot pg_snapshot not null);
+insert into effects_since values (pg_current_snapshot());
+"""
+NOTE = """
+insert into effects (event_id, body)
+select id, body from unnest(%s::uuid[], %s::xid8[], %s::bytea[]) as due (id, xid, body), effects_since
+where not pg_visible_in_snapshot(xid, snapshot)
+on conflict (event_id) do nothing
+"""
+DUE = "select event_id::text, body from effects where sent_at is null order by attempts, requested_at limit %s"
+SENT = "update effects set sent_at = clock_timestamp() where event_id = %s"
+FAILED = "update effects set attempts = attempts + 1, error = %s where event_id = %s"
+
+_json = msgspec.json.Encoder().encode
+
+
+@dataclass(frozen=True)
+class Effect:
+    """A mail that is due."""
+
+    event_id: str
+    body: bytes
+
+
+# Sends a body under a key. Raises httpx.HTTPError when the receiver did not take it, or may not have.
+Send = Callable[[bytes, str], None]
+
+
+def open_gateway(connection: Connection) -> None:
+    """Create its tables, and note where in the log its duty begins: here."""
+    connection.execute(SCHEMA)
+
+
+def confirmation(change: Change) -> bytes:
+    """The mail that confirms an order."""
+    event = change.event
+    return _json({"event": event.id, "order": event.stream, "to": change.data["customer"]})
+
+
+class Confirmations(Projection):
+    """Notes that a mail is due for every order placed since the gateway was opened. It sends nothing."""
+
+    name: ClassVar[str] = "confirmations"
+    tables: ClassVar[tuple[str, ...]] = ()  # none that a rebuild may replace
+    schema: ClassVar[str] = ""
+    category: ClassVar[str] = "order"
+    types: ClassVar[frozenset[str]] = LIFE
+
+    def handle(self, connection: Connection, changes: Sequence[Change]) -> None:
+        due = [change for change in changes if change.type == "OrderPlaced"]
+        if due:
+            rows = [(change.event.id, str(change.event.xid), confirmation(change)) for change in due]
+            connection.execute(NOTE, columns(rows), prepare=True)
+
+
+class Gateway:
+    """Sends what is due. Run one: a second one would send the same, under the same keys."""
+
+    def __init__(self, connection: Connection, send: Send, at: Hook = nowhere) -> None:
+        self.connection = connection
+        self.send = send
+        self.at = at
+
+    def step(self, limit: int = 100) -> int:
+        """Send some of what is due, what failed least first; returns how many were sent."""
+        effects = [Effect(*row) for row in self.connection.execute(DUE, [limit], prepare=True)]
+        return sum(self._attempt(effect) for effect in effects)
+
+    def _attempt(self, effect: Effect) -> bool:
+        """One effect; a failure is noted, and it stays due."""
+        try:
+            self._do(effect)
+        except httpx.HTTPError as error:
+            self.connection.execute(FAILED, [f"{type(error).__name__}: {error}", effect.event_id])
+            return False
+        return True
+
+    def _do(self, effect: Effect) -> None:
+        self.at(EffectWindow.BEFORE)
+        self.send(effect.body, effect.event_id)
+        self.at(EffectWindow.BETWEEN)
+        self._note(effect)
+        self.at(EffectWindow.AFTER)
+
+    def _note(self, effect: Effect) -> None:
+        self.connection.execute(SENT, [effect.event_id], prepare=True)

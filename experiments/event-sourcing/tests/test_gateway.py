@@ -1,0 +1,180 @@
+"""The outside world: sent once, whatever is replayed and whoever dies."""
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import httpx
+import pytest
+from sourcing import shop
+from sourcing.event import NewEvent
+from sourcing.gateway import Confirmations, Gateway, open_gateway
+from sourcing.order_value import OrderValue
+from sourcing.postgres import PostgresStore
+from sourcing.projecting import FLAG, KEYED, NAIVE, NOTED, Kill, send_mails
+from sourcing.projection import Projection, Projector, install
+from sourcing.rebuild import rebuild, start_again
+from sourcing.receiver import ask_price, post_mail, raise_prices, receive, url_of
+from sourcing.windows import EffectWindow, ProjectionWindow
+from sourcing.wrong_effects import AskedValue, SendWhileHandling
+
+from shared.faults import require
+from shared.history import Action, History
+from shared.postgres import Connection, connect
+from shared.worker import Worker
+
+ORDERS = 6
+
+
+@pytest.fixture
+def history(tmp_path: Path) -> Path:
+    return tmp_path / "history.jsonl"
+
+
+@pytest.fixture
+def world(history: Path, tmp_path: Path) -> Iterator[str]:
+    """The URL of a receiver in a process of its own."""
+    with Worker("receiver", tmp_path / "log", receive, history, tmp_path / "url"):
+        yield url_of(tmp_path / "url")
+
+
+@pytest.fixture
+def client() -> Iterator[httpx.Client]:
+    with httpx.Client() as opened:
+        yield opened
+
+
+@pytest.fixture
+def orders(connection: Connection) -> None:
+    """A gateway, and some orders after it was opened."""
+    install(connection)
+    open_gateway(connection)
+    shop.write(connection, 7, ORDERS)
+
+
+def mails(history: Path) -> tuple[int, int]:
+    """Mails that came, and mails that were sent on."""
+    found = History.read(history)
+    return len(found.delivered), len(list(found.of(Action.EFFECT)))
+
+
+@pytest.mark.usefixtures("orders")
+def test_every_order_is_confirmed_once_and_a_replay_sends_nothing(
+    world: str, client: httpx.Client, history: Path, connection: Connection
+) -> None:
+    gateway = Gateway(connection, partial(post_mail, client, world))
+    for _ in range(2):
+        Projector(connection, Confirmations()).catch_up()
+        while gateway.step():
+            continue
+        assert mails(history) == (ORDERS, ORDERS)
+        start_again(connection, Confirmations())
+
+
+@pytest.mark.usefixtures("orders")
+def test_a_rebuild_of_the_projection_keeps_what_was_sent(
+    world: str, client: httpx.Client, history: Path, connection: Connection, schema: str
+) -> None:
+    Projector(connection, Confirmations()).catch_up()
+    gateway = Gateway(connection, partial(post_mail, client, world))
+    assert gateway.step() == ORDERS
+    rebuild(schema, Confirmations())
+    assert (gateway.step(), mails(history)) == (0, (ORDERS, ORDERS))
+
+
+@pytest.mark.usefixtures("orders")
+def test_a_naive_replay_sends_every_mail_again(
+    world: str, client: httpx.Client, history: Path, connection: Connection
+) -> None:
+    naive = SendWhileHandling(partial(post_mail, client, world))
+    Projector(connection, naive).catch_up()
+    start_again(connection, naive)
+    Projector(connection, naive).catch_up()
+    assert mails(history) == (2 * ORDERS, 2 * ORDERS)
+
+
+@pytest.mark.fault
+@pytest.mark.usefixtures("orders")
+@pytest.mark.parametrize(
+    ("way", "window", "came", "went"),
+    [
+        (KEYED, EffectWindow.BEFORE, ORDERS, ORDERS),
+        (KEYED, EffectWindow.BETWEEN, ORDERS + 1, ORDERS),
+        (KEYED, EffectWindow.AFTER, ORDERS, ORDERS),
+        (NOTED, EffectWindow.BETWEEN, ORDERS - 1, ORDERS - 1),
+        (NAIVE, ProjectionWindow.BETWEEN, 2 * ORDERS, 2 * ORDERS),
+        (FLAG, ProjectionWindow.BETWEEN, 2 * ORDERS, 2 * ORDERS),
+    ],
+)
+def test_killed_and_started_again(
+    way: str,
+    window: EffectWindow | ProjectionWindow,
+    came: int,
+    went: int,
+    world: str,
+    schema: str,
+    history: Path,
+    tmp_path: Path,
+) -> None:
+    for kill in (Kill(window), None):
+        with Worker("sender", tmp_path / "log", send_mails, schema, way, world, history, 1000, kill, False) as sender:
+            sender.wait()
+    require(History.read(history), f"SIGKILL {window}")
+    assert mails(history) == (came, went)
+
+
+def test_nobody_hears_of_orders_from_before_the_gateway_was_opened(connection: Connection) -> None:
+    install(connection)
+    shop.write(connection, 7, 3, "old")
+    open_gateway(connection)
+    shop.write(connection, 7, 2, "new")
+    Projector(connection, Confirmations()).catch_up()
+    assert due(connection) == {"order-new000000", "order-new000001"}
+
+
+def test_an_order_whose_transaction_was_open_when_the_gateway_was_opened_is_confirmed(
+    connection: Connection, schema: str
+) -> None:
+    install(connection)
+    with connect(schema) as other, other.transaction():
+        PostgresStore(other).append("order-1", [NewEvent("OrderPlaced", {"customer": "somebody"})])
+        open_gateway(connection)
+    Projector(connection, Confirmations()).catch_up()
+    assert due(connection) == {"order-1"}
+
+
+def due(connection: Connection) -> set[str]:
+    """The orders that a mail is due for."""
+    return {order for (order,) in connection.execute("select convert_from(body, 'utf8')::jsonb->>'order' from effects")}
+
+
+@pytest.mark.usefixtures("orders")
+def test_what_the_receiver_refuses_stays_due_with_the_error(
+    world: str, client: httpx.Client, history: Path, connection: Connection
+) -> None:
+    Projector(connection, Confirmations()).catch_up()
+    broken = Gateway(connection, lambda body, key: post_mail(client, world, b"{", key))
+    assert broken.step() == 0
+    [(attempts, error)] = connection.execute("select distinct attempts, error from effects").fetchall()
+    assert (attempts, error[:43]) == (1, "HTTPStatusError: Client error '400 Bad Requ")
+    assert Gateway(connection, partial(post_mail, client, world)).step() == ORDERS
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+def test_after_prices_rose_a_replay_differs_unless_they_are_in_the_events(
+    recorded: bool, world: str, client: httpx.Client, connection: Connection, schema: str
+) -> None:
+    price = partial(ask_price, client, world)
+    model: Projection = OrderValue() if recorded else AskedValue(price)
+    install(connection, model)
+    shop.write(connection, 7, 3, price=price)
+    Projector(connection, model).catch_up()
+    before = values(connection, model)
+    raise_prices(client, world, 10)
+    rebuild(schema, model)
+    assert (values(connection, model) == before) is recorded
+    assert len(before) == 3
+
+
+def values(connection: Connection, model: Projection) -> list[tuple[object, ...]]:
+    return connection.execute(f"select * from {model.name} order by order_id").fetchall()  # noqa: S608
