@@ -31,25 +31,36 @@ experiment = Experiment(
 )
 WRONG = "commit, then publish", "publish, then commit"
 RIGHT = "outbox"
+# Rows of either table without a partner count, too.
+BY_TRANSACTION = """
+select count(*) filter (where order_steps.xmin = outbox.xid::xid), count(*)
+from order_steps full join outbox on order_id = aggregate_id and number = sequence
+"""
 
 
 @experiment.run
 def main(run: Run) -> None:
     count = run.parameters["events per case"] = run.pick(smoke=40, demo=200, full=2_000)
     found: dict[tuple[str, str], History] = {}
+    shops = []
     for way in (*WRONG, RIGHT):
         for window in WriteWindow:
             with run.step(f"{way}: kill -9 {window}"):
-                found[way, window] = history = killed(run, way, window, int(count))
+                shop, history = killed(run, way, window, int(count))
+            found[way, window] = history
+            shops += [shop] if way == RIGHT else []
             note_figures(run, way, window, history)
         with run.step(f"{way}: the database refuses some orders"):
-            found[way, "refused"] = history = refused(run, way, int(count))
+            shop, history = refused(run, way, int(count))
+        found[way, "refused"] = history
+        shops += [shop] if way == RIGHT else []
         note_figures(run, way, "no kill, refused rows", history)
     claim_wrong_ways(run, found)
     claim_outbox(run, found)
+    claim_one_transaction(run, shops)
 
 
-def killed(run: Run, way: str, window: WriteWindow, count: int) -> History:
+def killed(run: Run, way: str, window: WriteWindow, count: int) -> tuple[Shop, History]:
     """One way, killed once in the window at a seeded moment, started again with the next step."""
     name = f"{way.replace(', then ', '-')} {window}".replace(" ", "-")
     shop = open_shop(run, name, count)
@@ -62,10 +73,10 @@ def killed(run: Run, way: str, window: WriteWindow, count: int) -> History:
             relay_everything(shop)
         tap.catch_up()
     settle(shop, recorder)
-    return run.judge(name, variant=way, wrong_way=way != RIGHT, fault=f"SIGKILL {window}")
+    return shop, run.judge(name, variant=way, wrong_way=way != RIGHT, fault=f"SIGKILL {window}")
 
 
-def refused(run: Run, way: str, count: int) -> History:
+def refused(run: Run, way: str, count: int) -> tuple[Shop, History]:
     """No kill at all: every tenth order costs nothing, which a check constraint refuses."""
     name = f"{way.replace(', then ', '-').replace(' ', '-')}-refused"
     shop = open_shop(run, name, count, refused_every=10)
@@ -76,7 +87,7 @@ def refused(run: Run, way: str, count: int) -> History:
             relay_everything(shop)
         tap.catch_up()
     settle(shop, recorder)
-    return run.judge(name, variant=way, wrong_way=way != RIGHT)
+    return shop, run.judge(name, variant=way, wrong_way=way != RIGHT)
 
 
 def open_shop(run: Run, name: str, count: int, refused_every: int = 0) -> Shop:
@@ -158,6 +169,25 @@ def claim_outbox(run: Run, found: dict[tuple[str, str], History]) -> None:
         len(refused_orders.aborted) > 0 and not aborted_read(refused_orders) and not duplicate_delivery(refused_orders),
         topics=["I.5/the-problem/partial-failures"],
         fact=f"0 of {len(refused_orders.aborted)} refused orders published",
+        variant=RIGHT,
+    )
+
+
+def claim_one_transaction(run: Run, shops: list[Shop]) -> None:
+    """No kill hits the moment after a commit for certain: the transaction ids tell an event inserted a moment later."""
+    together = total = 0
+    for shop in shops:
+        with postgres.connect(shop.conninfo) as connection:
+            row = connection.execute(BY_TRANSACTION).fetchone()
+        together, total = together + (row[0] if row else 0), total + (row[1] if row else 0)
+    run.claim(
+        "outbox: every event was written by the very transaction of its row, as their transaction ids say",
+        together == total > 0 and len(shops) == len(WriteWindow) + 1,
+        topics=[
+            "I.5/outbox-implementation/transaction-scope",
+            "I.5/outbox-pattern/same-transaction-as-business-data",
+        ],
+        fact=f"{together:,} of {total:,} rows and events share their xid",
         variant=RIGHT,
     )
 

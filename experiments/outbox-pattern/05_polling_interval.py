@@ -57,8 +57,8 @@ class Seen:
 
 @experiment.run
 def main(run: Run) -> None:
-    count = run.pick(smoke=40, demo=150, full=1_000)
-    idle = run.pick(smoke=0.5, demo=1.0, full=5.0)
+    count = run.pick(smoke=40, demo=150, full=400)
+    idle = run.pick(smoke=0.5, demo=1.0, full=2.0)
     intervals = run.pick((5, 50, 500), (5, 20, 50, 100, 200, 500), (5, 20, 50, 100, 200, 500))
     run.parameters.update({"events per case": count, "rate per s": RATE, "idle s": idle, "sessions": SESSIONS})
     polled = {}
@@ -149,9 +149,9 @@ def write_side_by_side(run: Run) -> dict[str, list[float]]:
         create(conninfo)
         if ringing == IN_TRANSACTION:
             ring_in_transaction(conninfo)
-        variants.append(Writers(conninfo, "unread", ringing, SESSIONS, run.pick(smoke=0.4, demo=0.8, full=4.0)))
+        variants.append(Writers(conninfo, "unread", ringing, SESSIONS, run.pick(smoke=0.4, demo=0.8, full=1.5)))
     result = run.folder / "writers.json"
-    run.worker("writers", compare_writers, variants, run.pick(smoke=3, demo=3, full=7), result).wait(180)
+    run.worker("writers", compare_writers, variants, run.pick(smoke=3, demo=3, full=5), result).wait(180)
     rates: dict[str, list[float]] = json.loads(result.read_text())
     for ringing, found in rates.items():
         run.figure("rows with events", found, "tx/s", variant=ringing, wrong_way=ringing == IN_TRANSACTION)

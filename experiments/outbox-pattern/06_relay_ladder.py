@@ -66,7 +66,7 @@ class Rung:
 
 @experiment.run
 def main(run: Run) -> None:
-    count = run.pick(smoke=60, demo=200, full=2_000)
+    count = run.pick(smoke=60, demo=200, full=1_000)
     backlog = run.pick(smoke=5_000, demo=20_000, full=100_000)
     by_row = run.pick(smoke=200, demo=1_000, full=5_000)
     run.parameters.update({"events at a steady rate": count, "rate per s": RATE, "poll interval ms": POLL * 1000})

@@ -15,7 +15,7 @@ from outbox.processes import Shop, serve, write_backlog
 from outbox.relay import wal
 from outbox.relay.publisher import Publisher
 from outbox.relay.wal import WalRelay
-from outbox.slots import MB, Slot, first_missing, log_on_disk, look, publish_from
+from outbox.slots import MB, Slot, first_missing, log_on_disk, look, publish_from, wait_until_read
 from outbox.table import create
 
 from shared import kafka, postgres
@@ -43,7 +43,7 @@ CHUNK = 8  # MB of other tables' traffic between two checkpoints
 ALARM = LIMIT * MB // 2  # bytes of log kept for a slot, at which somebody is woken
 ABANDONED = "nobody reads the slot"
 # The log's own size small, so that what is on the disk is what the slot keeps; and a reader asked soon how far it is.
-SETTINGS = {"max_wal_size": "32MB", "min_wal_size": "32MB", "wal_sender_timeout": "3s"}
+SETTINGS = {"max_wal_size": "32MB", "min_wal_size": "32MB", "wal_sender_timeout": "2s"}
 CLICKS = "insert into clicks (page) select repeat(md5(i::text), 250) from generate_series(1, %s) as i"  # 8 kB each
 
 
@@ -252,7 +252,7 @@ def come_back(run: Run, site: Site, outage: Outage) -> History:
         publish_what_is_missing(run, outage)
     with relaying(shop):
         service.wait()
-        until("the slot to be read to its end", lambda: wal.lag(site.connection, shop.slot) < 1_000)
+        wait_until_read(site.connection, shop.slot)
         outage.tap.catch_up()
     return run.judge(shop.history.stem, variant=outage.way, wrong_way=outage.way == NEW_SLOT, fault=ABANDONED)
 

@@ -39,10 +39,10 @@ BUSY = 40_000  # rows of another table, some 4 MB of log
 
 @experiment.run
 def main(run: Run) -> None:
-    count = run.pick(smoke=200, demo=500, full=2_000)
+    count = run.pick(smoke=100, demo=500, full=2_000)
     run.parameters.update({"events per case": count, "rate per s": RATE})
     compare_intervals(run, count)
-    change_under_load(run, count)
+    change_under_load(run, max(count, 200))
     keep_the_log_short(run)
 
 

@@ -37,7 +37,12 @@ def parked(schema: Schema = "public", dsn: Dsn = None) -> None:
 def retry(ids: Ids = None, everything: Everything = False, schema: Schema = "public", dsn: Dsn = None) -> None:
     """Put parked events back into the outbox, under their ids: do it when the cause is gone."""
     with _open(schema, dsn) as connection:
-        console.print(f"{parking.retry(connection, _chosen(connection, ids, everything))} put back into the outbox")
+        chosen = _chosen(connection, ids, everything)
+        console.print(f"{parking.retry(connection, chosen)} put back into the outbox")
+        # A guard (guard.sql) looks at them again as they are inserted.
+        again = [one for one in parking.parked(connection) if one.id in chosen]
+    if again:
+        console.print(f"{len(again)} parked again: {'; '.join(f'{one.id} {one.reason}' for one in again)}")
 
 
 @cli.command()

@@ -60,6 +60,18 @@ def look(connection: Connection, name: str) -> Slot:
     return Slot(name, active, status, kept, None if status == "lost" else safe)
 
 
+def wait_until_read(connection: Connection, name: str) -> None:
+    """Return when the slot's reader has confirmed all that is committed by now. Raises DeadlineExceeded.
+
+    A message marks the end, and its commit flushes it. The log's own end would not do: what reads write there (hint
+    bits, under checksums) is flushed by no commit, may wait for ten seconds, and is not sent before.
+    """
+    row = connection.execute("select pg_logical_emit_message(true, 'end', '')::text").fetchone()
+    end = row[0] if row else ""
+    query = "select confirmed_flush_lsn >= %s::text::pg_lsn from pg_replication_slots where slot_name = %s"
+    until(f"slot {name} to be read to {end}", lambda: connection.execute(query, [end, name]).fetchone() == (True,))
+
+
 def log_on_disk(connection: Connection) -> int:
     """Bytes of log on the disk, for whatever reason they are kept."""
     row = connection.execute("select sum(size)::bigint from pg_ls_waldir()").fetchone()

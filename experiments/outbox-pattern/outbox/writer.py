@@ -1,9 +1,13 @@
 """The write with psycopg, ready to use: pipelined, so that the event costs no round trip."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
 import psycopg
 from psycopg.pq import TransactionStatus
 
-from outbox.table import INSERT_EVENT, INSERT_STEP, outbox_values
+from outbox.table import INSERT_EVENT, INSERT_STEP, outbox_values, step_values
 from shared.event import Event
 from shared.postgres import Connection
 
@@ -13,15 +17,26 @@ def place_pipelined(connection: Connection, event: Event, aggregate_type: str) -
 
     Raises psycopg.IntegrityError when the business row is refused; nothing is written then.
     """
+    with one_round_trip(connection) as cursor:
+        cursor.execute(INSERT_STEP, step_values(event), prepare=True)
+        # Its values are made while the server is busy with the row.
+        cursor.execute(INSERT_EVENT, outbox_values(event, aggregate_type), prepare=True)
+
+
+@contextmanager
+def one_round_trip(connection: Connection) -> Iterator[psycopg.Cursor[tuple[Any, ...]]]:
+    """A transaction whose statements, begin and commit included, are sent without waiting for an answer.
+
+    What the server refuses is raised at the end, and nothing is written then. Raises psycopg.ProgrammingError when a
+    transaction is open.
+    """
     if connection.info.transaction_status != TransactionStatus.IDLE:
         raise psycopg.ProgrammingError("the connection is in a transaction, which this would commit")
-    status = event.type.rpartition(".")[2]
     try:
         # Not `connection.transaction()`: in a pipeline it waits for the server as it begins and as it ends.
         with connection.pipeline(), connection.cursor() as cursor:
             cursor.execute("begin")
-            cursor.execute(INSERT_STEP, [event.subject, event.sequence, status, event.data["cents"]], prepare=True)
-            cursor.execute(INSERT_EVENT, outbox_values(event, aggregate_type), prepare=True)
+            yield cursor
             cursor.execute("commit")
     except BaseException:
         if not connection.closed:

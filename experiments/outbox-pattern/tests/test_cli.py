@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from outbox.guard import install
 from outbox.parking import parked
 from outbox.processes import Shop, make_relay
 from outbox.table import insert_event, pending
@@ -36,6 +37,15 @@ def test_retry_puts_it_back(one_parked: str, postgres: Endpoint, unique: str, co
     done = lab("retry", one_parked, "--schema", unique, "--dsn", postgres.url)
     assert done.stdout.startswith("1 put back")
     assert (pending(connection), parked(connection)) == (2, [])  # the cursor does not mark: both rows are unmarked
+
+
+def test_retry_says_what_the_guard_parks_again(
+    one_parked: str, postgres: Endpoint, unique: str, connection: Connection
+) -> None:
+    install(connection)
+    done = lab("retry", "--all", "--schema", unique, "--dsn", postgres.url)
+    assert done.stdout.startswith("0 put back")
+    assert f"1 parked again: {one_parked} there is no route for 'no.such.topic'" in " ".join(done.stdout.split())
 
 
 def test_discard_all_deletes_it(one_parked: str, postgres: Endpoint, unique: str, connection: Connection) -> None:

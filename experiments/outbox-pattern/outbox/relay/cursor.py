@@ -16,8 +16,8 @@ from psycopg.adapt import Transformer
 from psycopg.errors import error_from_result
 
 from outbox.parking import park
-from outbox.relay.message import COLUMNS, OutboxRow
-from outbox.relay.publisher import Publisher
+from outbox.relay.message import COLUMNS, Row
+from outbox.relay.publisher import Publisher, few_collections
 from outbox.windows import RelayWindow
 from shared.faults import Hook, nowhere
 from shared.postgres import Connection
@@ -45,17 +45,20 @@ class CursorRelay:
     pages: int = 20  # pages between two checkpoints: 10,000 rows are in doubt at most
 
     def __post_init__(self) -> None:
+        # A note that a crash of Postgres takes back only repeats events; waiting for the disk would hold up the drain.
+        self.connection.execute("set synchronous_commit = off")
         self.connection.execute(BEGIN, [self.name])
         row = self.connection.execute(RESUME, [self.name]).fetchone()
         self.xid, self.position = row if row else ("0", 0)
         self._asked = False
-        self._ahead: list[OutboxRow] = []
+        self._ahead: list[Row] = []
         self._rows = Transformer(self.connection)
 
     def run(self, stop: threading.Event) -> None:
-        while not stop.is_set():
-            if self.step() < self.batch:
-                stop.wait(self.interval)
+        with few_collections():
+            while not stop.is_set():
+                if self.step() < self.batch:
+                    stop.wait(self.interval)
 
     def step(self) -> int:
         """Move up to `pages` pages, then note how far. Postgres reads a page while the producer takes the last."""
@@ -65,7 +68,7 @@ class CursorRelay:
             if not rows:
                 break
             self.at(RelayWindow.AFTER_READ)
-            self.position, self.xid = rows[-1].position, rows[-1].xid
+            self.position, self.xid = rows[-1][:2]
             if len(rows) == self.batch:
                 self._ask()
             self.publisher.send(rows)
@@ -83,7 +86,7 @@ class CursorRelay:
         self.connection.pgconn.flush()
         self._asked = True
 
-    def _receive(self) -> list[OutboxRow]:
+    def _receive(self) -> list[Row]:
         """The page that was asked for; asks first when none was."""
         if self._ahead:
             rows, self._ahead = self._ahead, []
@@ -98,7 +101,7 @@ class CursorRelay:
         if results[0].status != pq.ExecStatus.TUPLES_OK:
             raise error_from_result(results[0])
         self._rows.set_pgresult(results[0])
-        return self._rows.load_rows(0, results[0].ntuples, OutboxRow._make)
+        return self._rows.load_rows(0, results[0].ntuples, tuple)
 
     def _checkpoint(self) -> None:
         self._ahead = self._receive() if self._asked else []  # the session is needed for the note

@@ -105,9 +105,18 @@ class Connector:
         self._await_release()
 
     def resume(self, seconds: float = 60.0) -> None:
-        """Go on after a stop, where it was."""
-        self._call("PUT", "resume", json={})
+        """Go on after a stop, where it was. Raises DeadlineExceeded."""
+        self.start()
         self.wait_until_running(seconds)
+
+    def start(self) -> None:
+        """Have it go on after a stop. Whether its task runs or fails is for `status` and `failure` to say."""
+        self._call("PUT", "resume", json={})
+
+    def failure(self) -> str:
+        """Why its task has failed for good, in the words of the innermost cause; empty when it has not."""
+        traces = [task.get("trace", "") for task in self.status().get("tasks", []) if task["state"] == "FAILED"]
+        return "; ".join(trace.rpartition("Caused by: ")[2].partition("\n")[0] for trace in traces)
 
     def delete(self) -> None:
         """Delete connector, slot and publication: a slot that nobody reads keeps Postgres' log for ever."""

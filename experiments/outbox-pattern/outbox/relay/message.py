@@ -4,7 +4,7 @@ Debezium's EventRouter makes the same headers from the same columns (see debeziu
 which relay is at work. What cannot become such a message has a reason, and is parked (see parking.py).
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -15,6 +15,8 @@ COLUMNS = (
     "time, correlation_id, causation_id, content_type, spec_version"
 )
 Headers = list[tuple[str, str | bytes | None]]
+# The fields of OutboxRow without their names. The fast relays make these: a name tuple costs 0.15 us, of 3.5 in all.
+Row = tuple[Any, ...]
 
 
 class OutboxRow(NamedTuple):
@@ -42,7 +44,7 @@ def text(value: str | bytes) -> str:
     return value.decode(errors="replace") if isinstance(value, bytes) else value
 
 
-def headers(row: OutboxRow) -> Headers:
+def headers(row: Row) -> Headers:
     """CloudEvents attributes as Kafka headers; the key carries `partitionkey`."""
     _, _, _, subject, _, ident, type_, source, sequence, time, correlation, causation, content_type, version = row
     return [
@@ -59,11 +61,11 @@ def headers(row: OutboxRow) -> Headers:
     ]
 
 
-def problem(row: OutboxRow) -> str:
+def problem(row: Row) -> str:
     """Why the row is not an event, naming all that is missing; empty when it is one."""
     if not (row[2] and row[3] and row[6] and row[7]):
         required = "aggregate_type", "aggregate_id", "type", "source"
-        return f"missing: {', '.join(name for name in required if not getattr(row, name))}"
+        return f"missing: {', '.join(name for name in required if not getattr(OutboxRow._make(row), name))}"
     # The log relay's attributes are bytes, the others' are text; both are what a header takes.
     content_type = row[12]
     if content_type == "application/json" or content_type == b"application/json" or is_json(text(content_type)):
@@ -71,12 +73,17 @@ def problem(row: OutboxRow) -> str:
     return ""
 
 
-_json = msgspec.json.Decoder()
+# Reads to the end and makes nothing of it, in a third of the time; the encoding of the text it leaves to us.
+_json = msgspec.json.Decoder(msgspec.Raw)
 
 
 def _not_json(payload: bytes) -> str:
     try:
         _json.decode(payload)
+        if not payload.isascii():
+            payload.decode()
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         return f"the content type says JSON, the payload is not: {error}"
+    except RecursionError:
+        return "the content type says JSON, the payload is nested too deeply to be read"
     return ""

@@ -14,8 +14,8 @@ from psycopg import pq, sql
 
 from outbox.parking import park
 from outbox.relay import pgoutput
-from outbox.relay.message import OutboxRow
-from outbox.relay.publisher import Publisher
+from outbox.relay.message import Row
+from outbox.relay.publisher import Publisher, few_collections
 from outbox.windows import RelayWindow
 from shared.errors import LabError
 from shared.faults import Hook, nowhere
@@ -80,7 +80,7 @@ class WalRelay:
         if result.status != pq.ExecStatus.COPY_BOTH:
             self._session.close()
             raise LabError(f"replication slot {self.name}: {result.error_message.decode().strip()}")
-        self._rows: list[OutboxRow] = []
+        self._rows: list[Row] = []
         self._confirmed = self._committed = 0
         self._told = time.monotonic()
 
@@ -88,9 +88,10 @@ class WalRelay:
         self._session.close()
 
     def run(self, stop: threading.Event) -> None:
-        while not stop.is_set():
-            if self.step() == 0:
-                self._wait(0.1)
+        with few_collections():
+            while not stop.is_set():
+                if self.step() == 0:
+                    self._wait(0.1)
 
     def step(self) -> int:
         """Move what has arrived; returns how many events."""
@@ -162,7 +163,7 @@ class WalRelay:
         select.select([self._stream.socket], [], [], seconds)
 
 
-def _row(values: list[bytes]) -> OutboxRow:
+def _row(values: list[bytes]) -> Row:
     """A row from its column texts. Attributes stay bytes: that is what headers are."""
     position, topic, key, payload, *rest = values
-    return OutboxRow(int(position), "", topic.decode(), key, bytes.fromhex(payload[2:].decode()), *rest)
+    return int(position), "", topic.decode(), key, bytes.fromhex(payload[2:].decode()), *rest

@@ -1,0 +1,188 @@
+"""Rows that are no events, written among good ones: what does Debezium do with them, and who finds out?
+
+Too large for the broker, of an unknown aggregate type, not the JSON they say they are, with a NUL byte, with missing
+fields. Without a guard, with Connect told to tolerate errors, and with the guard that parks them as they are inserted.
+"""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+from outbox.badrows import Bad, write_bad_rows
+from outbox.guard import add_routes, install
+from outbox.measuring import BACKLOG
+from outbox.parking import parked, retry
+from outbox.processes import Shop, write_backlog
+from outbox.relay.debezium import Connector
+from outbox.table import create
+
+from shared import kafka, postgres
+from shared.checkers import lost
+from shared.experiment import Experiment, Run
+from shared.tap import Tap
+from shared.wait import until
+
+experiment = Experiment(
+    title="Bad rows under Debezium",
+    servers=("postgres", "kafka", "connect"),
+    topics=(
+        "I.5/debezium-setup/kafka-connect",
+        "I.5/debezium-setup/event-routing",
+        "I.5/failure-scenarios/publisher-crash",
+        "I.5/failure-scenarios/recovery-procedures",
+    ),
+)
+UNGUARDED, TOLERANT, GUARDED = "no guard", "errors.tolerance=all", "guard.sql"
+LARGE = 1_000_000  # bytes, and some more: what Connect's producer takes
+ROUNDS = 5
+
+
+@experiment.run
+def main(run: Run) -> None:
+    count = run.pick(smoke=100, demo=500, full=5_000)
+    run.parameters.update({"good events per case": count})
+    with run.step(UNGUARDED):
+        fail_for_good(run, count)
+    with run.step(TOLERANT):
+        tolerate(run, count)
+    with run.step(GUARDED):
+        guard(run, count)
+    with run.step("what the guard costs an insert"):
+        price_guard(run)
+
+
+def fail_for_good(run: Run, count: int) -> None:
+    """WRONG: nobody looks at a row before the broker does. Deleted from the table, it is still in the log."""
+    with opened(run, "unguarded", count) as (shop, connector, tap), postgres.connect(shop.conninfo) as connection:
+        write_bad_rows(connection, shop.topic, [Bad.TOO_LARGE])
+        write_backlog(shop)
+        failed = until("the task to fail", connector.failure)
+        deleted = connection.execute("delete from outbox where length(payload) > %s", [LARGE]).rowcount
+        connector.stop()
+        connector.start()
+        again = until("the task to fail again", connector.failure)
+        tap.catch_up()
+    missing = len(lost(run.judge("unguarded", variant=UNGUARDED, wrong_way=True)))
+    run.claim(
+        "no guard: an event too large fails the task; all behind it wait, and deleting its row does not help",
+        deleted == 1 and missing == count and "RecordTooLarge" in failed and "RecordTooLarge" in again,
+        topics=["I.5/failure-scenarios/publisher-crash", "I.5/debezium-setup/kafka-connect"],
+        fact=f"FAILED twice, {missing:,} of {count:,} good events not published",
+        variant=UNGUARDED,
+        wrong_way=True,
+    )
+
+
+def tolerate(run: Run, count: int) -> None:
+    """WRONG: Connect skips what it cannot send, and sends what is no event."""
+    # Without the unknown type: Connect would wait for its topic for a minute (max.block.ms).
+    kinds = [kind for kind in Bad if kind != Bad.UNKNOWN_TYPE]
+    setting = {"errors.tolerance": "all"}
+    with (
+        opened(run, "tolerant", count, setting) as (shop, connector, tap),
+        postgres.connect(shop.conninfo) as connection,
+    ):
+        bad = write_bad_rows(connection, shop.topic, kinds)
+        write_backlog(shop)
+        tap.wait_for(count)
+        tap.catch_up()
+        failure, kept = connector.failure(), len(parked(connection))
+    delivered = [kafka.headers(message)["ce_id"].decode() for message, _ in tap.rejected]
+    history = run.judge("tolerant", variant=TOLERANT, wrong_way=True)
+    nowhere = set(bad.values()) - set(delivered) - tap.ids
+    run.claim(
+        "errors.tolerance=all: what is too large is gone, what is no event reaches the consumers, nothing is parked",
+        not failure and not lost(history) and kept == 0 and nowhere == {bad[Bad.TOO_LARGE]} and len(delivered) == 3,
+        topics=["I.5/debezium-setup/kafka-connect"],
+        fact=f"task RUNNING; of {len(bad)} bad rows {len(delivered)} delivered, {kept} parked, {len(nowhere)} nowhere",
+        variant=TOLERANT,
+        wrong_way=True,
+    )
+
+
+def guard(run: Run, count: int) -> None:
+    """RIGHT: bad rows are parked as they are inserted. The cause of one is mended, then all are retried."""
+    late = f"{run.name}.late"
+    with opened(run, "guarded", 2 * count) as (shop, connector, tap), postgres.connect(shop.conninfo) as connection:
+        install(connection, [shop.topic])
+        write_backlog(replace(shop, count=count))
+        bad = write_bad_rows(connection, shop.topic, unknown=late)
+        write_backlog(replace(shop, count=count, seed=run.seed + 1, prefix="later"))
+        tap.wait_for(2 * count)
+        found = {one.id: one.reason for one in parked(connection)}
+        add_routes(connection, [run.topic("late")])
+        retry(connection, list(bad.values()))
+        mended = until("the mended event", lambda: kafka.read_all(shop.broker, late))
+        tap.catch_up()
+        still, tasks = {one.id for one in parked(connection)}, connector.status()["tasks"]
+    claim_parked(run, tap, bad, found, [task["state"] for task in tasks])
+    run.claim(
+        "retried, a parked row passes the guard when its cause is gone, and is parked again when it is not",
+        [kafka.headers(message)["ce_id"].decode() for message in mended] == [bad[Bad.UNKNOWN_TYPE]]
+        and still == set(bad.values()) - {bad[Bad.UNKNOWN_TYPE]},
+        topics=["I.5/failure-scenarios/recovery-procedures"],
+        fact=f"{len(mended)} published when its topic was there, {len(still)} parked again",
+        variant=GUARDED,
+    )
+
+
+def claim_parked(run: Run, tap: Tap, bad: dict[Bad, str], found: dict[str, str], tasks: list[str]) -> None:
+    words = {
+        Bad.UNKNOWN_TYPE: "there is no route",
+        Bad.NOT_JSON: "the payload is not",
+        Bad.NUL_BYTE: "0x00",
+        Bad.MISSING_FIELDS: "missing: type, source",
+        Bad.TOO_LARGE: "too large",
+    }
+    history = run.judge("guarded", variant=GUARDED)
+    explained = sum(words[kind] in found.get(ident, "") for kind, ident in bad.items())
+    run.claim(
+        "with the guard every good event arrives, every bad row is parked with its reason, and the task runs on",
+        len(history.committed) == len(tap.ids) > 0
+        and not lost(history) + tap.rejected
+        and explained == len(found) == len(Bad)
+        and tasks == ["RUNNING"],
+        topics=["I.5/debezium-setup/event-routing", "I.5/debezium-setup/kafka-connect"],
+        fact=f"{len(tap.ids):,} events arrived, {explained} bad rows parked, task {', '.join(tasks)}",
+        variant=GUARDED,
+    )
+
+
+def price_guard(run: Run) -> None:
+    """Microseconds that Postgres takes to insert an event of 200 bytes, without and with the guard, by turns."""
+    count = run.pick(smoke=500, demo=2_000, full=10_000)
+    homes = {UNGUARDED: run.schema("_plain"), GUARDED: run.schema("_priced")}
+    took: dict[str, list[float]] = {variant: [] for variant in homes}
+    for conninfo in homes.values():
+        create(conninfo)
+    with postgres.connect(homes[UNGUARDED]) as plain, postgres.connect(homes[GUARDED]) as guarded:
+        install(guarded, ["orders"])
+        for _ in range(ROUNDS):
+            for variant, connection in ((UNGUARDED, plain), (GUARDED, guarded)):
+                began = time.perf_counter()
+                connection.execute(BACKLOG, {"topic": "orders", "first": 1, "last": count}, prepare=True)
+                took[variant].append((time.perf_counter() - began) / count * 1e6)
+    for variant, samples in took.items():
+        run.figure("insert of an event", samples, "us", variant=variant)
+
+
+@contextmanager
+def opened(
+    run: Run, name: str, count: int, settings: dict[str, str] | None = None
+) -> Iterator[tuple[Shop, Connector, Tap]]:
+    """A shop, a running connector on its outbox, and a consumer of its topic; gone at the end of the block."""
+    conninfo, schema = run.schema(f"_{name}"), f"{run.name}_{name}"
+    create(conninfo)
+    shop = Shop(conninfo, run.endpoints["kafka"], run.topic(name), run.history_file(name), run.seed, count)
+    connector = Connector(run.endpoints["connect"], run.endpoints["postgres"], schema, schema, settings=settings)
+    connector.put()
+    try:
+        with Tap("consumer", shop.broker, [shop.topic], run.recorder(name, "experiment")) as tap:
+            yield shop, connector, tap
+    finally:
+        connector.delete()
+
+
+if __name__ == "__main__":
+    experiment.main()
