@@ -11,7 +11,7 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from shared import checkers, faults, kafka, postgres
-from shared.errors import ConfigurationError
+from shared.errors import ConfigurationError, NotAvailable
 from shared.history import History, Recorder
 from shared.output import Output
 from shared.record import Claim, Figure, Finding, HistorySummary, NotPossible
@@ -113,10 +113,27 @@ class Run:
         """Whether the server is ours to kill or pause; where it is not, the step is reported as not possible."""
         if self.endpoints[server].ours:
             return True
-        reason = f"{server} is your own: the labs never kill, pause or restart it"
+        self._leave_out(step, f"{server} is your own: the labs never kill, pause or restart it")
+        return False
+
+    def optional(self, server: str, step: str) -> Endpoint | None:
+        """A server that not every machine can have, started if need be; without it, the step is reported as left out.
+
+        At scale smoke it is used only where it runs already: no image is pulled to prove that a script works.
+        """
+        try:
+            if found := self.stack.find(server):
+                return found
+            if self.scale is Scale.SMOKE:
+                raise NotAvailable(server, "it does not run, and is not started at scale smoke.")
+            return self.stack_of_things.enter_context(self.stack.borrowed([server]))[server]
+        except NotAvailable as error:
+            self._leave_out(step, str(error))
+            return None
+
+    def _leave_out(self, step: str, reason: str) -> None:
         self.not_possible.append(NotPossible(step=step, reason=reason))
         self.output.skipped(step, reason)
-        return False
 
     # What the run finds out.
 

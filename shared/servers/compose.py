@@ -28,6 +28,7 @@ INSIDE = {
     "temporal": "temporal:7233",
     "registry": "registry:8080",
     "eventstoredb": "eventstoredb:2113",
+    "axon": "axon:8124",
 }
 
 # Two that create at once both make the network, or both make Kafka, which each of them needs.

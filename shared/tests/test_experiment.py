@@ -271,3 +271,17 @@ def test_a_topic_whose_step_was_not_possible_need_not_be_claimed(lab: Lab, postg
     body = f'if not run.possible("postgres", "kill it"):\n    {GOOD}'
     done = lab.run(body, topics=(TOPIC, "I.1/event-anatomy/payload"), postgres=postgres.url)
     assert (done.returncode, lab.record.error) == (0, "")
+
+
+@pytest.mark.parametrize(("scale", "reason"), [("smoke", "not started at scale smoke"), ("demo", "image only")])
+def test_a_server_that_cannot_be_had_here_is_left_out_and_the_step_reported(lab: Lab, scale: str, reason: str) -> None:
+    done = lab.run(f'{GOOD}\nassert run.optional("axon", "ask Axon") is None', "--scale", scale, "--provider", "native")
+    assert (done.returncode, lab.record.verdict) == (0, "holds"), done.stdout + done.stderr
+    [left] = lab.record.not_possible
+    assert (left.step, reason in left.reason) == ("ask Axon", True)
+
+
+def test_an_optional_server_of_the_users_own_is_used_at_any_scale(lab: Lab) -> None:
+    lab.environment["LAB_AXON"] = "elsewhere:1"
+    lab.run(f'{GOOD}\nrun.parameters["url"] = run.optional("axon", "ask Axon").url', "--scale", "smoke")
+    assert (lab.record.parameters["url"], lab.record.not_possible) == ("elsewhere:1", ())

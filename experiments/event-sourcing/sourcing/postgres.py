@@ -106,7 +106,18 @@ class PostgresStore:
 
     def append(self, stream: str, events: Sequence[NewEvent], expected: int = ANY) -> int:
         check_name(stream)
-        return self._append(stream, events, expected)
+        statements, values = _statement(stream, events)
+        while True:  # under ANY: the version is looked up again whenever another writer took it meanwhile
+            version = values[1] = self._version(stream) if expected == ANY else expected
+            try:
+                written = self._insert(statements.next if version else statements.first, values)
+            except UniqueViolation:
+                written = 0
+            if written:
+                return version + written
+            if expected == ANY and self._version(stream) > version:  # not so in an old snapshot
+                continue
+            return self._settle(stream, events, expected)
 
     def read(
         self, stream: str, *, after: int = 0, limit: int | None = None, backwards: bool = False
@@ -148,21 +159,6 @@ class PostgresStore:
 
     def close(self) -> None:
         self.connection.close()
-
-    def _append(self, stream: str, events: Sequence[NewEvent], expected: int) -> int:
-        """As `append`. Under ANY the version is looked up, and again whenever another writer took it meanwhile."""
-        statements, values = _statement(stream, events)
-        while True:
-            version = values[1] = self._version(stream) if expected == ANY else expected
-            try:
-                written = self._insert(statements.next if version else statements.first, values)
-            except UniqueViolation:
-                written = 0
-            if written:
-                return version + written
-            if expected == ANY and self._version(stream) > version:  # not so in an old snapshot
-                continue
-            return self._settle(stream, events, expected)
 
     def _insert(self, query: str, values: Sequence[Any]) -> int:
         if self.connection.pgconn.transaction_status == TransactionStatus.IDLE:

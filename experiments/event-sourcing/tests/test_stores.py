@@ -18,7 +18,7 @@ from sourcing.errors import StreamDeleted, StreamNameNotAllowed, WrongExpectedVe
 from sourcing.event import TOMBSTONE, NewEvent, Recorded, data_of, encode
 from sourcing.measuring import withdraw_at_once
 from sourcing.postgres import PostgresStore
-from sourcing.store import ANY, NO_STREAM, EventStore, StreamMetadata
+from sourcing.store import ANY, NO_STREAM, Capability, EventStore, StreamMetadata
 from sourcing.stores import STORES, Address, created, questions
 from sourcing.stores.axon import AxonStore
 from sourcing.stores.contract import ContractBroken, Question, Subject
@@ -330,7 +330,7 @@ def test_contract_catches_a_store_that_is_wrong(
 
 
 def test_interview_says_which_questions_a_store_does_not_answer(made: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(KafkaStore, "capabilities", frozenset(KafkaStore.capabilities | {"expected version"}))
-    problems = questions.interview(made("Kafka"), "order")
-    assert "NotSupported" in problems["of_two_writers_at_once_one_must_lose"]
-    assert "what_is_read_is_what_was_appended" not in problems
+    monkeypatch.setattr(MessageDbStore, "capabilities", MessageDbStore.capabilities | {Capability.BACKWARDS})
+    problems = questions.interview(made("message-db"), "order")
+    assert list(problems) == ["the_last_events_can_be_read_first"]
+    assert "NotSupported: message-db has no read backwards" in problems["the_last_events_can_be_read_first"]

@@ -1,17 +1,22 @@
 """Every server of the labs, by name. One file per server beside this one."""
 
 from shared.errors import ConfigurationError
+from shared.servers.catalogue.axon import Axon
 from shared.servers.catalogue.connect import Connect
 from shared.servers.catalogue.eventstoredb import EventStoreDB
 from shared.servers.catalogue.kafka import Kafka, KafkaCluster
 from shared.servers.catalogue.postgres import Postgres
 from shared.servers.catalogue.registry import Registry
 from shared.servers.catalogue.temporal import Temporal
+from shared.servers.catalogue.umadb import UmaDB
 from shared.servers.server import Server
 
 SERVERS: dict[str, Server] = {
     server.name: server
-    for server in (Postgres(), Kafka(), KafkaCluster(), Connect(), Temporal(), Registry(), EventStoreDB())
+    for server in (
+        *(Postgres(), Kafka(), KafkaCluster(), Connect(), Temporal(), Registry()),
+        *(EventStoreDB(), Axon(), UmaDB()),
+    )
 }
 
 

@@ -62,7 +62,7 @@ class KafkaStore(Refusing):
             raise NotSupported(self.name, Capability.EXPECTED_VERSION)
         encoded = prepared(stream, events)
         if len(events) == 1:
-            self._producer = self._producer or kafka.producer(self.endpoint, **PRODUCER)
+            self._producer = self._producer or self._connected(kafka.producer(self.endpoint, **PRODUCER))
             self._send(self._producer, stream, events[0], encoded[0])
         else:
             self._transactional = self._transactional or self._begin(f"{self.topic}-{uuid4()}")
@@ -124,6 +124,11 @@ class KafkaStore(Refusing):
             [message] = kafka.checked([first])
             self._next = kafka.position(message)[1]
             yield message
+
+    @staticmethod
+    def _connected(producer: Producer) -> Producer:
+        producer.list_topics(timeout=PATIENCE)  # or the first record waits half a second for the client's next look
+        return producer
 
     def _begin(self, identity: str) -> Producer:
         producer = kafka.producer(self.endpoint, **PRODUCER, transactional_id=identity)

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import ClassVar
 
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaError, KafkaException, Producer
 
 from shared.servers.server import Endpoint
 from sourcing.errors import SourcingError
@@ -34,7 +34,7 @@ def open_store(endpoint: Endpoint, space: str) -> "KafkaOwner":
 
 
 class KafkaOwner(KafkaStore):
-    """A KafkaStore whose opening takes the ownership from whoever had it."""
+    """A KafkaStore whose first append takes the ownership from whoever had it. Reading needs none."""
 
     name: ClassVar[str] = "Kafka, one owner"
     one_owner: ClassVar[bool] = True
@@ -42,23 +42,27 @@ class KafkaOwner(KafkaStore):
 
     def __init__(self, endpoint: Endpoint, topic: str) -> None:
         super().__init__(endpoint, topic)
-        # Fence first, read then: what an earlier owner still commits is in what is read, or never happens.
-        self._owner = self._begin(f"{topic}-owner")
-        self._versions = self._count()
+        self._versions: Counter[str] = Counter()
         self._turn = threading.Lock()  # those for whom it writes are threads of the process
 
     def append(self, stream: str, events: Sequence[NewEvent], expected: int = ANY) -> int:
         encoded = prepared(stream, events)
         with self._turn:
-            return self._append(stream, events, expected, encoded)
+            self._transactional = self._transactional or self._take_over()
+            return self._append(self._transactional, stream, events, expected, encoded)
 
     def _append(
-        self, stream: str, events: Sequence[NewEvent], expected: int, encoded: Sequence[tuple[bytes, bytes]]
+        self,
+        owner: Producer,
+        stream: str,
+        events: Sequence[NewEvent],
+        expected: int,
+        encoded: Sequence[tuple[bytes, bytes]],
     ) -> int:
         if expected not in (ANY, self._versions[stream]):
             return settled(self, stream, events, expected, lambda: self._versions[stream])
         try:
-            self._send_all(self._owner, stream, events, encoded)
+            self._send_all(owner, stream, events, encoded)
         except KafkaException as error:
             if error.args[0].code() in FENCED:
                 raise OwnershipLost(f"{self.topic} has another owner now") from error
@@ -66,6 +70,12 @@ class KafkaOwner(KafkaStore):
             raise
         self._versions[stream] += len(events)
         return self._versions[stream]
+
+    def _take_over(self) -> Producer:
+        # Fence first, read then: what an earlier owner still commits is in what is read, or never happens.
+        owner = self._begin(f"{self.topic}-owner")
+        self._versions = self._count()
+        return owner
 
     def _count(self) -> Counter[str]:
         return Counter((message.key() or b"").decode() for message in self._from(0))
