@@ -7,6 +7,13 @@ SourcingError                  the root, itself a LabError
 ├── StreamNameNotAllowed       a name that not every store could take
 ├── EventTooLarge              above the limit, refused before it is sent
 ├── NotSupported               this store cannot do that; `Capability` says so beforehand
+├── OwnershipLost              another process owns the Kafka topic now (stores/kafka_owner.py)
+├── BrokenChain                upcasters that do not lead to today's schemas (upcasting.py)
+├── FoldDiffers                a rewritten stream that folds to another state (rewriting.py)
+├── ProjectionStopped          by policy, at an event that it cannot handle (projection.py)
+├── ProjectionReplaced         a newer version of it owns the tables (checkpoint.py)
+├── NotClassified              nobody said whether the event type holds personal data (personal.py)
+├── VaultError                 WrongMasterKey, BrokenSeal, KeyMissing, SubjectForgotten (vault.py)
 └── UnreadableEvent            an event that is there and cannot be used; carries stream, version and type
     ├── UnknownEventType       nobody in this program knows the type
     ├── UndecodablePayload     its bytes are not JSON, or not an object

@@ -99,9 +99,9 @@ class Repository(Generic[A]):
     def _fold(self, aggregate: A, events: Iterable[Recorded]) -> A:
         read, apply, version = self.read, aggregate.apply, aggregate.version
         for event in events:
-            # The first one may follow on a truncated past; after it there must be no gap.
-            if event.version != version + 1 and version:
-                raise VersionGap(*event[:3], f"version {version + 1} should come before it")
+            # A truncated past needs a snapshot to start from: the rest alone would fold to a state that never was.
+            if event.version != version + 1:
+                raise VersionGap(*event[:3], f"version {version + 1} should come before it, and is not there")
             version = event.version
             for type_, data in read(event):
                 try:

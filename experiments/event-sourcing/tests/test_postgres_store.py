@@ -155,3 +155,11 @@ def test_people_can_read_the_events_without_a_program(store: PostgresStore, conn
     store.append(STREAM, [OPENED])
     row = connection.execute("select stream, version, type, data, metadata from events_readable").fetchone()
     assert row == (STREAM, 1, "AccountOpened", '{"owner":"ann"}', "{}")
+
+
+def test_a_new_stream_is_refused_where_a_scavenge_has_left_only_a_later_version(store: PostgresStore) -> None:
+    store.append(STREAM, [OPENED, DEPOSITED, DEPOSITED])
+    store.set_metadata(STREAM, StreamMetadata(truncate_before=3))
+    store.scavenge()
+    with pytest.raises(WrongExpectedVersion, match="expected version 0, it is at 3"):
+        store.append(STREAM, [OPENED], NO_STREAM)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 
 import pytest
 from sourcing.account import Account
@@ -61,9 +62,13 @@ def test_what_was_loaded_from_the_past_cannot_be_saved_over_the_present(accounts
         accounts.save(account)
 
 
-def test_a_version_is_meant_by_its_number_also_where_earlier_ones_were_truncated(accounts: Repository[Account]) -> None:
+@pytest.mark.parametrize("load", [Repository.load, partial(Repository.load_at, version=3)], ids=["now", "at a version"])
+def test_without_a_snapshot_a_truncated_past_is_an_error_and_no_wrong_state(
+    load: Callable[[Repository[Account], str], Account], accounts: Repository[Account]
+) -> None:
     accounts.store.set_metadata("account-1", StreamMetadata(truncate_before=3))
-    assert accounts.load_at("1", version=3).version == 3
+    with pytest.raises(VersionGap, match="version 1 should come before it, and is not there"):
+        load(accounts, "1")
 
 
 def test_saving_nothing_writes_nothing(accounts: Repository[Account]) -> None:
