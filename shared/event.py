@@ -120,6 +120,9 @@ class Event:
             raise EventError({"data": [f"cannot be read as {headers.get('content-type', b'?')!r}: {error}"]}) from error
 
 
+_compact = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode  # dumps() would make an encoder each time
+
+
 class StrictFormat(JSONFormat):
     """JSON as JSON, text as text, bytes as bytes.
 
@@ -132,7 +135,7 @@ class StrictFormat(JSONFormat):
         if isinstance(data, bytes | bytearray | memoryview):
             return bytes(data)
         if is_json(datacontenttype):
-            return json.dumps(data, separators=(",", ":"), allow_nan=False).encode()
+            return _compact(data).encode()
         return data.encode() if isinstance(data, str) else json.dumps(data, allow_nan=False).encode()
 
     def read_data(self, body: bytes, datacontenttype: str | None) -> Any:
@@ -148,7 +151,7 @@ STRICT = StrictFormat()
 
 def is_json(content_type: str | None) -> bool:
     """Whether a content type means JSON; no content type does (CloudEvents 1.0.2, datacontenttype)."""
-    return not content_type or _JSON_TYPE.match(content_type) is not None
+    return not content_type or content_type == JSON or _JSON_TYPE.match(content_type) is not None
 
 
 def _received(attributes: Mapping[str, Any], data: Any) -> CloudEvent:

@@ -162,7 +162,7 @@ def drain(run: Run, rung: Rung, relaying: Relaying) -> None:
     settled(rung)
     used = relaying.cpu() - used
     # From the moment it was let go to the last event consumed. Debezium's resume is not counted: from the first event.
-    drained = Drain(*json.loads(result.read_text()))
+    drained = Drain(*json.loads(result.read_text())[:2])
     if not rung.connector:
         drained = replace(drained, seconds=result.stat().st_mtime - went)
     rung.rate = note(run, rung, "drain", drained.rate, "events/s")

@@ -9,17 +9,27 @@ import contextlib
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Annotated
 
 import typer
+from outbox.drains import (
+    DRAINED,
+    UNRECORDED,
+    WARM_UP,
+    Bench,
+    clear,
+    consuming,
+    drain_bare,
+    drain_cursor,
+    drain_debezium,
+    drain_log,
+    warm_up,
+)
 from outbox.measuring import (
     Drain,
     consume_clocked,
-    consume_drain,
-    produce_bare,
+    place_row_alone,
     watch_memory,
     write_backlog,
     write_paced,
@@ -27,18 +37,17 @@ from outbox.measuring import (
 from outbox.processes import Shop, relay
 from outbox.relay import wal
 from outbox.relay.debezium import Connector
-from outbox.table import INSERT_STEP, create
+from outbox.table import create
 from outbox.targets import TARGETS, claim_targets
 from outbox.writer import place_pipelined
 
 from shared import kafka, postgres
-from shared.event import Event
 from shared.experiment import Experiment, Run, Scale
 from shared.output import Output
 from shared.wait import until
 
 experiment = Experiment(title="Outbox relays against Debezium")
-DRAINED, WARM_UP, LONG = 200_000, 600_000, 1_000_000
+LONG = 1_000_000  # events of the drain whose memory is watched
 # Debezium documentation, "PostgreSQL connector properties": larger batches and queues for throughput; and Kafka's
 # producer documentation: a few ms of linger and larger batches. For latency the producer's defaults, without linger.
 FOR_RATE = {
@@ -47,21 +56,7 @@ FOR_RATE = {
     "producer.override.linger.ms": "5",
     "producer.override.batch.size": "262144",
 }
-UNRECORDED = 500, 0.01, None, "relay", False  # batch, interval, no kill, name, no history
 FOR_LATENCY = {"producer.override.linger.ms": "0"}
-
-
-@dataclass
-class Bench:
-    """The servers of the run, and the shop on them."""
-
-    run: Run
-    shop: Shop
-    connector: Connector
-    schema: str
-
-    def path(self, name: str) -> Path:
-        return self.run.folder / f"{name}-{time.monotonic_ns()}"
 
 
 @experiment.run
@@ -71,22 +66,36 @@ def main(run: Run) -> None:
     with run.step(f"Debezium: warm up with {WARM_UP:,} events"):
         warm_up(bench)
     contenders = {"Debezium": drain_debezium, "cursor": drain_cursor, "log": drain_log, "bare producer": drain_bare}
-    rates: dict[str, list[float]] = {name: [] for name in contenders}
+    drains: dict[str, list[Drain]] = {name: [] for name in contenders}
     for number in range(rounds):
         for name, drain in contenders.items():
             with run.step(f"round {number + 1}: {name} drains {DRAINED:,} events"):
-                rates[name].append(drain(bench).rate)
-            run.output.say(f"{rates[name][-1]:,.0f} events/s")
-    median = {name: run.figure("drain", rates[name], "events/s", variant=name).value for name in contenders}
+                drains[name].append(drain(bench))
+            run.output.say(f"{drains[name][-1].rate:,.0f} events/s")
+    median = {
+        name: run.figure("drain", [drain.rate for drain in found], "events/s", variant=name).value
+        for name, found in drains.items()
+    }
     run.figure("drain_vs_debezium", max(median["cursor"], median["log"]) / median["Debezium"], "x")
     run.figure("drain_vs_producer", max(median["cursor"], median["log"]) / median["bare producer"], "x")
     run.figure("wal_drain_vs_debezium", median["log"] / median["Debezium"], "x")
+    note_cpu(run, drains)
     compare_latency(bench)
     with run.step("what the outbox adds to a transaction"):
         compare_transactions(bench)
     with run.step(f"memory of a relay that drains {LONG:,} events"):
         watch_relay(bench)
     claim_targets(run)
+
+
+def note_cpu(run: Run, drains: dict[str, list[Drain]]) -> None:
+    """Where the time goes: all processes share the machine's cores, so that their sum is what limits a drain."""
+    for name, found in drains.items():
+        for process in found[0].cpu:
+            spent = [drain.cpu[process] / drain.events * 1e6 for drain in found]
+            run.figure("CPU of a drain, per event", spent, "us", variant=name, x=process)
+        total = [sum(drain.cpu.values()) / drain.events * 1e6 for drain in found]
+        run.figure("CPU of a drain, per event", total, "us", variant=name, x="all processes")
 
 
 def set_up(run: Run) -> Bench:
@@ -103,73 +112,7 @@ def set_up(run: Run) -> Bench:
     )
     connector = Connector(connect.endpoint, database.endpoint, f"{name}_dbz", name, settings=FOR_RATE)
     run.parameters.update({"drained": DRAINED, "warm-up": WARM_UP, "partitions": 3})
-    return Bench(run, shop, connector, name)
-
-
-def clear(bench: Bench) -> None:
-    with postgres.connect(bench.shop.conninfo) as connection:
-        connection.execute("truncate outbox, outbox_checkpoint, order_steps")
-
-
-@contextlib.contextmanager
-def consuming(bench: Bench, count: int) -> Iterator[Callable[[], Drain]]:
-    """A consumer that stands ready; the function waits for its result."""
-    ready, result = bench.path("ready"), bench.path("drain")
-    consumer = bench.run.worker("consumer", consume_drain, bench.shop, count, ready, result)
-    until("the consumer to be ready", ready.exists)
-
-    def finish() -> Drain:
-        consumer.wait(300)
-        return Drain(*json.loads(result.read_text()))
-
-    yield finish
-    consumer.stop()
-
-
-def warm_up(bench: Bench) -> None:
-    bench.connector.put()
-    with consuming(bench, WARM_UP) as finish:
-        write_backlog(bench.shop, WARM_UP, 1000)
-        finish()
-    bench.connector.stop()
-
-
-def drain_debezium(bench: Bench) -> Drain:
-    """A stopped connector with a backlog, resumed. From the first event consumed: its own resume is not counted."""
-    clear(bench)
-    write_backlog(bench.shop, DRAINED)
-    with consuming(bench, DRAINED) as finish:
-        bench.connector.resume()
-        drain = finish()
-    bench.connector.stop()
-    return drain
-
-
-def drain_cursor(bench: Bench) -> Drain:
-    clear(bench)
-    write_backlog(bench.shop, DRAINED)
-    with consuming(bench, DRAINED) as finish, bench.run.worker("relay", relay, bench.shop, "cursor", *UNRECORDED):
-        return finish()
-
-
-def drain_log(bench: Bench) -> Drain:
-    clear(bench)
-    wal.set_up(bench.shop.conninfo, bench.shop.slot, bench.schema)
-    write_backlog(bench.shop, DRAINED)
-    with consuming(bench, DRAINED) as finish, bench.run.worker("relay", relay, bench.shop, "log", *UNRECORDED):
-        drain = finish()
-    wal.tear_down(bench.shop.conninfo, bench.shop.slot)
-    return drain
-
-
-def drain_bare(bench: Bench) -> Drain:
-    """The limit: the same payloads, keys and headers, ready in memory, by nothing but the producer."""
-    ready = bench.path("loaded")
-    with consuming(bench, DRAINED) as finish:
-        producing = bench.run.worker("producer", produce_bare, bench.shop, ready)
-        drain = finish()
-        producing.wait()
-    return drain
+    return Bench(run, shop, connector, {"Postgres": database, "Kafka": broker, "Connect": connect}, name)
 
 
 def compare_latency(bench: Bench) -> None:
@@ -232,15 +175,6 @@ def compare_transactions(bench: Bench) -> None:
             samples[variant].append((time.perf_counter() - began) * 1000)
     p50 = {name: bench.run.figure("transaction", found, "ms", variant=name).value for name, found in samples.items()}
     bench.run.figure("txn_p50_overhead", p50["row and event"] / p50["row"] - 1, "fraction")
-
-
-def place_row_alone(connection: postgres.Connection, event: Event) -> None:
-    """As outbox.writer.place_pipelined does it, without the event."""
-    with connection.pipeline(), connection.cursor() as cursor:
-        cursor.execute("begin")
-        values = [event.subject, event.sequence, event.type.rpartition(".")[2], event.data["cents"]]
-        cursor.execute(INSERT_STEP, values, prepare=True)
-        cursor.execute("commit")
 
 
 def watch_relay(bench: Bench) -> None:

@@ -6,19 +6,22 @@ import os
 import signal
 import threading
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import psutil
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, Message, TopicPartition
 
 from outbox.processes import Shop
 from outbox.relay.message import COLUMNS, OutboxRow, headers
-from outbox.writer import place_pipelined
+from outbox.table import INSERT_STEP, step_values
+from outbox.writer import one_round_trip, place_pipelined
 from shared import kafka
+from shared.event import Event
 from shared.history import History
-from shared.postgres import connect
+from shared.postgres import Connection, connect
 
 # About 200 bytes of JSON, as a small order has.
 BACKLOG = """
@@ -51,6 +54,7 @@ class Drain:
 
     events: int
     seconds: float  # from the first consumed to the last
+    cpu: dict[str, float] = field(default_factory=dict)  # process -> CPU seconds that it took, its start-up included
 
     @property
     def rate(self) -> float:
@@ -58,18 +62,20 @@ class Drain:
 
 
 def consume_drain(shop: Shop, count: int, ready: Path, result: Path) -> None:
-    """Consume `count` new records; writes [events, seconds] to `result`. `ready` appears when it stands at the end.
+    """Consume `count` new records; writes [events, seconds, CPU seconds] to `result`. `ready` appears at the end.
 
-    It counts, and no more: what the consumer costs, it takes from the relay on a machine of two cores.
+    It counts, and no more: what the consumer costs, it takes from the relay on a machine of two cores. Records that
+    come twice (Debezium repeats some when it is resumed) count as others do: the rate is one of records.
     """
     consumer = _at_end(shop, ready)
-    seen, first = 0, 0.0
+    seen, first, cpu = 0, 0.0, time.process_time()
     while seen < count:
-        messages = consumer.consume(2000, timeout=0.01)
-        if messages and not first:
+        records = _records(consumer.consume(2000, timeout=0.01))
+        if records and not first:
             first = time.monotonic()
-        seen += len(messages)
-    result.write_text(json.dumps([seen, time.monotonic() - first]))
+        seen += records
+    seconds, cpu = time.monotonic() - first, time.process_time() - cpu
+    result.write_text(json.dumps([seen, seconds, cpu]))
     consumer.close()
 
 
@@ -80,7 +86,7 @@ def consume_clocked(shop: Shop, ready: Path, result: Path) -> None:
     received: dict[str, int] = {}
     while expected:
         message = consumer.poll(1.0)
-        if message is not None:
+        if message is not None and _records([message]):
             at, ident = time.monotonic_ns(), kafka.headers(message)["ce_id"].decode()
             received.setdefault(ident, at)
             expected.discard(ident)
@@ -99,6 +105,13 @@ def produce_bare(shop: Shop, ready: Path) -> None:
     for topic, payload, key, head in messages:
         producer.produce(topic, payload, key, headers=head)
     producer.flush()
+    signal.pause()  # its CPU time is read from outside
+
+
+def place_row_alone(connection: Connection, event: Event) -> None:
+    """As outbox.writer.place_pipelined does it, without the event."""
+    with one_round_trip(connection) as cursor:
+        cursor.execute(INSERT_STEP, step_values(event), prepare=True)
 
 
 def write_paced(shop: Shop, result: Path) -> None:
@@ -140,13 +153,27 @@ def cpu_seconds(pid: int) -> float:
 
 
 def _at_end(shop: Shop, ready: Path) -> Consumer:
-    """A consumer that stands at the end of the topic and has fetched once, so that starting up is not measured."""
+    """A consumer that stands at the end of the topic.
+
+    It is ready when it was told of the end of every partition. The first fetch can take a second; a clock that starts
+    with the first record would make that second's events a gift.
+    """
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
-    gc.disable()  # nothing here makes cycles, and a full collection stops the clock for 0.1 s
+    gc.disable()  # nothing here makes cycles, and looking for them stops the consumer for 0.1 s now and then
     settings: dict[str, Any] = {**kafka.config(shop.broker), **kafka.CONSUMER, "group.id": "lab-measure"}
-    consumer = Consumer({**settings, "fetch.wait.max.ms": 10, "queued.min.messages": 100_000})
-    ends = kafka.end_offsets(shop.broker, shop.topic)
+    settings |= {"fetch.wait.max.ms": 10, "queued.min.messages": 100_000, "enable.partition.eof": True}
+    consumer, ends = Consumer(settings), kafka.end_offsets(shop.broker, shop.topic)
     consumer.assign([TopicPartition(shop.topic, partition, end) for partition, end in ends.items()])
-    consumer.poll(0.5)
+    left = set(ends)
+    while left:
+        left -= {message.partition() for message in consumer.consume(len(left), 1.0) if kafka.at_end(message)}
     ready.touch()
     return consumer
+
+
+def _records(messages: Sequence[Message]) -> int:
+    """How many of them are records, and not the news that a partition has no more. Raises KafkaException on errors."""
+    others = [message for message in messages if message.error() is not None]
+    for _ in kafka.checked(message for message in others if not kafka.at_end(message)):
+        pass
+    return len(messages) - len(others)
