@@ -72,7 +72,8 @@ _metadata = msgspec.json.Decoder(Metadata).decode
 
 def encode(stream: str, event: NewEvent) -> tuple[bytes, bytes]:
     """The event's (data, metadata) as JSON. Raises EventTooLarge, and TypeError for what JSON cannot say."""
-    data, metadata = _encode(event.data), _encode(event.metadata)
+    data = _encode(event.data)
+    metadata = b"{}" if event.metadata is NO_METADATA else _encode(event.metadata)
     if len(data) + len(metadata) > MAX_BYTES:
         raise EventTooLarge(stream, event.type, len(data) + len(metadata), MAX_BYTES)
     return data, metadata
