@@ -14,7 +14,7 @@ from sourcing.store import EventStore
 A = TypeVar("A", bound=Aggregate)
 # A stored event as the current events that it stands for: (type, data). An upcaster may make none or several of it.
 Reader = Callable[[Recorded], Iterable[tuple[str, Data]]]
-ATTEMPTS = 50
+ATTEMPTS = 200  # on a hot stream and a busy machine nine of ten fail; 50 in a row were seen to
 # Seconds up to which a writer waits at random, doubled by every conflict: writers must not meet again at once.
 PAUSE, LONGEST_PAUSE = 0.001, 0.05
 
