@@ -14,6 +14,7 @@ import pytest
 from shared import kafka as kafka_helpers
 from shared import postgres as postgres_helpers
 from shared.history import Recorder
+from shared.servers.catalogue import find
 from shared.servers.handle import Handle, own_instance
 from shared.servers.server import Endpoint
 from shared.servers.stack import Stack
@@ -66,6 +67,16 @@ def registry(server: Starter) -> Endpoint:
     return server("registry")
 
 
+@pytest.fixture(scope="session")
+def camunda(server: Starter) -> Endpoint:
+    return server("camunda")
+
+
+@pytest.fixture(scope="session")
+def moto(server: Starter) -> Endpoint:
+    return server("moto")
+
+
 @pytest.fixture
 def unique() -> str:
     """A name for what a test makes on servers that it shares with others."""
@@ -96,7 +107,7 @@ def own(settings: Settings) -> Iterator[OwnStarter]:
     """A function that starts a server of the test's own, on free ports, to be harmed: own("kafka")."""
     with ExitStack() as started:
         yield lambda name, needs=None, **overrides: started.enter_context(
-            own_instance(name, settings, needs, {key.replace("_", "."): value for key, value in overrides.items()})
+            own_instance(name, settings, needs, find(name).spelled(overrides))
         )
 
 

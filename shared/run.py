@@ -15,6 +15,7 @@ from shared.errors import ConfigurationError, NotAvailable
 from shared.history import History, Recorder
 from shared.output import Output
 from shared.record import Claim, Figure, Finding, HistorySummary, NotPossible
+from shared.servers.catalogue import find
 from shared.servers.handle import Handle, own_instance
 from shared.servers.server import Endpoint
 from shared.servers.stack import Stack
@@ -89,8 +90,8 @@ class Run:
         return full
 
     def own(self, server: str, needs: Mapping[str, Endpoint] | None = None, **overrides: str) -> Handle:
-        """A server of the run's own, that may be killed; always native. Overrides with _ for dots."""
-        settings = {name.replace("_", "."): value for name, value in overrides.items()}
+        """A server of the run's own, that may be killed; always native. Overrides have _ for dots."""
+        settings = find(server).spelled(overrides)
         return self.stack_of_things.enter_context(own_instance(server, self.stack.settings, needs, settings))
 
     def control(self, server: str) -> Handle:

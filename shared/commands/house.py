@@ -13,6 +13,7 @@ import typer
 
 from shared.commands.runs import documents
 from shared.errors import LabError
+from shared.labs import labs
 from shared.output import CROSS, TICK, make_console
 from shared.servers import compose, native
 from shared.servers.catalogue import SERVERS
@@ -30,7 +31,8 @@ def check() -> None:
     checks = {
         "ruff": ["ruff", "check", *PLACES],
         "format": ["ruff", "format", "--check", *PLACES],
-        "mypy": ["mypy", *PLACES],
+        # One lab at a time: each has a module `tests.conftest`.
+        **{f"mypy {path.name}": ["mypy", str(path)] for path in (ROOT / "shared", *(lab.folder for lab in labs()))},
         "figures": ["cogapp", "--check", "-I", str(ROOT), *documents()],
     }
     failed = [name for name, words in checks.items() if not _passes(name, [sys.executable, "-m", *words])]

@@ -29,6 +29,8 @@ INSIDE = {
     "registry": "registry:8080",
     "eventstoredb": "eventstoredb:2113",
     "axon": "axon:8124",
+    "camunda": "camunda:8080",
+    "moto": "moto:5000",
 }
 
 # Two that create at once both make the network, or both make Kafka, which each of them needs.

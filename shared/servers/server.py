@@ -61,6 +61,7 @@ class Server(ABC):
     needs: ClassVar[tuple[str, ...]] = ()
     lock: ClassVar[str | None] = None  # lock file of jars below docker/, without .lock
     deadline: ClassVar[float] = 60.0  # seconds to answer after the start
+    joint: ClassVar[str] = "."  # between the words of a setting's name
 
     @abstractmethod
     def url(self, ports: Mapping[str, int]) -> str:
@@ -73,6 +74,10 @@ class Server(ABC):
     @abstractmethod
     def probe(self, endpoint: Endpoint) -> str:
         """Ask the server something that only a working one answers; returns its version. Raises anything."""
+
+    def spelled(self, keywords: Mapping[str, str]) -> dict[str, str]:
+        """Settings that were given as keyword arguments, as the server spells them: lab_jit is Kafka's lab.jit."""
+        return {name.replace("_", self.joint): value for name, value in keywords.items()}
 
     def unavailable(self) -> str:
         """Why this machine cannot have the server natively; empty when it can."""

@@ -117,7 +117,9 @@ def test_what_is_json_passes_and_what_is_not_is_parked(guarded: Shop, connection
     assert len(parked(connection)) == len(IS_NOT)
 
 
-def test_the_python_relays_judge_alike_but_for_half_a_character_and_depth(guarded: Shop, connection: Connection) -> None:
+def test_the_python_relays_judge_alike_but_for_half_a_character_and_depth(
+    guarded: Shop, connection: Connection
+) -> None:
     for payload in IS_JSON + ONLY_THE_GUARD_PASSES:
         write(connection, guarded.topic, payload)
     assert [row.payload for row in rows(connection) if problem(row)] == list(ONLY_THE_GUARD_PASSES)

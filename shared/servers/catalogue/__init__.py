@@ -2,9 +2,11 @@
 
 from shared.errors import ConfigurationError
 from shared.servers.catalogue.axon import Axon
+from shared.servers.catalogue.camunda import Camunda
 from shared.servers.catalogue.connect import Connect
 from shared.servers.catalogue.eventstoredb import EventStoreDB
 from shared.servers.catalogue.kafka import Kafka, KafkaCluster
+from shared.servers.catalogue.moto import Moto
 from shared.servers.catalogue.postgres import Postgres
 from shared.servers.catalogue.registry import Registry
 from shared.servers.catalogue.temporal import Temporal
@@ -16,6 +18,7 @@ SERVERS: dict[str, Server] = {
     for server in (
         *(Postgres(), Kafka(), KafkaCluster(), Connect(), Temporal(), Registry()),
         *(EventStoreDB(), Axon(), UmaDB()),
+        *(Camunda(), Moto()),
     )
 }
 

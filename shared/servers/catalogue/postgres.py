@@ -26,6 +26,7 @@ class Postgres(Server):
     version = "18.4"
     ports = {"client": 15432}
     deadline = 30.0
+    joint = "_"
 
     def url(self, ports: Mapping[str, int]) -> str:
         return f"postgresql://postgres@127.0.0.1:{ports['client']}/postgres"

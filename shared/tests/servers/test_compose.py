@@ -22,7 +22,7 @@ from testcontainers.compose import DockerCompose
 from shared.errors import NotAvailable, ServerError, StartFailed
 from shared.servers import compose
 from shared.servers.artifacts import read_lock
-from shared.servers.catalogue import SERVERS, connect, kafka, postgres
+from shared.servers.catalogue import SERVERS, camunda, connect, kafka, postgres
 from shared.servers.native import free_ports
 from shared.servers.server import Endpoint, Server
 from shared.settings import ROOT, Settings
@@ -34,7 +34,7 @@ LABS = {
     "outbox-pattern": {"postgres", "kafka", "connect"},
     "event-sourcing": {"postgres", "kafka", "eventstoredb", "axon"},
     "cqrs": {"postgres", "kafka"},
-    "saga-pattern": {"postgres", "kafka", "temporal"},
+    "saga-pattern": {"postgres", "kafka", "temporal", "camunda", "moto"},
     "event-driven-fundamentals": {"postgres", "kafka"},
     "event-schema-evolution": {"postgres", "kafka", "registry"},
     "event-ordering": {"postgres", "kafka"},
@@ -64,7 +64,7 @@ def test_ports_and_their_variables_are_those_of_native_and_bound_to_loopback(ser
 @in_compose
 def test_image_is_pinned_to_the_version_that_native_runs(server: Server) -> None:
     tag = SERVICES[server.name]["image"].rpartition(":")[2]
-    assert tag.removesuffix(".Final") == server.version.split()[-1]
+    assert tag.removesuffix(".Final").removeprefix("run-") == server.version.split()[-1]
 
 
 @in_compose
@@ -110,6 +110,11 @@ def test_kafka_reads_the_settings_file_that_native_reads_and_overrides_none_of_i
     assert _mounted("kafka", str(kafka.FOLDER.relative_to(ROOT))) == "/mnt/shared/config"
     added = {name.removeprefix("KAFKA_").lower().replace("_", ".") for name in SERVICES["kafka"]["environment"]}
     assert not added & set(_properties("kafka/server.properties"))
+
+
+def test_camunda_reads_the_settings_file_that_native_reads() -> None:
+    # The image's start script passes this path as spring.config.location.
+    assert _mounted("camunda", str(camunda.SETTINGS.relative_to(ROOT))) == "/camunda/configuration/default.yml"
 
 
 def test_kafka_advertises_the_published_port_and_the_inside_address() -> None:

@@ -114,6 +114,11 @@ def test_server_killed_while_it_starts_is_a_failed_start_that_names_its_log(lab:
     assert lab.left() == []
 
 
+def test_settings_given_as_keywords_are_spelled_as_the_server_spells_them() -> None:
+    assert find("kafka").spelled({"lab_jit": "full"}) == {"lab.jit": "full"}
+    assert find("postgres").spelled({"max_prepared_transactions": "9"}) == {"max_prepared_transactions": "9"}
+
+
 def test_bad_setting_is_told_with_the_logs_last_words(lab: Lab) -> None:
     with (
         pytest.raises(StartFailed, match="contains errors") as failure,

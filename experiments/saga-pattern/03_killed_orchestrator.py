@@ -1,0 +1,300 @@
+"""Our own orchestrator, killed in every window: does every order end in all four services or in none?
+
+Two workers move the same sagas on; one of them, and the host of the services, are killed in every window of their
+protocols, while answers are lost by schedule. Then all replies come a second time, and a host stands still until its
+answers are too late. Three popular ways to build the same are put under the same kills: state in memory, commands
+that are sent before the state is committed, services without idempotency keys.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+
+import msgspec
+from saga.fates import Fates
+from saga.invariant import Ending, Standing
+from saga.orchestrator.definition import Retry, read, timed
+from saga.orchestrator.machine import Status, Verb
+from saga.orchestrator.naive import perform_each_time
+from saga.orchestrator.operator import tell
+from saga.orchestrator.store import publish
+from saga.orchestrator.trial import Trial, broken, in_order, recoveries, set_up
+from saga.order import Order
+from saga.windows import HostWindow, WorkerWindow
+
+from shared import kafka
+from shared.checkers import duplicate_delivery, duplicate_effect
+from shared.experiment import Experiment, Run
+from shared.faults import Faults, require
+from shared.history import History
+from shared.postgres import Connection, connect
+from shared.wait import until
+
+experiment = Experiment(
+    title="Our own orchestrator: killed in every window",
+    servers=("postgres", "kafka"),
+    topics=(
+        "I.4/orchestration-based-saga/central-saga-orchestrator",
+        "I.4/orchestration-based-saga/explicit-workflow-definition",
+        "I.4/orchestration-based-saga/command-based-coordination",
+        "I.4/orchestration-based-saga/centralized-state-tracking",
+        "I.4/orchestration-implementation/saga-orchestrator-service",
+        "I.4/orchestration-implementation/state-machine",
+        "I.4/orchestration-implementation/command-reply-pattern",
+        "I.4/orchestration-implementation/timeout-handling",
+        "I.4/orchestration-tools/custom-implementation",
+    ),
+)
+RIGHT, MEMORY, EARLY, KEYLESS = "durable, keyed", "state in memory", "sent before commit", "no idempotency key"
+CUSTOM = "I.4/orchestration-tools/custom-implementation"
+# The windows in which a host has done something, and forgets by its death that it is answered.
+DOUBLING = HostWindow.COMMITTED, HostWindow.SENT
+WINDOWS = [*WorkerWindow, *HostWindow]
+SAGAS = "select * from sagas order by id"
+IGNORED = "select count(*) from saga_log where note like '% ignored: %'"
+TWICE = "select saga, note from saga_log where note like '% done: %' group by saga, note having count(*) > 1"
+# Where no answer is lost: what comes twice does so by the kill, not by a time-out.
+PATIENT = timed(read(), attempt=60.0, retry=Retry(), whole=600.0)
+OFTEN = Retry(attempts=6, first=0.05, longest=0.5)
+IMPATIENT = timed(read(), attempt=0.1, retry=Retry(attempts=2, first=0.02), whole=60.0)
+IMPATIENT = msgspec.structs.replace(IMPATIENT, version=2, undo_timeout=1.0)
+GIVEN_UP = f"select count(*) from sagas where version = {IMPATIENT.version} and undoing"  # noqa: S608
+
+
+@experiment.run
+def main(run: Run) -> None:
+    count, patience = run.pick(smoke=(12, 0.5), demo=(40, 1.0), full=(100, 3.0))
+    run.parameters.update({"sagas per kill": count, "seconds to a time-out": patience})
+    right = set_up(run, "right", timed(read(), patience, OFTEN, 120.0), Fates(seed=run.seed), workers=2)
+    with run.step(f"{RIGHT}: kill -9 of a worker and of the host in every window"):
+        standing = kill_everywhere(right, count)
+    history = History.read(right.path)
+    with connect(right.office.conninfo) as connection:
+        claim_kills(run, right, standing, history)
+        claim_tracking(run, right, standing, connection)
+        claim_replies(run, right, history)
+        claim_workers(run, connection, history)
+        with run.step(f"{RIGHT}: every reply comes a second time"):
+            repeat_replies(run, right, connection)
+        with run.step(f"{RIGHT}: the host stands still until answers are too late"):
+            stand_still(run, right, connection, count)
+    run.judge(right.name, variant=RIGHT, fault="SIGKILL")
+    with run.step(f"{MEMORY}: the same kills of the worker"):
+        forget(run, count)
+    with run.step(f"{EARLY}: killed in between, and the operator decides otherwise"):
+        send_early(run, count)
+    with run.step(f"{KEYLESS}: the same kills of the host"):
+        do_again(run, count)
+
+
+def kill_everywhere(trial: Trial, count: int) -> Standing:
+    """Whoever is killed is started again at once, to be killed in the next window; sagas of all rounds go on."""
+    host, other = trial.host(), trial.worker(1)
+    for window in WorkerWindow:
+        trial.run_into(trial.worker(0, window), count)
+    worker = trial.worker(0)
+    host.stop()
+    for of_host in HostWindow:
+        trial.run_into(trial.host(of_host), count)
+    host = trial.host()
+    trial.await_end()
+    return trial.close(host, worker, other)
+
+
+def claim_kills(run: Run, trial: Trial, standing: Standing, history: History) -> None:
+    for window in WINDOWS:
+        require(history, f"SIGKILL {window}")
+    endings = Counter(standing.endings.values())
+    run.claim(
+        "a worker or a host killed in any window: every order ends complete, or undone wherever it was begun",
+        not standing.violations and endings[Ending.COMPLETE] > 0 and endings[Ending.COMPENSATED] > 0,
+        topics=["I.4/orchestration-based-saga/central-saga-orchestrator", CUSTOM],
+        fact=f"{len(WINDOWS)} kills, {len(trial.sagas)} sagas, {len(standing.violations)} violations",
+        variant=RIGHT,
+    )
+    again = sum(not found.value.endswith("/answer") for found in duplicate_delivery(history))
+    twice = len(duplicate_effect(history))
+    run.claim(
+        "commands are sent again after a crash, and no service does one of them twice",
+        twice == 0 < again,
+        topics=["I.4/orchestration-based-saga/command-based-coordination"],
+        fact=f"{again} commands delivered again, {twice} effects doubled",
+        variant=RIGHT,
+    )
+    for killed, seconds in recoveries(history).items():
+        run.figure("time to the next message", seconds * 1000, "ms", variant=RIGHT, x=killed, x_label="killed")
+    note_orders(run, RIGHT, standing, dict(zip(WINDOWS, trial.rounds, strict=True)))
+
+
+def note_orders(run: Run, variant: str, standing: Standing, rounds: Mapping[str, list[Order]]) -> int:
+    """A figure for each window; returns how many orders there are in all with which something is wrong."""
+    found = {window: broken(standing, orders) for window, orders in rounds.items()}
+    for window, count in found.items():
+        wrong = variant != RIGHT
+        run.figure("orders inconsistent", count, "orders", variant=variant, wrong_way=wrong, x=window, x_label="killed")
+    return sum(found.values())
+
+
+def claim_tracking(run: Run, trial: Trial, standing: Standing, connection: Connection) -> None:
+    rows = connection.execute("select id, status, asked from sagas").fetchall()
+    says = {Status.COMPLETED: Ending.COMPLETE, Status.COMPENSATED: Ending.COMPENSATED}
+    # An order that was refused before any service had it is in no service.
+    agree = [saga for saga, status, _ in rows if standing.endings.get(saga, Ending.COMPENSATED) == says.get(status)]
+    run.claim(
+        "one table says how every order ended, and all four services agree with it",
+        len(agree) == len(rows) == len(trial.sagas),
+        topics=["I.4/orchestration-based-saga/centralized-state-tracking"],
+        fact=f"{len(agree)} of {len(rows)} sagas",
+        variant=RIGHT,
+    )
+    wrong = [saga for saga, _, asked in rows if not in_order(asked.split())]
+    run.claim(
+        "whatever was killed, steps were asked for in the order of the definition and undone in reverse",
+        not wrong,
+        topics=["I.4/orchestration-based-saga/explicit-workflow-definition"],
+        fact=f"{len(rows)} sagas, {len(wrong)} in another order",
+        variant=RIGHT,
+    )
+
+
+def claim_replies(run: Run, trial: Trial, history: History) -> None:
+    commands = (op for op in history.delivered if not op.process.startswith("worker"))
+    lost, asked = trial.lost_answers(), Counter(op.value.partition("#")[0] for op in commands)
+    again = [request for request in lost if asked[request] > 1]
+    run.claim(
+        "an answer that is lost is asked for again under the same key, and comes from the inbox",
+        len(again) == len(lost) > 0 and not duplicate_effect(history),
+        topics=["I.4/orchestration-implementation/command-reply-pattern"],
+        fact=f"{len(lost)} answers lost, {len(again)} asked for again",
+        variant=RIGHT,
+    )
+
+
+def claim_workers(run: Run, connection: Connection, history: History) -> None:
+    readers = Counter(op.process for op in history.delivered if op.process.startswith("worker"))
+    twice = connection.execute(TWICE).fetchall()
+    run.claim(
+        "two workers share the sagas, and every answer moves its saga on once",
+        len(readers) == 2 and not twice,
+        topics=["I.4/orchestration-implementation/saga-orchestrator-service"],
+        fact=f"{' and '.join(str(count) for count in readers.values())} replies read, {len(twice)} turns taken twice",
+        variant=RIGHT,
+    )
+
+
+def repeat_replies(run: Run, trial: Trial, connection: Connection) -> None:
+    """Send the whole topic of replies once more, under the same ids."""
+    before, noted = connection.execute(SAGAS).fetchall(), number(connection, IGNORED)
+    broker, topic = trial.office.broker, trial.office.topics.replies
+    producer, replies = kafka.producer(broker), kafka.read_all(broker, topic)
+    for message in replies:
+        producer.produce(topic, message.value(), message.key(), headers=message.headers())
+    producer.flush()
+    with trial.worker(0), trial.worker(1):
+        until("all of them to be noted", lambda: number(connection, IGNORED) - noted >= len(replies))
+    after = connection.execute(SAGAS).fetchall()
+    run.claim(
+        "every reply of the run comes a second time: no saga changes, and each of them is noted",
+        before == after and len(replies) > 0,
+        topics=["I.4/orchestration-implementation/state-machine"],
+        fact=f"{len(replies)} replies again, {number(connection, IGNORED) - noted} noted as ignored",
+        variant=RIGHT,
+    )
+
+
+def number(connection: Connection, query: str) -> int:
+    row = connection.execute(query).fetchone()
+    return int(row[0]) if row else 0
+
+
+def stand_still(run: Run, trial: Trial, connection: Connection, count: int) -> None:
+    """SIGSTOP of the host until every step has run out of attempts; then it does all that it was asked, late."""
+    publish(connection, IMPATIENT)
+    before, faults = number(connection, IGNORED), Faults(run.recorder(trial.name, "experiment"))
+    host, worker, other = trial.host(), trial.worker(0), trial.worker(1)
+    with faults.paused(host):
+        trial.begin(count, IMPATIENT)
+        until("every saga to give up", lambda: number(connection, GIVEN_UP) == count)
+    trial.await_end()
+    standing, came_late = trial.close(host, worker, other), number(connection, IGNORED) - before
+    require(History.read(trial.path), "SIGSTOP")
+    undone = [standing.endings.get(order.id, Ending.COMPENSATED) for order in trial.rounds[-1]]
+    run.claim(
+        "a step that nobody answers in time is undone as well, and its answer that comes later changes nothing",
+        not standing.violations and set(undone) == {Ending.COMPENSATED} and came_late >= count,
+        topics=["I.4/orchestration-implementation/timeout-handling"],
+        fact=f"{count} sagas given up, {came_late} answers too late, {len(standing.violations)} violations",
+        variant=RIGHT,
+    )
+
+
+def forget(run: Run, count: int) -> None:
+    trial = set_up(run, "memory", PATIENT)
+    host = trial.host()
+    for window in WorkerWindow:
+        trial.memory_worker(count, window).wait()
+    standing = trial.close(host)
+    run.judge(trial.name, variant=MEMORY, wrong_way=True, fault="SIGKILL")
+    left = note_orders(run, MEMORY, standing, dict(zip(WorkerWindow, trial.rounds, strict=True)))
+    run.claim(
+        "state in memory: a kill in any window leaves orders half done, and nobody knows of them any more",
+        all(broken(standing, orders) for orders in trial.rounds),
+        topics=[CUSTOM],
+        fact=f"{left} of {len(trial.sagas)} orders inconsistent for good",
+        variant=MEMORY,
+        wrong_way=True,
+    )
+
+
+def send_early(run: Run, count: int) -> None:
+    """The worker is killed between sending and commit, or just before the commit; the operator has all sagas undone."""
+    left = {}
+    for name, early in (("early", True), ("after", False)):
+        trial = set_up(run, name, PATIENT)
+        host = trial.host()
+        trial.begin(count)
+        trial.await_waiting(trial.office.topics.replies)
+        trial.worker(0, WorkerWindow.SAVED, nth=1, send_first=early).wait()
+        with connect(trial.office.conninfo) as connection:
+            for saga in trial.sagas:
+                tell(connection, saga, Verb.COMPENSATE)
+        worker = trial.worker(0, send_first=early)
+        trial.await_end()
+        standing = trial.close(host, worker)
+        run.judge(name, variant=EARLY if early else RIGHT, wrong_way=early, fault=f"SIGKILL {WorkerWindow.SAVED}")
+        left[early] = broken(standing, trial.rounds[0])
+        if early:
+            note_orders(run, EARLY, standing, {WorkerWindow.SAVED: trial.rounds[0]})
+    run.claim(
+        "sent before the commit: a service does what no saga knows of, and it is not undone with the rest",
+        left[True] > 0 == left[False],
+        topics=["I.4/orchestration-based-saga/command-based-coordination"],
+        fact=f"{left[True]} of {count} orders inconsistent; sent after the commit: {left[False]}",
+        variant=EARLY,
+        wrong_way=True,
+    )
+
+
+def do_again(run: Run, count: int) -> None:
+    trial = set_up(run, "keyless", PATIENT, carry_out=perform_each_time)
+    worker, others = trial.worker(0), trial.host(services=("orders", "stock", "shipping"))
+    for window in HostWindow:
+        trial.begin(count)
+        trial.await_waiting(trial.office.topics.commands["payments"])
+        trial.host(window, ("payments",), nth=1).wait()
+        with trial.host(services=("payments",)):  # stopped in order, it leaves nothing to be read again
+            trial.await_end()
+    standing = trial.close(others, worker)
+    history = run.judge(trial.name, variant=KEYLESS, wrong_way=True, fault="SIGKILL")
+    left = note_orders(run, KEYLESS, standing, dict(zip(HostWindow, trial.rounds, strict=True)))
+    run.claim(
+        "no idempotency key: what was done and not yet answered is done again after the kill",
+        [broken(standing, orders) > 0 for orders in trial.rounds] == [window in DOUBLING for window in HostWindow],
+        topics=["I.4/orchestration-implementation/command-reply-pattern"],
+        fact=f"{len(duplicate_effect(history))} effects doubled, {left} customers charged twice",
+        variant=KEYLESS,
+        wrong_way=True,
+    )
+
+
+if __name__ == "__main__":
+    experiment.main()

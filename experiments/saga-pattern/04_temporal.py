@@ -1,0 +1,236 @@
+"""Temporal: worker and server are killed before, in and after every effect. Does each saga end, with its effects once?
+
+The same saga is also deployed in the popular ways: an activity without an idempotency key, a compensation registered
+after its call, an execution timeout as the saga's deadline, and a change without a patch.
+"""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from saga.invariant import Ending, judge
+from saga.order import SERVICE, STEPS, Action
+from saga.temporal.histories import actions, asked
+from saga.temporal.kills import AFTER, BACKWARD, KEYLESS, RIGHT, Killed, Lost, kill_server, kill_workers, lose_outcomes
+from saga.temporal.messages import Status
+from saga.temporal.trials import Changed, Late, Operated, change, counted, operate, run_late
+from saga.temporal.workflow import ATTEMPT, HEARTBEAT, STEPS_BEFORE
+from saga.windows import EffectWindow
+
+from shared.experiment import Experiment, Run
+
+experiment = Experiment(
+    title="Temporal: worker and server killed at every effect",
+    servers=("postgres", "temporal"),
+    topics=(
+        "I.4/orchestration-tools/temporal-io",
+        "I.4/saga-fundamentals/sequence-of-local-transactions",
+        "I.4/saga-fundamentals/compensation-for-rollback",
+        "I.4/orchestration-based-saga/centralized-state-tracking",
+        "I.4/orchestration-implementation/timeout-handling",
+        "I.4/compensation-design/idempotent-compensations",
+        "I.4/compensation-design/compensation-ordering",
+        "I.4/error-handling/saga-timeout",
+        "I.4/error-handling/manual-intervention",
+        "I.4/error-handling/dead-letter-handling",
+    ),
+)
+TEMPORAL = "I.4/orchestration-tools/temporal-io"
+TIMEOUT, UNPATCHED = "execution timeout as deadline", "changed without a patch"
+
+
+@experiment.run
+def main(run: Run) -> None:
+    """The parts wait for timeouts most of the time, so they are played side by side, and their claims made in turn."""
+    with ThreadPoolExecutor(run.pick(6, 3, 3)) as pool:
+        playing = [(pool.submit(play, run), text, claim) for text, play, claim in PARTS]
+        for part, text, claim in playing:
+            with run.step(text):
+                found = part.result()
+            claim(run, found)
+
+
+def claim_workers(run: Run, killed: Killed) -> None:
+    run.judge("worker", variant=RIGHT, fault="SIGKILL")
+    claim_ended(run, killed, "worker")
+    histories = [(action, killed.stage.history(one)) for action, one in killed.orders]
+    again = [each for action, history in histories for each in asked(history) if each.action is action]
+    backward = [each for each in again if each.action in BACKWARD]
+    run.claim(
+        "a compensation whose worker was killed is carried out again, and undoes nothing twice",
+        len(backward) > 0 and all(each.attempts > 1 for each in backward),
+        topics=["I.4/compensation-design/idempotent-compensations"],
+        fact=f"{len(backward)} compensations, {sum(each.attempts for each in backward)} attempts",
+        variant=RIGHT,
+    )
+    missed = [each for each in again if each.timed_out == "HEARTBEAT"]
+    run.claim(
+        "a dead worker is found out by its missing heartbeats, long before an attempt's time is up",
+        len(missed) == len(killed.orders),
+        topics=["I.4/orchestration-implementation/timeout-handling"],
+        fact=f"{len(missed)} of {len(killed.orders)} after {HEARTBEAT.total_seconds():g} s without one;"
+        f" an attempt may take {ATTEMPT.total_seconds():g} s",
+        variant=RIGHT,
+    )
+    orders = [actions(history) for action, history in histories if action in BACKWARD]
+    run.claim(
+        "what may have been done is undone in reverse order, the step of which nobody knows included",
+        all(found == [*STEPS, *BACKWARD] for found in orders) and len(orders) > 0,
+        topics=["I.4/compensation-design/compensation-ordering"],
+        fact=f"{len(orders)} histories: {', '.join(orders[0][len(STEPS) :])}",
+        variant=RIGHT,
+    )
+
+
+def claim_server(run: Run, killed: Killed) -> None:
+    run.judge("server", variant=RIGHT, fault="SIGKILL, restart")
+    claim_ended(run, killed, "server")
+    for window, seen in killed.seen.items():
+        claim_transactions(run, window, seen)
+
+
+def claim_transactions(run: Run, window: EffectWindow, seen: dict[Action, set[str]]) -> None:
+    done = window is EffectWindow.AFTER
+    expected = {step: {SERVICE[each] for each in STEPS[: number + done]} for number, step in enumerate(STEPS)}
+    run.claim(
+        f"a row of local transactions: {window} of a step, what came before is committed and nothing of what comes",
+        all(seen[step] == services for step, services in expected.items()),
+        topics=["I.4/saga-fundamentals/sequence-of-local-transactions"],
+        fact="; ".join(f"{step}: in {', '.join(sorted(seen[step])) or 'no service'}" for step in STEPS),
+        variant=RIGHT,
+    )
+
+
+def claim_ended(run: Run, killed: Killed, who: str) -> None:
+    for window, seconds in killed.seconds.items():
+        run.figure("until the sagas have ended", seconds, "s", variant=f"{who} killed", x=window, x_label="killed")
+    standing, forward = judge(killed.shop), sum(action in STEPS for action, _ in killed.orders)
+    complete, compensated = standing.count(Ending.COMPLETE), standing.count(Ending.COMPENSATED)
+    run.claim(
+        f"{who} killed around the effect of an activity: every saga ends, and has its effects once",
+        not standing.violations and (complete, compensated) == (forward, len(killed.orders) - forward),
+        topics=[TEMPORAL],
+        fact=f"{complete} sagas complete, {compensated} undone, {len(standing.violations)} violations;"
+        f" killed {', '.join(killed.seconds)}",
+        variant=RIGHT,
+    )
+
+
+def claim_outcomes(run: Run, lost: Lost) -> None:
+    run.judge("unknown", fault="SIGKILL")
+    for way, standing in lost.standings.items():
+        wrong, count = len(standing.violations), lost.count
+        run.figure("customers charged wrongly", wrong, "customers", variant=way, wrong_way=way != RIGHT, sagas=count)
+    right, after, keyless = (lost.standings[way] for way in (RIGHT, AFTER, KEYLESS))
+    run.claim(
+        "nobody knows whether the customer was charged: the charge is undone with all the rest",
+        not right.violations and right.count(Ending.COMPENSATED) == lost.count,
+        topics=["I.4/saga-fundamentals/compensation-for-rollback"],
+        fact=f"{right.count(Ending.COMPENSATED)} of {lost.count} sagas undone in all services",
+        variant=RIGHT,
+    )
+    run.claim(
+        "registered after the call, a compensation is missing: the saga says undone, the customer has paid",
+        after.count(Ending.INCONSISTENT) == counted(lost.ended[AFTER], Status.COMPENSATED) == lost.count,
+        topics=["I.4/saga-fundamentals/compensation-for-rollback"],
+        fact=f"{after.count(Ending.INCONSISTENT)} of {lost.count}; {next(iter(after.violations), '')}",
+        variant=AFTER,
+        wrong_way=True,
+    )
+    twice = [each for each in keyless.violations if "charged 2" in each]
+    run.claim(
+        "an activity is carried out at least once: without a key, the attempt after the kill charges again",
+        len(twice) == lost.count,
+        topics=[TEMPORAL],
+        fact=f"{len(twice)} of {lost.count}; {next(iter(twice), '')}",
+        variant=KEYLESS,
+        wrong_way=True,
+    )
+
+
+def claim_operator(run: Run, found: Operated) -> None:
+    count, standing = len(found.running), found.standing
+    run.claim(
+        "a query tells where a running saga stands, and what undoing it would take",
+        all((each.status, each.doing, each.undo) == (Status.RUNNING, Action.SHIP, BACKWARD) for each in found.running),
+        topics=["I.4/orchestration-based-saga/centralized-state-tracking"],
+        fact=f"{count} sagas: {found.running[0].status}, {found.running[0].doing}",
+        variant=RIGHT,
+    )
+    aborted = [each for each in found.ended.values() if each.reason.startswith("aborted")]
+    run.claim(
+        "an operator aborts running sagas by a signal: each is undone in all services",
+        len(aborted) == count and not standing.violations and standing.count(Ending.COMPENSATED) == len(found.ended),
+        topics=["I.4/error-handling/manual-intervention", TEMPORAL],
+        fact=f"{len(aborted)} of {count} sagas {aborted[0].status}, {aborted[0].reason}",
+        variant=RIGHT,
+    )
+    parked = [each for each in found.parked if each.status is Status.PARKED]
+    run.claim(
+        "a compensation that keeps failing is on the operator's list with its reason, and goes on when it is mended",
+        len(parked) == len(found.parked) and counted(found.ended, Status.COMPENSATED) == len(found.ended),
+        topics=["I.4/error-handling/dead-letter-handling", "I.4/error-handling/manual-intervention"],
+        fact=f"{len(parked)} of {len(found.parked)} sagas: {found.parked[0].reason}",
+        variant=RIGHT,
+    )
+
+
+def claim_deadline(run: Run, late: Late) -> None:
+    undone, left = late.right.count(Ending.COMPENSATED), late.wrong.count(Ending.INCONSISTENT)
+    run.claim(
+        "a saga that is out of time by a timer of its own undoes what it has done",
+        not late.right.violations and undone > 0 and counted(late.ended, Status.COMPENSATED) == late.count,
+        topics=["I.4/error-handling/saga-timeout"],
+        fact=f"{undone} of {late.count} undone: {late.ended.popitem()[1].reason}",
+        variant=RIGHT,
+    )
+    run.claim(
+        "an execution timeout ends the workflow where it stands: what is done stays done, and nobody undoes it",
+        set(late.closed) == {"TIMED_OUT"} and left == len(late.wrong.endings) > 0,
+        topics=["I.4/error-handling/saga-timeout"],
+        fact=f"{left} of {late.count}; {next(iter(late.wrong.violations), '')}",
+        variant=TIMEOUT,
+        wrong_way=True,
+    )
+
+
+def claim_change(run: Run, found: Changed) -> None:
+    count, complete = found.count, found.standing.count(Ending.COMPLETE)
+    run.claim(
+        "changed without a patch: no saga that began before goes on, until another worker comes",
+        len(found.refused) == count and found.shipped == 0,
+        topics=[TEMPORAL],
+        fact=f"{len(found.refused)} of {count}: {found.refused[0][:140]}",
+        variant=UNPATCHED,
+        wrong_way=True,
+    )
+    old, new = ([actions(history) for history in histories] for histories in (found.old, found.new))
+    run.claim(
+        "changed with a patch: sagas that began before end by the old steps, those that begin now by the new ones",
+        (old, new) == ([list(STEPS_BEFORE)] * count, [list(STEPS)] * count) and complete == 2 * count,
+        topics=[TEMPORAL],
+        fact=f"{complete} of {2 * count} complete; before: {', '.join(old[0])}; now: {', '.join(new[0])}",
+        variant=RIGHT,
+    )
+    refused = {code: sum(map(bool, replays)) for code, replays in found.replayed.items()}
+    run.claim(
+        "a replay of their histories tells the two changes apart before anything is deployed",
+        refused == {"OrderSaga": 0, "Unpatched": count},
+        topics=[TEMPORAL],
+        fact=f"{count} histories; they refute {refused}",
+        variant=RIGHT,
+    )
+
+
+PARTS: list[tuple[str, Callable[[Run], Any], Callable[[Run, Any], None]]] = [
+    ("kill -9 of workers in activities and compensations", kill_workers, claim_workers),
+    ("kill -9 of the server while all activities of a saga are under way", kill_server, claim_server),
+    ("the workflow is changed while sagas run, without a patch and with it", change, claim_change),
+    ("kill -9 of workers when a charge is done and nobody knows", lose_outcomes, claim_outcomes),
+    ("sagas run out of time, by a timer of their own and by the server's timeout", run_late, claim_deadline),
+    ("an operator aborts sagas, and mends others that cannot be compensated", operate, claim_operator),
+]
+
+
+if __name__ == "__main__":
+    experiment.main()

@@ -1,0 +1,300 @@
+"""The same order on Camunda and on Step Functions: which faults does the engine survive, and which are left to us?
+
+Both do what their diagram says. What most diagrams do not say: that the step that failed may have been done, that a
+saga which is out of time has to be undone, that a lock runs out. Each is shown as it is usually drawn, and mended.
+"""
+
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import replace
+from functools import partial
+
+from saga.camunda import drawn
+from saga.camunda.client import Camunda
+from saga.camunda.worker import Ask, Policy, work
+from saga.engines import Ended, Engine, Opener, Outcome, Site, staging, wait
+from saga.engines import camunda as camundas
+from saga.engines import stepfunctions as machines
+from saga.engines.evidence import attempts, end_of, overlap, reserved, said
+from saga.engines.staging import dying, one, open_shop, site_of, slug
+from saga.fates import Fate, Fates
+from saga.invariant import Ending, Standing, judge
+from saga.order import Action, Order, World, orders
+from saga.services.shop import Shop
+from saga.stepfunctions import worker as queues
+from saga.stepfunctions.client import Change, without_retries
+from saga.windows import EffectWindow, Kill
+
+from shared.experiment import Experiment, Run, Scale
+from shared.servers.handle import Handle
+from shared.wait import until
+
+CAMUNDA = "I.4/orchestration-tools/camunda"
+STEP_FUNCTIONS = "I.4/orchestration-tools/aws-step-functions"
+experiment = Experiment(
+    title="Camunda and Step Functions: the same order, the same faults",
+    servers=("postgres", "camunda", "moto"),
+    topics=(CAMUNDA, STEP_FUNCTIONS),
+)
+OPENERS: dict[str, Opener] = {
+    "Camunda": partial(camundas.opened, policy=Policy(lock=2.0)),
+    "Step Functions": partial(machines.opened, visible_again=1),
+}
+TOPICS = {"Camunda": CAMUNDA, "Step Functions": STEP_FUNCTIONS}
+ONE = Policy(threads=1, batch=1, lock=60.0)  # a worker whose tasks nobody takes over while the experiment lasts
+STEP_TIME = 1  # seconds that Step Functions give an attempt at a step
+UNDONE = Action.RELEASE, Action.CANCEL  # by the engine, when the payment fails
+
+
+@experiment.run
+def main(run: Run) -> None:
+    count = run.pick(smoke=4, demo=25, full=100)
+    windows = run.pick((EffectWindow.AFTER,), tuple(EffectWindow), tuple(EffectWindow))
+    run.parameters.update({"orders per engine and kill": count})
+    for window in windows:
+        with run.step(f"a seeded schedule of failures, and a worker of each engine killed {window}"):
+            schedule(run, window, count)
+    shop = open_shop(run, "cases", staging.cases(run, count))
+    with run.step("the payment is made, its answer is lost, and nobody asks again"):
+        failed_step(run, shop)
+    with run.step("the worker dies after the payment, and the time is up"):
+        out_of_time(run, shop)
+    with run.step("Camunda: the work takes longer than the lock"):
+        short_lock(run, shop)
+    with ThreadPoolExecutor() as pool:
+        moto = pool.submit(run.own, "moto")  # it has the time that Camunda needs to come back
+        if run.possible("camunda", "kill -9 Camunda"):
+            with run.step("kill -9 Camunda while sagas run"):
+                killed_camunda(run, shop, count)
+        with run.step("kill -9 moto while sagas run"):
+            killed_moto(run, shop, moto.result())
+    if run.scale is not Scale.SMOKE:  # two more starts of a Camunda
+        with run.step("kill -9 a Camunda on an H2 with H2's own settings"):
+            forgetful(run)
+
+
+def schedule(run: Run, window: EffectWindow, count: int) -> None:
+    """The same orders with the same fates on both; of two workers, the first one is killed."""
+    wanted = list(orders(run.seed, count, World()))
+    fixed = {(wanted[0].id, Action.SHIP): Fate.REFUSED, (wanted[1].id, Action.CHARGE): Fate.ANSWER_LOST}
+    sites = dict[str, Site]()
+    for name in OPENERS:
+        kill = Kill(window, run.history_file(slug(name, window)), process=f"{name} worker")
+        shop = open_shop(run, f"{len(sites)}{len(run.histories)}", Fates(run.seed, fixed=fixed))
+        sites[name] = site_of(run, shop, slug(name, window), workers=2, kill=kill)
+    ended = staging.carry_out(OPENERS, sites, wanted)
+    for name, site in sites.items():
+        run.judge(slug(name, window), variant=name, fault=f"SIGKILL {window}")
+        claim_schedule(run, name, window, ended[name], judge(site.shop))
+
+
+def claim_schedule(run: Run, name: str, window: EffectWindow, ended: dict[str, Ended], standing: Standing) -> None:
+    completed = sum(end.outcome is Outcome.COMPLETED for end in ended.values())
+    run.figure("time of a saga", [end.seconds for end in ended.values()], "s", variant=name, x=window, x_label="killed")
+    run.claim(
+        f"{name}, a worker killed {window}: every order ends complete everywhere or undone everywhere",
+        standing.violations == [] and standing.count(Ending.COMPLETE) == completed and 0 < completed < len(ended),
+        topics=[TOPICS[name]],
+        fact=f"{completed} of {len(ended)} complete, {len(standing.violations)} violations",
+        variant=name,
+    )
+
+
+def failed_step(run: Run, shop: Shop) -> None:
+    """As it is drawn, and as our files have it: who undoes the payment, and when is what undone?"""
+    drawings = {"drawn": drawn.as_tutorials_draw_it(), "mended": None}
+    changes: dict[str, Change] = {"caught": staging.samples, "mended-catch": without_retries}
+    with ExitStack() as stack:
+        camunda = {
+            way: stack.enter_context(camundas.opened(site_of(run, shop, way), Policy(attempts=1), bpmn))
+            for way, bpmn in drawings.items()
+        }
+        states = {
+            way: stack.enter_context(machines.opened(site_of(run, shop, way), change))
+            for way, change in changes.items()
+        }
+        engines: dict[str, Engine] = {**camunda, **states}
+        for way, engine in engines.items():
+            engine.start(one(run, way))
+        outcomes = {way: wait(engine, [one(run, way).id]) for way, engine in engines.items()}
+        for way, engine in camunda.items():
+            claim_order(run, engine, one(run, way), wrong=way == "drawn")
+        [instance] = camunda["mended"].camunda.instances([one(run, "mended").id])
+    standing = judge(shop)
+    for way in engines:
+        claim_undone(run, standing, one(run, way), "Camunda" if way in drawings else "Step Functions")
+    [end] = outcomes["mended"].values()
+    run.claim(
+        "Camunda calls a compensated saga COMPLETED: its diagram has to note how it ended",
+        (instance.state, end.outcome) == ("COMPLETED", Outcome.COMPENSATED),
+        topics=[CAMUNDA],
+        fact=f"state {instance.state}, variable outcome {end.outcome}",
+        variant="Camunda",
+    )
+
+
+def claim_order(run: Run, engine: camundas.CamundaEngine, order: Order, wrong: bool) -> None:
+    at_once = overlap(engine.camunda, order, *UNDONE)
+    run.claim(
+        "one throw event for all: Camunda hands out all compensations at once, in no order"
+        if wrong
+        else "a throw event for each: Camunda has one compensation done after the other, in reverse",
+        at_once is wrong,
+        topics=[CAMUNDA],
+        fact=f"{' and '.join(UNDONE)} {'overlap' if at_once else 'follow each other'}",
+        variant="Camunda, as usually drawn" if wrong else "Camunda",
+        wrong_way=wrong,
+    )
+
+
+def claim_undone(run: Run, standing: Standing, order: Order, engine: str) -> None:
+    wrong = order.id.startswith(("drawn", "caught"))
+    run.claim(
+        f"{engine}: only the steps before the failed one are undone, and the customer has paid for nothing"
+        if wrong
+        else f"{engine}: the step that failed is undone as well, whether it was done or not",
+        standing.endings[order.id] is (Ending.INCONSISTENT if wrong else Ending.COMPENSATED),
+        topics=[TOPICS[engine]],
+        fact="; ".join(said(standing, order)) or "all undone",
+        variant=f"{engine}, as usually drawn" if wrong else engine,
+        wrong_way=wrong,
+    )
+
+
+def out_of_time(run: Run, shop: Shop) -> None:
+    """Camunda: a timer of the saga. Step Functions: a timeout of the whole machine, and one of each step."""
+    with ExitStack() as stack:
+        camunda = stack.enter_context(camundas.opened(dying(run, shop, "timer"), ONE))
+        changes: dict[str, Change] = {"whole": staging.whole_timeout, "step": dict}
+        states = {
+            name: stack.enter_context(machines.opened(dying(run, shop, name), change, visible_again=60))
+            for name, change in changes.items()
+        }
+        camunda.start(one(run, "timer"))
+        for name, engine in states.items():
+            engine.start(one(run, name), timeout=60 if name == "whole" else STEP_TIME)
+        camunda.workers[0].wait()
+        for engine in states.values():
+            engine.workers[0].wait()
+        camunda.camunda.hurry(one(run, "timer").id)
+        stack.enter_context(run.worker("timer-second", work, shop, camunda.url, camunda.camunda.tenant, ONE))
+        for name, engine in states.items():
+            stack.enter_context(run.worker(f"{name}-second", queues.work, shop, engine.sagas.machine))
+        [end] = wait(camunda, [one(run, "timer").id]).values()
+        status = {name: end_of(engine.sagas, one(run, name).id) for name, engine in states.items()}
+    for name in ("timer", "whole", "step"):
+        run.judge(name, variant=name, wrong_way=name == "whole", fault=f"SIGKILL {EffectWindow.AFTER}")
+    claim_times(run, judge(shop), end.outcome, status)
+
+
+def claim_times(run: Run, standing: Standing, outcome: Outcome, status: dict[str, str]) -> None:
+    endings = {name: standing.endings[one(run, name).id] for name in ("timer", "whole", "step")}
+    run.claim(
+        "Camunda: a timer within the saga gives up and undoes all, the payment of which nobody knows included",
+        (outcome, endings["timer"]) == (Outcome.COMPENSATED, Ending.COMPENSATED),
+        topics=[CAMUNDA],
+        fact=f"{outcome}; in the services: {endings['timer']}",
+        variant="Camunda",
+    )
+    run.claim(
+        "Step Functions: a state machine that is out of time stops where it is, and undoes nothing",
+        (status["whole"], endings["whole"]) == ("TIMED_OUT", Ending.INCONSISTENT),
+        topics=[STEP_FUNCTIONS],
+        fact=f"{status['whole']}; {'; '.join(said(standing, one(run, 'whole')))}",
+        variant="Step Functions, timeout of the machine",
+        wrong_way=True,
+    )
+    run.claim(
+        "Step Functions: a step that is out of time is asked for again, and its late answer is of no use",
+        (status["step"], endings["step"]) == ("SUCCEEDED", Ending.COMPLETE),
+        topics=[STEP_FUNCTIONS],
+        fact=f"{status['step']}; in the services: {endings['step']}",
+        variant="Step Functions",
+    )
+
+
+def short_lock(run: Run, shop: Shop) -> None:
+    hasty = Policy(lock=drawn.WORK / 3, wait=drawn.WORK / 6, threads=2, batch=1)
+    ways: dict[str, Ask] = {"keyless": drawn.slowly_without_a_key, "keyed": drawn.slowly}
+    for way, how in ways.items():
+        with camundas.opened(site_of(run, shop, way), hasty, how=how) as engine:
+            engine.start(one(run, way))
+            wait(engine, [one(run, way).id])
+        asked, charged = attempts(shop, one(run, way))
+        run.claim(
+            "Camunda: a lock that is shorter than the work hands a step out twice, and the customer pays twice"
+            if way == "keyless"
+            else "Camunda: the step is handed out twice all the same, and the idempotency key makes it one payment",
+            (asked, charged) == (2, 2 if way == "keyless" else 1),
+            topics=[CAMUNDA],
+            fact=f"asked {asked} times, charged {charged} times",
+            variant="idempotency key" if way == "keyed" else "no idempotency key",
+            wrong_way=way == "keyless",
+        )
+
+
+def killed_camunda(run: Run, shop: Shop, count: int) -> None:
+    wanted, server = staging.durable(run, count), run.control("camunda")
+    with camundas.opened(site_of(run, shop, "durable")) as engine:
+        for order in wanted:
+            engine.start(order)
+        running = count - len(engine.ended([order.id for order in wanted]))
+        run.figure("back after kill -9", staging.killed(run, "camunda-killed", server), "s", variant="Camunda")
+        ended = wait(engine, [order.id for order in wanted])
+    run.judge("camunda-killed", variant="Camunda", fault="SIGKILL")
+    endings = judge(shop).endings
+    complete = [order for order in wanted if endings.get(order.id) is Ending.COMPLETE]
+    run.claim(
+        "Camunda: what it has acknowledged survives kill -9, and goes on where it was",
+        len(ended) == len(complete) == count and running > 0,
+        topics=[CAMUNDA],
+        fact=f"{running} sagas were running; {len(complete)} of {count} complete",
+        variant="Camunda",
+    )
+
+
+def forgetful(run: Run) -> None:
+    """What docker/camunda/application.yaml is not content with."""
+    wanted = staging.durable(run, 20)
+    server = run.own("camunda", spring_datasource_url="jdbc:h2:file:${lab.data}/camunda;DB_CLOSE_ON_EXIT=FALSE")
+    with Camunda(server.endpoint.url, run.name) as camunda:
+        camunda.deploy()
+        for order in wanted:
+            camunda.start(order, timeout=600)
+        staging.killed(run, "camunda-forgets", server)
+        left = len(camunda.instances(order.id for order in wanted))
+    run.judge("camunda-forgets", variant="Camunda on an H2 as it comes", wrong_way=True, fault="SIGKILL")
+    run.claim(
+        "Camunda on an H2 as it comes: sagas that it has acknowledged are gone after kill -9",
+        left < len(wanted),
+        topics=[CAMUNDA],
+        fact=f"{left} of {len(wanted)} left; H2 writes a commit to its file up to half a second later",
+        variant="Camunda on an H2 as it comes",
+        wrong_way=True,
+    )
+
+
+def killed_moto(run: Run, shop: Shop, server: Handle) -> None:
+    wanted = staging.forgotten(run)
+    with machines.opened(replace(site_of(run, shop, "forgotten"), endpoints={"moto": server.endpoint})) as engine:
+        for order in wanted:
+            engine.start(order)
+        until("all stock to be reserved", lambda: reserved(shop, wanted) == len(wanted))
+        engine.workers[0].kill()
+        staging.killed(run, "moto-killed", server)
+        left = engine.sagas.states.list_state_machines()["stateMachines"]
+    run.judge("moto-killed", variant="moto", fault="SIGKILL")
+    endings = judge(shop).endings
+    half_done = [order for order in wanted if endings[order.id] is Ending.INCONSISTENT]
+    run.claim(
+        "moto keeps nothing: after kill -9 the sagas are gone, and their orders stay half done (AWS keeps executions)",
+        left == [] and half_done == wanted,
+        topics=[STEP_FUNCTIONS],
+        fact=f"{len(left)} state machines left, {len(half_done)} of {len(wanted)} orders half done",
+        variant="moto",
+        wrong_way=True,
+    )
+
+
+if __name__ == "__main__":
+    experiment.main()

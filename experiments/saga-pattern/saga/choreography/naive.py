@@ -1,0 +1,83 @@
+"""Services as they are often written: without correlation ids, without an inbox, without an outbox."""
+
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+
+from saga.choreography import store
+from saga.choreography.service import Service, Tell
+from saga.choreography.store import Outgoing
+from saga.order import DOES, Action, Order, Request
+from saga.services.effects import EFFECTS, Effect
+from shared.event import Event, new_id
+from shared.postgres import Connection
+
+
+class WithoutCorrelation(Service):
+    """Events of failure tell whose order failed, not which: "the customer's order" is the last one that was seen."""
+
+    def __init__(self, *arguments: Any, **more: Any) -> None:
+        super().__init__(*arguments, **more)
+        self.last: dict[str, Order] = {}  # by customer
+
+    def about(self, event: Event) -> tuple[str, Order]:
+        if "id" in event.data:
+            order = msgspec.convert(event.data, Order)
+            self.last[order.customer] = order
+        else:
+            order = self.last[event.data["customer"]]
+        return order.id, order
+
+    def event(self, kind: str, heard: Event, saga: str, order: Order, reason: str) -> Event:
+        said = super().event(kind, heard, saga, order, reason)
+        failure = reason or any(one.says == kind and one.action in DOES for one in self.machine.reactions)
+        data = {"customer": order.customer} if failure else said.data
+        return replace(said, data=data, correlation_id="", partition_key=order.customer)
+
+
+class WithoutInbox(Service):
+    """Every event that comes is acted upon, also when it comes again."""
+
+    def handle(self, event: Event) -> None:
+        saga, order = self.about(event)
+        [reaction] = [one for one in self.machine.reactions if one.hears == event.type]
+        self.react(reaction, event, saga, order)
+
+    def perform(self, request: Request, tell: Tell) -> None:
+        with self.connection.transaction():
+            tell(self.fates.before(self.connection, request) or AGAIN[request.action](self.connection, request.order))
+
+    def say(self, saga: str, heard: Event, said: Event) -> None:
+        store.say(self.connection, saga, replace(heard, id=new_id()), said, store.outgoing(self.prefix, said))
+
+
+class WithoutOutbox(Service):
+    """Events are kept in memory, and sent when the transaction is committed."""
+
+    def __init__(self, *arguments: Any, **more: Any) -> None:
+        super().__init__(*arguments, **more)
+        self.unsent: list[Outgoing] = []
+
+    def say(self, saga: str, heard: Event, said: Event) -> None:
+        store.move(self.connection, saga, heard, said)
+        self.unsent.append(store.outgoing(self.prefix, said))
+
+    def publish(self) -> None:
+        if self.unsent:
+            self.send(self.unsent)
+            self.unsent.clear()
+
+
+def charge_again(connection: Connection, order: Order) -> str:
+    """A charge that knows nothing of an earlier one. The row tells how often."""
+    connection.execute("update accounts set cents = cents - %s where customer = %s", [order.cents, order.customer])
+    connection.execute(
+        "insert into charges (order_id, customer, cents, status) values (%s, %s, %s, 'charged')"
+        " on conflict (order_id) do update set charged = charges.charged + 1",
+        [order.id, order.customer, order.cents],
+    )
+    return ""
+
+
+AGAIN: dict[Action, Effect] = {**EFFECTS, Action.CHARGE: charge_again}

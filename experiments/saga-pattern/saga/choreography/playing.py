@@ -1,0 +1,107 @@
+"""The services as processes: what each runs, and a cast of them that an experiment starts, kills and looks after."""
+
+import signal
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from enum import StrEnum
+
+from saga.choreography import naive, store, wire
+from saga.choreography.service import Service, ServiceWindow
+from saga.choreography.stage import Stage, at_rest, ended
+from saga.windows import Kill, hook
+from shared import postgres
+from shared.history import Recorder
+from shared.wait import until
+from shared.worker import Worker
+
+WAIT = 0.05  # seconds until a service looks whether something is due, or whether it is to stop
+
+
+class Kind(StrEnum):
+    """How a service is written."""
+
+    RIGHT = "outbox, inbox, correlation ids"
+    NO_CORRELATION = "no correlation ids"
+    NO_INBOX = "no inbox"
+    NO_OUTBOX = "no outbox"
+
+
+KINDS: dict[Kind, Callable[..., Service]] = {
+    Kind.RIGHT: Service,
+    Kind.NO_CORRELATION: naive.WithoutCorrelation,
+    Kind.NO_INBOX: naive.WithoutInbox,
+    Kind.NO_OUTBOX: naive.WithoutOutbox,
+}
+
+
+def serve(stage: Stage, name: str, kind: Kind = Kind.RIGHT, kill: Kill | None = None) -> None:
+    """A process: one service, until SIGTERM or until killed."""
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    machine = stage.machine(name)
+    with ExitStack() as things:
+        connection = things.enter_context(postgres.connect(stage.conninfo(name)))
+        recorder = things.enter_context(Recorder(stage.history, name))
+        at = things.enter_context(hook(kill))
+        reader = wire.Reader(stage.broker, stage.heard_by(machine), store.places(connection))
+        things.callback(reader.close)
+        send, prefix = wire.sender(stage.broker), stage.prefix
+        service = KINDS[kind](machine, connection, send, prefix, stage.shop.fates, at, recorder)
+        while not stop.is_set():
+            service.turn(*reader.read(WAIT))
+
+
+class Cast:
+    """The services of a stage, each in a process. `worker` is `Run.worker`, or what a test has in its place."""
+
+    def __init__(self, stage: Stage, worker: Callable[..., Worker], kinds: Mapping[str, Kind] | None = None) -> None:
+        self.stage = stage
+        self.worker = worker
+        self.kinds = kinds or {}
+        self.workers: dict[str, Worker] = {}
+        self.kills: dict[str, list[Kill]] = {}  # that are still to come, by service
+
+    def start(self, *services: str, kills: Sequence[ServiceWindow] = ()) -> "Cast":
+        """Start these services, or all; each is to be killed once in each of these windows."""
+        for name in services or [machine.service for machine in self.stage.machines]:
+            self.launch(name, [Kill(window, self.stage.history, process=name) for window in kills])
+        return self
+
+    def launch(self, name: str, kills: Sequence[Kill]) -> None:
+        """Start one service, for the first of the kills that are to come."""
+        self.kills[name] = list(kills)
+        kind, kill = self.kinds.get(name, Kind.RIGHT), next(iter(kills), None)
+        self.workers[name] = self.worker(name, serve, self.stage, name, kind, kill)
+
+    def stop(self) -> None:
+        for worker in self.workers.values():
+            worker.stop()
+
+    def wait_for(self, what: str, condition: Callable[[], bool], seconds: float = 60.0) -> None:
+        """Wait for a condition while those are started anew that are killed. Raises DeadlineExceeded, StartFailed."""
+
+        def come_true() -> bool:
+            self.look_after()
+            return condition()
+
+        until(what, come_true, seconds)
+
+    def until_ended(self, count: int) -> None:
+        """Until so many sagas have ended, and all were killed that are to be."""
+        self.wait_for(f"{count} sagas to end", lambda: ended(self.stage) >= count and not self.left_to_kill)
+
+    def until_rest(self) -> None:
+        """Until nothing more happens, and all were killed that are to be. Looked at twice: memory cannot be seen."""
+        self.wait_for("rest", lambda: not self.left_to_kill and at_rest(self.stage) and at_rest(self.stage))
+
+    @property
+    def left_to_kill(self) -> bool:
+        return any(self.kills.values())
+
+    def look_after(self) -> None:
+        """Start those anew that were killed, for the next kill. Raises StartFailed where one ended by an error."""
+        for name, worker in self.workers.items():
+            if not worker.alive():
+                worker.wait()
+                self.launch(name, self.kills[name][1:])

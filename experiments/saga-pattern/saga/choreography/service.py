@@ -1,0 +1,175 @@
+"""One service of the choreography: hears events, reacts as its machine says, and says what came of it.
+
+What is heard together is one transaction: effects, states, the events to be said (the outbox), and how far the topics
+are read. The events are sent after the commit, and whatever a dead process left unsent is sent by the next one. The
+same event may therefore come twice, under its one id; it is handled once.
+
+One process per service: a second one would wait for the locks of the first.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from enum import StrEnum
+
+import msgspec
+import psycopg
+
+from saga.choreography import store
+from saga.choreography.machine import Machine, Reaction
+from saga.choreography.store import Letter, Outgoing, Partition
+from saga.fates import KIND, AnswerLost, Fates, TransientError
+from saga.order import Order, Request
+from saga.services.participant import perform
+from shared.errors import EventError, LabError
+from shared.event import Event
+from shared.faults import Hook, nowhere
+from shared.history import Action, Outcome, Recorder
+from shared.postgres import Connection
+
+Send = Callable[[Sequence[Outgoing]], None]  # returns when the broker has them
+Tell = Callable[[str], None]  # says what came of it: the reason of a refusal, or nothing
+
+
+class ServiceWindow(StrEnum):
+    """Where a service can die."""
+
+    READ = "after events are heard"
+    DONE = "before the commit of their effects"
+    COMMITTED = "after the commit, before the answers are sent"
+    SENT = "after the answers are sent, before they are marked"
+    MARKED = "after the answers are marked"
+
+
+class Unusable(LabError):
+    """An event that cannot be handled, ever: it is kept for an operator, with this reason."""
+
+
+class Service:
+    """A machine at work on a database. Not for several threads."""
+
+    def __init__(
+        self,
+        machine: Machine,
+        connection: Connection,
+        send: Send,
+        prefix: str,
+        fates: Fates = KIND,
+        at: Hook = nowhere,
+        recorder: Recorder | None = None,
+    ) -> None:
+        self.machine = machine
+        self.connection = connection
+        self.send = send
+        self.prefix = prefix  # of the topics
+        self.fates = fates
+        self.at = at
+        self.recorder = recorder
+        self._told: list[tuple[Event, Event]] = []  # (heard, said) in the open transaction
+
+    def turn(self, letters: Sequence[Letter], reached: Mapping[Partition, int] | None = None) -> None:
+        """Handle these letters and those that are due, and send what there is to be sent."""
+        todo = [*store.due(self.connection), *letters]
+        if todo:
+            self.at(ServiceWindow.READ)
+            with self.connection.transaction():
+                for letter in todo:
+                    self.take(letter)
+                store.advance(self.connection, reached or {})
+                if self._told:
+                    self.at(ServiceWindow.DONE)
+            if self._told:
+                self.at(ServiceWindow.COMMITTED)
+            self._note_effects()
+        self.publish()
+
+    def take(self, letter: Letter) -> None:
+        """Handle one letter, or keep it: to be tried again, or for an operator."""
+        try:
+            event = Event.from_kafka(letter.key, letter.value, letter.headers)
+            if event.type in self.machine.hears:
+                self.handle(event)
+        except TransientError as error:
+            store.hold(self.connection, letter, str(error), again=True)
+        except (EventError, Unusable, psycopg.DataError, psycopg.IntegrityError) as error:
+            store.hold(self.connection, letter, f"{type(error).__name__}: {error}", again=False)
+        else:
+            if letter.held:
+                store.release(self.connection, letter)
+
+    def handle(self, event: Event) -> None:
+        """React to an event, once. Raises TransientError, or Unusable where it is not expected."""
+        saga, order = self.about(event)
+        state, known = store.look(self.connection, saga, event.id)
+        if known:
+            return
+        reaction = self.machine.reaction(state, event.type)
+        if reaction is None:
+            raise Unusable(f"{self.machine.service} does not expect {event.type} after {state or 'nothing'} ({saga})")
+        self.react(reaction, event, saga, order)
+
+    def react(self, reaction: Reaction, heard: Event, saga: str, order: Order) -> None:
+        """Do what the reaction says, and say what came of it, in one (nested) transaction."""
+
+        def tell(refused: str) -> None:
+            said = self.event(reaction.refused if refused else reaction.says, heard, saga, order, refused)
+            self._note(Action.WRITE, Outcome.INVOKE, said.id, saga)
+            self.say(saga, heard, said)
+            self._told.append((heard, said))
+
+        if reaction.action:
+            with suppress(AnswerLost):  # it is done, and its answer is the event in the outbox
+                self.perform(Request(saga, reaction.action, order), tell)
+        else:
+            with self.connection.transaction():
+                tell(reaction.check(order) if reaction.check else "")
+
+    def about(self, event: Event) -> tuple[str, Order]:
+        """The saga that an event belongs to, and its order. Raises Unusable."""
+        try:
+            order = msgspec.convert(event.data, Order)
+        except msgspec.ValidationError as error:
+            raise Unusable(f"{event.type} tells no order: {error}") from error
+        texts = event.correlation_id, event.id, order.id, order.customer, order.product
+        if not event.correlation_id or any("\0" in text for text in texts):
+            raise Unusable(f"{event.type} names no saga, or a text in it has a NUL: {texts}")
+        return event.correlation_id, order
+
+    def event(self, kind: str, heard: Event, saga: str, order: Order, reason: str) -> Event:
+        """What is said because of what was heard. It carries all that others need to know of the order."""
+        data = {**msgspec.to_builtins(order), **({"reason": reason} if reason else {})}
+        return Event(
+            type=kind,
+            source=f"/shop/{self.machine.service}",
+            subject=order.id,
+            data=data,
+            correlation_id=saga,
+            causation_id=heard.id,
+            partition_key=saga,
+        )
+
+    def say(self, saga: str, heard: Event, said: Event) -> None:
+        """Within the transaction: into the outbox."""
+        store.say(self.connection, saga, heard, said, store.outgoing(self.prefix, said))
+
+    def perform(self, request: Request, tell: Tell) -> None:
+        """Have the effect once, with what is told because of it. Raises TransientError."""
+        perform(self.connection, request, self.fates, lambda _connection, _request, reply: tell(reply.refused), self.at)
+
+    def publish(self) -> None:
+        """Send what is in the outbox, also what a process left there that died."""
+        while messages := store.unsent(self.connection):
+            self.send(messages)
+            self.at(ServiceWindow.SENT)
+            store.mark_sent(self.connection, messages)
+            self.at(ServiceWindow.MARKED)
+
+    def _note_effects(self) -> None:
+        for heard, said in self._told:
+            self._note(Action.WRITE, Outcome.OK, said.id, said.correlation_id)
+            self._note(Action.EFFECT, Outcome.OK, heard.id, said.correlation_id)
+        self._told.clear()
+
+    def _note(self, action: Action, outcome: Outcome, value: str, saga: str) -> None:
+        if self.recorder:
+            group = self.machine.service if action is Action.EFFECT else ""
+            self.recorder.record(action, outcome, value, key=saga, group=group)

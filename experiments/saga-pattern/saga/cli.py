@@ -1,0 +1,104 @@
+"""lab saga list | show | messages | retry | skip | compensate: what an operator does about sagas."""
+
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from saga.orchestrator import operator
+from saga.orchestrator.machine import Status, Verb
+from shared.errors import ConfigurationError
+from shared.output import make_console
+from shared.postgres import Connection, connect, in_schema
+from shared.servers.stack import Stack
+
+cli = typer.Typer(no_args_is_help=True)
+console = make_console()
+Schema = Annotated[str, typer.Option(help="the schema of the orchestrator", envvar="LAB_SAGA_SCHEMA")]
+Dsn = Annotated[str | None, typer.Option(help="conninfo URL; default: the labs' Postgres, or LAB_POSTGRES")]
+Id = Annotated[str, typer.Argument(metavar="SAGA")]
+Ids = Annotated[list[str], typer.Argument(metavar="SAGA...")]
+Everything = Annotated[bool, typer.Option("--all", help="also those that have ended, and not only the first hundred")]
+TIME = "%Y-%m-%d %H:%M:%S"
+
+
+@cli.command("list")
+def list_(everything: Everything = False, schema: Schema = "public", dsn: Dsn = None) -> None:
+    """Sagas that run or wait for an operator, oldest first."""
+    chosen = tuple(Status) if everything else (Status.PARKED, Status.COMPENSATING, Status.RUNNING)
+    with _open(schema, dsn) as connection:
+        found = operator.sagas(connection, chosen, 10**6 if everything else 100)
+        aside = len(operator.put_aside(connection))
+    table = _table("saga", "definition", "status", "asks for", "attempt", "begun", "reason")
+    for one in found:
+        asked = one.asked.rpartition(" ")[2]
+        begun = f"{one.started_at:{TIME}}"
+        table.add_row(one.id, one.definition, one.status, asked, str(one.attempt), begun, one.reason)
+    console.print(table if found else "no saga runs or waits")
+    if aside:
+        console.print(f"{aside} messages put aside (see `lab saga messages`)")
+
+
+@cli.command()
+def show(saga: Id, schema: Schema = "public", dsn: Dsn = None) -> None:
+    """What happened to one saga, and when."""
+    with _open(schema, dsn) as connection:
+        lines = operator.history(connection, saga)
+    if not lines:
+        raise operator.NoSuchSaga(f"there is no saga {saga!r}")
+    table = _table("at", "what happened")
+    for line in lines:
+        table.add_row(f"{line.at:{TIME}.%f}"[:-3], line.note)
+    console.print(table)
+
+
+@cli.command()
+def messages(schema: Schema = "public", dsn: Dsn = None) -> None:
+    """Messages that could not be used, whole in the table parked_messages, oldest first."""
+    with _open(schema, dsn) as connection:
+        found = operator.put_aside(connection)
+    table = _table("topic", "partition", "offset", "bytes", "at", "reason")
+    for one in found:
+        size = f"{len(one.value or b''):,}"
+        table.add_row(one.topic, str(one.partition), str(one.offset), size, f"{one.parked_at:{TIME}}", one.reason)
+    console.print(table if found else "nothing was put aside")
+
+
+@cli.command()
+def retry(sagas: Ids, schema: Schema = "public", dsn: Dsn = None) -> None:
+    """Ask again for what a parked saga could not get: do it when the cause is gone."""
+    _tell(sagas, Verb.RETRY, schema, dsn)
+
+
+@cli.command()
+def skip(sagas: Ids, schema: Schema = "public", dsn: Dsn = None) -> None:
+    """Take what a parked saga could not get as done: do it when it was done by hand."""
+    _tell(sagas, Verb.SKIP, schema, dsn)
+
+
+@cli.command()
+def compensate(sagas: Ids, schema: Schema = "public", dsn: Dsn = None) -> None:
+    """Undo a saga that runs, or that was parked on its way."""
+    _tell(sagas, Verb.COMPENSATE, schema, dsn)
+
+
+def _tell(sagas: list[str], verb: Verb, schema: str, dsn: str | None) -> None:
+    with _open(schema, dsn) as connection:
+        for saga in sagas:
+            console.print(f"{saga}: {operator.tell(connection, saga, verb)}")
+
+
+def _open(schema: str, dsn: str | None) -> Connection:
+    connection = connect(in_schema(dsn or Stack().endpoint("postgres").url, schema))
+    there = connection.execute("select to_regclass('saga_log') is not null").fetchone()
+    if not there or not there[0]:
+        connection.close()
+        raise ConfigurationError(f"there is no orchestrator in schema {schema!r}: name the right one with --schema")
+    return connection
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column)
+    return table

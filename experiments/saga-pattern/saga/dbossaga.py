@@ -1,0 +1,143 @@
+"""The saga by DBOS: a library that writes down in Postgres how far an ordinary function has come, step by step.
+
+There is no server. A worker takes sagas from a queue in the database and keeps the answer of every step there. A worker
+that died reads the answers when it starts anew, goes through the function again as far as they reach, and repeats the
+step that it was in: its request has the same id, so the service does it once. A saga whose compensation fails for good
+ends as an error; once the cause is gone, the operator rewinds it.
+
+DBOS documentation: "Workflows", "Steps", "Queues", "Self-hosting".
+"""
+
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+import psycopg
+from dbos import DBOS, DBOSConfig, DBOSConfiguredInstance, StepOptions, error
+
+from saga.engines import Outcome
+from saga.fates import TransientError
+from saga.order import STEPS, UNDO, Action, Order, Reply, Request
+from saga.services.shop import Services, Shop
+from saga.windows import Kill, hook
+from shared.history import History
+
+APP, VERSION, QUEUE, CLASS, INSTANCE, WORKFLOW = "saga-lab", "1", "orders", "OrderSaga", "shop", "carry_out"
+AT_ONCE = 20  # sagas that a worker has in hand, a thread each
+# Sets of connections to the services that these threads share: the database has two cores, and so many sessions.
+LENT = 8
+Ask = Callable[[Request], Reply]
+
+
+@dataclass(frozen=True)
+class System:
+    """The database of DBOS, and how often a compensation is tried. Can be sent to worker processes."""
+
+    url: str
+    undo_attempts: int = 8
+
+    def config(self, number: int) -> DBOSConfig:
+        """Of worker `number`: it recovers what it had in hand itself, which the executor's id tells."""
+        return {
+            "name": APP,
+            "application_version": VERSION,
+            "executor_id": f"worker-{number}",
+            "system_database_url": self.url,
+            "run_migrations": False,
+            "log_level": "ERROR",  # a warning with a stack trace per attempt, otherwise
+        }
+
+
+def try_again(problem: BaseException) -> bool:
+    """Whether asking again makes sense: whatever else goes wrong would go wrong again."""
+    return isinstance(problem, TransientError | psycopg.OperationalError)
+
+
+@DBOS.dbos_class(CLASS)
+class OrderSaga(DBOSConfiguredInstance):
+    """The saga as a function. It must do the same on the same answers, since it is gone through again."""
+
+    def __init__(self, ask: Ask, undo_attempts: int) -> None:
+        super().__init__(INSTANCE)
+        self.ask = ask
+        self.undo_attempts = undo_attempts
+
+    @DBOS.workflow(name=WORKFLOW)
+    def carry_out(self, order: Order) -> Outcome:
+        """Carry out the order `order.id`, which is the workflow's id, too; returns how it ended."""
+        begun: list[Action] = []
+        for action in STEPS:
+            begun.append(action)  # before the call: what nobody knows the outcome of is undone as well
+            try:
+                reply = self.step(action, order, attempts=5)
+            except error.DBOSMaxStepRetriesExceeded:
+                return self.undo(begun, order)
+            if reply.refused:
+                return self.undo(begun[:-1], order)
+        return Outcome.COMPLETED
+
+    def undo(self, begun: list[Action], order: Order) -> Outcome:
+        """Backwards. Raises DBOSMaxStepRetriesExceeded, which ends the workflow: what is undone stays undone."""
+        for action in reversed(begun):
+            self.step(UNDO[action], order, self.undo_attempts)
+        return Outcome.COMPENSATED
+
+    def step(self, action: Action, order: Order, attempts: int) -> Reply:
+        """Ask a service, once where the answer is known. Its name in the database is the action's."""
+        options: StepOptions = {
+            "name": action.value,
+            "retries_allowed": True,
+            "max_attempts": attempts,
+            "interval_seconds": 0.1,
+            "backoff_rate": 2.0,
+            "should_retry": try_again,
+        }
+        return DBOS.run_step(options, self.ask, Request(order.id, action, order))
+
+
+class Counter:
+    """The services for the threads of a process: each has connections of its own while it asks."""
+
+    def __init__(self, shop: Shop, things: ExitStack) -> None:
+        self._shop = shop
+        self._things = things
+        # The one used last is lent first; None stands for one that is not open yet.
+        self._free: queue.LifoQueue[Services | None] = queue.LifoQueue()
+        for _ in range(LENT):
+            self._free.put(None)
+
+    @contextmanager
+    def lent(self) -> Iterator[Services]:
+        services = self._free.get()
+        try:
+            services = services or self._things.enter_context(self._shop.open())
+            yield services
+        finally:
+            broken = services and any(connection.broken for connection in services.connections.values())
+            self._free.put(None if broken else services)
+
+
+def work(shop: Shop, system: System, number: int, kill: Kill | None = None) -> None:
+    """A process: worker `number`, from 0, until it is ended by a signal. None of them needs to be handled.
+
+    A kill is for the first life of the worker: one that is started again lives on.
+    """
+    with ExitStack() as things:
+        at = things.enter_context(hook(None if kill and _fired(kill) else kill))
+        counter = Counter(shop, things)
+
+        def ask(request: Request) -> Reply:
+            with counter.lent() as services:
+                return services(request, at=at)
+
+        DBOS(config=system.config(number))
+        OrderSaga(ask, system.undo_attempts)
+        DBOS.launch()
+        threading.Event().wait()
+
+
+def _fired(kill: Kill) -> bool:
+    note = f"SIGKILL {kill.window}"
+    return kill.history.exists() and any(fault.note == note for fault in History.read(kill.history).faults)

@@ -1,0 +1,123 @@
+"""The messages: commands to the topic of a service, and replies to whatever topic the command names."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TypeVar
+
+import msgspec
+from confluent_kafka import Message
+
+from saga.order import SERVICE, Reply, Request
+from shared import kafka
+from shared.errors import LabError
+from shared.servers.server import Endpoint
+
+T = TypeVar("T", Request, Reply)
+_encode = msgspec.json.Encoder().encode
+_request = msgspec.json.Decoder(Request).decode
+_reply = msgspec.json.Decoder(Reply).decode
+
+
+class Unreadable(LabError):
+    """A message that cannot be used. It is parked, whole, with this reason."""
+
+
+class Header(StrEnum):
+    """What a message says about itself, beside its value."""
+
+    ID = "id"
+    CORRELATION = "correlation-id"  # the saga
+    CAUSATION = "causation-id"  # the message that gave rise to this one
+    REPLY_TO = "reply-to"  # of a command: the topic of its answer
+    BUSY = "busy"  # of a reply: not done and not refused either, with the reason
+
+
+@dataclass(frozen=True)
+class Topics:
+    """The topics of one orchestrator. All begin with the prefix."""
+
+    prefix: str
+
+    @property
+    def replies(self) -> str:
+        return f"{self.prefix}.replies"
+
+    @property
+    def commands(self) -> dict[str, str]:
+        """Service -> its topic."""
+        return {service: f"{self.prefix}.{service}" for service in dict.fromkeys(SERVICE.values())}
+
+    def create(self, broker: Endpoint, partitions: int = 4) -> None:
+        kafka.create_topics(broker, [*self.commands.values(), self.replies], partitions)
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """A message to be sent. Its key is the saga's id: what concerns one saga stays in order."""
+
+    topic: str
+    saga: str
+    value: bytes
+    id: str
+    cause: str
+    more: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def headers(self) -> list[tuple[str, str | bytes | None]]:
+        own = (Header.ID, self.id), (Header.CORRELATION, self.saga), (Header.CAUSATION, self.cause)
+        return [*own, *self.more]
+
+
+def command(topics: Topics, request: Request, attempt: int, cause: str) -> Outgoing:
+    """The id of the message tells the attempt. The idempotency key, which is the request's id, does not."""
+    topic, ident = topics.commands[SERVICE[request.action]], f"{request.id}#{attempt}"
+    return Outgoing(topic, request.saga, _encode(request), ident, cause, ((Header.REPLY_TO, topics.replies),))
+
+
+def answer(to: Message, reply: Reply, busy: str = "") -> Outgoing:
+    """The answer to a command that `request_of` could read."""
+    cause = header(to, Header.ID)
+    more = ((Header.BUSY, busy),) if busy else ()
+    return Outgoing(header(to, Header.REPLY_TO), reply.saga, _encode(reply), f"{cause}/answer", cause, more)
+
+
+def header(message: Message, name: Header) -> str:
+    """A header as text; empty where there is none."""
+    return kafka.headers(message).get(name, b"").decode(errors="replace")
+
+
+def request_of(message: Message) -> Request:
+    """Raises Unreadable: also when nobody is named who is to have the answer."""
+    try:
+        request = _storable(_request(kafka.value(message) or b""))
+    except msgspec.MsgspecError as error:
+        raise Unreadable(f"not a request: {error}") from error
+    if not header(message, Header.REPLY_TO):
+        raise Unreadable("the command does not say where its answer goes")
+    return request
+
+
+def reply_of(message: Message) -> tuple[Reply, str]:
+    """The reply, and the reason of a service that is busy, or empty. Raises Unreadable."""
+    busy = header(message, Header.BUSY)
+    try:
+        reply = _storable(_reply(kafka.value(message) or b""), busy)
+    except msgspec.MsgspecError as error:
+        raise Unreadable(f"not a reply: {error}") from error
+    return reply, busy
+
+
+def _storable(message: T, *more: str) -> T:
+    """Raises Unreadable where a text has a character that no database takes, or where no saga is named."""
+    if not message.saga or any("\0" in text for text in (*_texts(message), *more)):
+        raise Unreadable(f"no saga is named, or a text in it has a NUL: {message!r}")
+    return message
+
+
+def _texts(message: Request | Reply) -> Iterator[str]:
+    """Every text in it."""
+    if isinstance(message, Reply):
+        yield from (message.saga, message.refused)
+    else:
+        yield from (message.saga, message.order.id, message.order.customer, message.order.product)

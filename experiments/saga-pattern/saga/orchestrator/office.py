@@ -1,0 +1,74 @@
+"""Where an orchestrator is, and how a saga begins there: a row is committed, then its first command is sent."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import msgspec
+
+from saga.messaging import Outgoing, Topics, Unreadable, command
+from saga.orchestrator import machine
+from saga.orchestrator.definition import Definition
+from saga.orchestrator.store import Saga, Store
+from saga.order import Action, Order, Request
+from saga.transport import Outlet
+from shared.history import Outcome, Recorder
+from shared.postgres import connect
+from shared.servers.server import Endpoint
+
+_encode = msgspec.json.Encoder().encode
+_order = msgspec.json.Decoder(Order).decode
+
+
+@dataclass(frozen=True)
+class Office:
+    """Its database, its broker, its topics, and how many workers share them. Can be sent to worker processes."""
+
+    conninfo: str
+    broker: Endpoint
+    topics: Topics
+    workers: int = 1
+
+
+def ask(topics: Topics, saga: Saga, action: Action, cause: str) -> Outgoing:
+    """The command that a saga's state asks for. Raises Unreadable: another version of this program wrote its order."""
+    try:
+        order = _order(saga.payload)
+    except msgspec.MsgspecError as error:
+        raise Unreadable(f"the order of the saga cannot be read: {error}") from error
+    return command(topics, Request(saga.state.id, action, order), saga.state.attempt, cause)
+
+
+@dataclass(frozen=True)
+class Client:
+    """Begins sagas of one definition."""
+
+    store: Store
+    outlet: Outlet
+    topics: Topics
+    definition: Definition
+
+    def start(self, order: Order) -> bool:
+        """Begin the saga `order.id`; returns when it is stored. False when it was there before: nothing was done.
+
+        Killed before the command is sent, the saga waits for the time-out of its first attempt.
+        """
+        turn = machine.begin(self.definition, order.id, time.time())
+        saga = Saga(turn.state, self.definition.name, self.definition.version, _encode(order))
+        if not self.store.add(saga, turn.note):
+            return False
+        if turn.command:
+            commands = [ask(self.topics, saga, turn.command, order.id)]
+            self.outlet.note(commands, Outcome.OK)
+            self.outlet.send(commands)
+        return True
+
+
+@contextmanager
+def client(office: Office, definition: Definition, recorder: Recorder | None = None) -> Iterator[Client]:
+    """A client; what it sent is with the broker at the end of the block."""
+    with connect(office.conninfo) as connection:
+        outlet = Outlet(office.broker, recorder)
+        yield Client(Store(connection), outlet, office.topics, definition)
+        outlet.flush()

@@ -1,0 +1,175 @@
+"""The process that moves sagas on: replies and due times in, one transaction for all of them, commands out.
+
+A saga's row says which command is to be sent. Commands are sent after the commit; a worker that dies in between sends
+them again when it starts anew, and where it does not, the time-out of the command does it. Either way a service may be
+asked twice, and does it once.
+
+Worker number k of n reads every n-th partition of the replies, and wakes any saga that is due. Several workers never
+have the same saga in hand: its row is locked.
+"""
+
+import signal
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from confluent_kafka import Message
+
+from saga.messaging import Header, Outgoing, Topics, Unreadable, header, reply_of
+from saga.orchestrator import machine
+from saga.orchestrator.definition import DefinitionError
+from saga.orchestrator.machine import Answered, Busy, Happening, Woken
+from saga.orchestrator.office import Office, ask
+from saga.orchestrator.store import Changes, Saga, Store
+from saga.transport import Inlet, Outlet, reached
+from saga.windows import Kill, WorkerWindow, hook
+from shared.faults import Hook, nowhere
+from shared.history import Outcome, Recorder
+from shared.postgres import connect
+
+TICK = 0.03  # seconds between two looks at what is due, and the longest wait for a reply
+MOST_DUE = 200  # sagas that are woken in one transaction
+
+
+@dataclass
+class Turns:
+    """One transaction: what it writes, and what is to be sent when it is committed."""
+
+    changes: Changes = field(default_factory=Changes)
+    commands: list[Outgoing] = field(default_factory=list)
+
+
+class Orchestrator:
+    """One worker. `send_first` is the wrong way: commands leave before the state that asks for them is committed."""
+
+    def __init__(
+        self, store: Store, inlet: Inlet, outlet: Outlet, topics: Topics, at: Hook = nowhere, send_first: bool = False
+    ) -> None:
+        self.store = store
+        self.inlet = inlet
+        self.outlet = outlet
+        self.topics = topics
+        self.at = at
+        self.send_first = send_first
+        self._looked = 0.0
+
+    def run(self, stop: threading.Event) -> None:
+        """Work until told to stop. Raises what the database or the broker raise: whoever started it starts it again."""
+        self.recover()
+        while not stop.is_set():
+            self.step()
+
+    def step(self, seconds: float = TICK) -> None:
+        """Wake what is due, at most every TICK; wait so long for replies, and handle those that are there."""
+        if time.monotonic() - self._looked >= TICK:
+            self.wake()
+            self._looked = time.monotonic()
+        if messages := self.inlet.read(seconds):
+            self.handle(messages)
+        self.outlet.check()
+
+    def recover(self) -> None:
+        """Send again what this worker may have died over. Services know what they have done already."""
+        commands = []
+        for saga in self.store.asked().values():
+            try:
+                definition = self.store.definition(saga.definition, saga.version)
+                if action := machine.current(definition, saga.state):
+                    commands.append(ask(self.topics, saga, action, "recovery"))
+            except (DefinitionError, Unreadable):  # it is parked when it is due
+                continue
+        self.outlet.note(commands, Outcome.OK)
+        self.outlet.send(commands)
+
+    def wake(self) -> None:
+        """Sagas whose time has come."""
+        now, woken = time.time(), MOST_DUE
+        while woken == MOST_DUE:
+            with self._transaction() as turns:
+                due = self.store.due(now, MOST_DUE)
+                for saga in due.values():
+                    # The database rounds: what is due there may be so a microsecond later here.
+                    self._turn(turns, saga, Woken(), max(now, saga.state.due or now), "timer")
+            woken = len(due)
+
+    def handle(self, messages: Sequence[Message]) -> None:
+        """Replies, in one transaction with the place up to which they are read."""
+        self.at(WorkerWindow.READ)
+        now = time.time()
+        with self._transaction() as turns:
+            replies = [found for message in messages if (found := self._read(turns, message))]
+            sagas = self.store.lock({name for _, name, _ in replies})
+            for message, name, happening in replies:
+                if name in sagas:
+                    cause = header(message, Header.ID)
+                    sagas[name] = self._turn(turns, sagas[name], happening, now, cause, message)
+                else:
+                    turns.changes.parked.append((message, f"there is no saga {name!r}"))
+            turns.changes.places = reached(messages)
+
+    def _read(self, turns: Turns, message: Message) -> tuple[Message, str, Happening] | None:
+        try:
+            reply, busy = reply_of(message)
+        except Unreadable as error:
+            turns.changes.parked.append((message, str(error)))
+            return None
+        return message, reply.saga, Busy(reply.action, busy) if busy else Answered(reply.action, reply.refused)
+
+    def _turn(
+        self, turns: Turns, saga: Saga, happening: Happening, now: float, cause: str, message: Message | None = None
+    ) -> Saga:
+        """Let it happen to the saga, and return what became of it. One that this program cannot read is parked."""
+        try:
+            definition = self.store.definition(saga.definition, saga.version)
+            turn = machine.happen(definition, saga.state, happening, now)
+            after = replace(saga, state=turn.state)
+            if turn.command:
+                turns.commands.append(ask(self.topics, after, turn.command, cause))
+        except (DefinitionError, Unreadable) as error:
+            turn = machine.park(saga.state, str(error))
+            after = replace(saga, state=turn.state)
+        turns.changes.notes.append((saga.state.id, turn.note))
+        if after != saga:
+            turns.changes.sagas[saga.state.id] = after
+        if turn.stray and message:
+            turns.changes.parked.append((message, f"saga {saga.state.id!r}: {turn.note}"))
+        return after
+
+    @contextmanager
+    def _transaction(self) -> Iterator[Turns]:
+        """What the block finds is written at its end; the commands are sent when that is committed."""
+        turns = Turns()
+        with self.store.transaction():
+            yield turns
+            if turns == Turns():
+                return
+            self.store.save(turns.changes)
+            self.outlet.note(turns.commands, Outcome.INVOKE)
+            if self.send_first:
+                self.outlet.send(turns.commands)
+                self.outlet.flush()
+            self.at(WorkerWindow.SAVED)
+        self.at(WorkerWindow.COMMITTED)
+        self.outlet.note(turns.commands, Outcome.OK)
+        if not self.send_first:
+            self.outlet.send(turns.commands)
+        self.at(WorkerWindow.SENT)
+
+
+def work(
+    office: Office, number: int = 0, kill: Kill | None = None, history: Path | None = None, send_first: bool = False
+) -> None:
+    """A process: worker `number`, from 0, of the office, until SIGTERM or killed; writes a history if it has one."""
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    with ExitStack() as things:
+        recorder = things.enter_context(Recorder(history, f"worker-{number}")) if history else None
+        store = Store(things.enter_context(connect(office.conninfo)), number)
+        start, share = store.offsets(), (number, office.workers)
+        inlet = Inlet(office.broker, [office.topics.replies], start, *share, recorder)
+        things.callback(inlet.close)
+        at = things.enter_context(hook(kill))
+        Orchestrator(store, inlet, Outlet(office.broker, recorder), office.topics, at, send_first).run(stop)

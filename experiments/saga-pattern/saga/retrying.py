@@ -1,0 +1,172 @@
+"""Retries against a service that can do only so much: what its callers' policy does to it when they are too many.
+
+The service is a process. It does one call after the other; the rest wait in a queue. A caller that waits for too long
+asks again. The service is not told, and does the abandoned call as well: so overload feeds itself, and stays when its
+cause is gone (Bronson et al., Metastable Failures in Distributed Systems, HotOS 2021). The remedy, after Brooker,
+Exponential Backoff And Jitter (AWS Architecture Blog, 2015): ask less and less often, and not all at the same time.
+"""
+
+import asyncio
+import math
+import time
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+
+from saga.orchestrator.definition import Retry
+from saga.order import Action, Order, Request
+from saga.services.participant import perform
+from saga.services.shop import Services, Shop
+from shared.wait import until
+
+HOST = "127.0.0.1"
+FOR_EVER = 10**9  # attempts: until the patience ends
+NUMBER = 4  # bytes of an attempt's number
+Address = tuple[str, int]
+_request = msgspec.json.Decoder(Request).decode
+_encode = msgspec.json.Encoder().encode
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Seconds: what a call takes the service, what a caller waits for an answer, and for its saga to go on at all."""
+
+    service: float
+    timeout: float
+    patience: float
+
+
+def policies(first: float, longest: float) -> dict[str, Retry]:
+    """The usual ones, as the definition of a saga has them. The last one is what ours uses."""
+    return {
+        "no retry": Retry(attempts=1),
+        "retry at once": Retry(FOR_EVER, first=0, jitter=0),
+        "fixed pause": Retry(FOR_EVER, first, factor=1, longest=longest, jitter=0),
+        "backoff": Retry(FOR_EVER, first, factor=2, longest=longest, jitter=0),
+        "backoff and jitter": Retry(FOR_EVER, first, factor=2, longest=longest, jitter=0.5),
+    }
+
+
+# The service. A call is a datagram: the number of the attempt, then the request. Who waits no more for this attempt
+# hears no answer to it, as with a connection that was closed.
+
+
+class Provider(asyncio.DatagramProtocol):
+    """Carries out charges, one at a time, in the order in which they came."""
+
+    def __init__(self, services: Services, seconds: float) -> None:
+        self.services = services
+        self.seconds = seconds
+        self.waiting: asyncio.Queue[tuple[bytes, Address]] = asyncio.Queue()
+
+    def datagram_received(self, data: bytes, addr: Address) -> None:
+        self.waiting.put_nowait((data, addr))
+
+    async def work(self, transport: asyncio.DatagramTransport) -> None:
+        while True:
+            call, caller = await self.waiting.get()
+            request = _request(call[NUMBER:])
+            await asyncio.gather(asyncio.to_thread(self._charge, request), asyncio.sleep(self.seconds))
+            transport.sendto(call, caller)  # as an answer, the call itself will do
+
+    def _charge(self, request: Request) -> None:
+        perform(self.services.connections["payments"], request, self.services.fates)
+
+
+def provide(shop: Shop, seconds: float, port: Path) -> None:
+    """A process: the service. Writes its port into a file, then works until it is stopped."""
+
+    async def serve() -> None:
+        loop = asyncio.get_running_loop()
+        transport, provider = await loop.create_datagram_endpoint(lambda: Provider(services, seconds), (HOST, 0))
+        port.write_text(str(transport.get_extra_info("sockname")[1]))
+        await provider.work(transport)
+
+    with shop.open() as services:
+        asyncio.run(serve())
+
+
+def port_of(port: Path) -> int:
+    """Wait until the service is up."""
+    return int(until("the service to be up", lambda: port.read_text() if port.exists() else ""))
+
+
+# Its callers: sagas that all want their charge at the same moment.
+
+
+@dataclass(frozen=True)
+class Call:
+    """One attempt. Seconds since the rush began."""
+
+    order: str
+    at: float
+    answered: bool
+
+
+@dataclass
+class Rush:
+    """What the callers saw."""
+
+    sagas: int
+    calls: list[Call] = field(default_factory=list)
+    served: dict[str, float] = field(default_factory=dict)  # order -> the second at which its answer came
+
+    @property
+    def recovered(self) -> float:
+        """The second at which the last one was served; infinite where not all were."""
+        return max(self.served.values()) if len(self.served) == self.sagas else math.inf
+
+    def load(self, seconds: float, bins: int) -> list[float]:
+        """Calls per second, in so many equal parts of the first so many seconds."""
+        width = seconds / bins
+        counted = Counter(int(call.at / width) for call in self.calls)
+        return [counted[number] / width for number in range(bins)]
+
+
+class Callers(asyncio.DatagramProtocol):
+    """The sagas' end of the line."""
+
+    def __init__(self) -> None:
+        self.open: dict[bytes, asyncio.Future[None]] = {}
+
+    def datagram_received(self, data: bytes, addr: Address) -> None:
+        if (waiting := self.open.get(data)) and not waiting.done():
+            waiting.set_result(None)
+
+
+async def rush(port: int, made: Sequence[Order], retry: Retry, limits: Limits) -> Rush:
+    """All orders want to be charged now, and ask by this policy until they are or have lost patience."""
+    loop, seen = asyncio.get_running_loop(), Rush(len(made))
+    transport, callers = await loop.create_datagram_endpoint(Callers, remote_addr=(HOST, port))
+    began = time.monotonic()
+
+    async def ask(call: bytes) -> bool:
+        callers.open[call] = answer = loop.create_future()
+        transport.sendto(call)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(limits.timeout):
+                await answer
+        del callers.open[call]
+        return not answer.cancelled()
+
+    async def charge(order: Order) -> None:
+        request, attempt, pause = _encode(Request(order.id, Action.CHARGE, order)), 0, 0.0
+        while attempt < retry.attempts and time.monotonic() - began + pause < limits.patience:
+            await asyncio.sleep(pause)
+            at, attempt = time.monotonic() - began, attempt + 1
+            answered = await ask(attempt.to_bytes(NUMBER, "big") + request)
+            seen.calls.append(Call(order.id, at, answered))
+            if answered:
+                seen.served[order.id] = time.monotonic() - began
+                return
+            pause = retry.pause(attempt, f"{order.id} {attempt}")
+
+    try:
+        await asyncio.gather(*map(charge, made))
+    finally:
+        transport.close()
+    return seen

@@ -1,0 +1,153 @@
+"""The process that hosts services: commands in, each carried out once, answers out.
+
+What is read together is one transaction, within which every command has its own: one write to disk for all. The
+answers are sent after the commit. The place up to which commands are answered is written with the transaction after
+that: a host that dies reads the rest again, and the inbox gives the same answers. So the inbox is the outbox, too.
+
+Each service has one host at a time. A second one does no harm, it waits for the locks of the first.
+"""
+
+import signal
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+import psycopg
+from confluent_kafka import Message
+
+from saga.fates import AnswerLost, Fates, TransientError
+from saga.messaging import Header, Outgoing, Topics, Unreadable, answer, header, request_of
+from saga.order import SERVICE, Reply, Request
+from saga.services.participant import Also, perform
+from saga.services.shop import SERVICES, Services, Shop
+from saga.transport import TABLES, Inlet, Outlet, Place, advance, offsets, park, reached
+from saga.windows import HostWindow, Kill, hook
+from shared.faults import Hook, nowhere
+from shared.history import Action, Outcome, Recorder
+from shared.postgres import Connection
+from shared.servers.server import Endpoint
+
+WAIT = 0.1  # seconds until the host looks whether it is to stop
+MOST = 100  # commands of one transaction: answers wait for its end
+# What a command may have in it that no retry would help.
+IMPOSSIBLE = psycopg.DataError, psycopg.IntegrityError, psycopg.errors.ProgramLimitExceeded
+CarryOut = Callable[[Connection, Request, Fates, Also], Reply]
+
+
+class Host:
+    """Some services, in one process."""
+
+    def __init__(
+        self,
+        services: Services,
+        inlet: Inlet,
+        outlet: Outlet,
+        at: Hook = nowhere,
+        carry_out: CarryOut = perform,
+        recorder: Recorder | None = None,
+    ) -> None:
+        self.services = services
+        self.inlet = inlet
+        self.outlet = outlet
+        self.at = at
+        self.carry_out = carry_out
+        self.recorder = recorder
+        self._answered: dict[str, dict[Place, int]] = {}  # topic -> places up to which answers are sent
+        self._effects: list[Request] = []  # of the open transaction
+
+    def run(self, stop: threading.Event) -> None:
+        """Work until told to stop. Raises what a database or the broker raise: whoever started it starts it again."""
+        while not stop.is_set():
+            self.step()
+        self.outlet.flush()
+        for topic, places in self._answered.items():  # so that the next one has nothing to read again
+            advance(self._service(topic), places)
+
+    def step(self, seconds: float = WAIT) -> None:
+        """Wait so long for commands, and carry out those that are there."""
+        if messages := self.inlet.read(seconds):
+            self.at(HostWindow.READ)
+            for topic in dict.fromkeys(message.topic() or "" for message in messages):
+                commands = [message for message in messages if message.topic() == topic]
+                for first in range(0, len(commands), MOST):
+                    self.serve(topic, commands[first : first + MOST])
+        self.outlet.check()
+
+    def serve(self, topic: str, messages: Sequence[Message]) -> None:
+        """Carry out commands to one service, and answer them."""
+        connection = self._service(topic)
+        with connection.transaction():
+            answers = [found for message in messages if (found := self._answer(connection, message))]
+            self.outlet.flush()  # by now they are with the broker, mostly: the answers to what was read before
+            advance(connection, self._answered.get(topic, {}))
+            self.outlet.note(answers, Outcome.INVOKE)
+            self.at(HostWindow.DONE)
+        self._note_effects()
+        self.at(HostWindow.COMMITTED)
+        self.outlet.note(answers, Outcome.OK)
+        self.outlet.send(answers)
+        self._answered[topic] = reached(messages)
+        self.at(HostWindow.SENT)
+
+    def _service(self, topic: str) -> Connection:
+        return self.services.connections[topic.rpartition(".")[2]]
+
+    def _answer(self, connection: Connection, message: Message) -> Outgoing | None:
+        """Nothing where the answer is lost on its way, or where nobody could use one."""
+        try:
+            request = request_of(message)
+            self.outlet.require(header(message, Header.REPLY_TO))
+        except Unreadable as error:
+            park(connection, message, str(error))
+            return None
+        try:
+            return answer(message, self.carry_out(connection, request, self.services.fates, self._has_effect))
+        except AnswerLost:
+            return None
+        except TransientError as error:
+            return answer(message, Reply(request.saga, request.action), busy=str(error))
+        except IMPOSSIBLE as error:  # its own transaction is rolled back
+            park(connection, message, f"{type(error).__name__}: {error}")
+            return None
+
+    def _has_effect(self, connection: Connection, request: Request, reply: Reply) -> None:
+        if self.recorder and not reply.refused:
+            self._effects.append(request)
+
+    def _note_effects(self) -> None:
+        for request in self._effects:
+            if self.recorder:
+                key, group = request.saga, SERVICE[request.action]
+                self.recorder.record(Action.EFFECT, Outcome.OK, request.id, key=key, group=group)
+        self._effects.clear()
+
+
+def prepare(shop: Shop) -> None:
+    """What a host needs in each service's database."""
+    with shop.open() as services:
+        for connection in services.connections.values():
+            connection.execute(TABLES)
+
+
+def host(
+    shop: Shop,
+    topics: Topics,
+    broker: Endpoint,
+    services: Sequence[str] = SERVICES,
+    kill: Kill | None = None,
+    history: Path | None = None,
+    carry_out: CarryOut = perform,
+) -> None:
+    """A process: hosts these services of the shop until SIGTERM or until killed; writes a history if it has one."""
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    with ExitStack() as things:
+        recorder = things.enter_context(Recorder(history, " and ".join(services))) if history else None
+        opened = things.enter_context(replace(shop, conninfos={name: shop.conninfos[name] for name in services}).open())
+        start = {place: at for connection in opened.connections.values() for place, at in offsets(connection).items()}
+        inlet = Inlet(broker, [topics.commands[name] for name in services], start, recorder=recorder)
+        things.callback(inlet.close)
+        at = things.enter_context(hook(kill))
+        Host(opened, inlet, Outlet(broker, recorder), at, carry_out, recorder).run(stop)

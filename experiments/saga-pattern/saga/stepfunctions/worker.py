@@ -1,0 +1,101 @@
+"""A worker on the services' queues: it takes a task's message, has the service carry it out, gives the token back.
+
+A message is deleted when its token is given back, not before: if the worker dies in between, SQS shows it to another
+one after its visibility timeout. A task that has timed out meanwhile was sent again, with another token; the old one
+is refused, and the service's inbox makes both one effect.
+"""
+
+import json
+import threading
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import psycopg
+from botocore.exceptions import ClientError
+
+from saga.engines.processes import side_by_side
+from saga.fates import TransientError
+from saga.order import Action, Request
+from saga.services.shop import SERVICES, Services, Shop
+from saga.stepfunctions.client import OPERATOR, SILENT, Body, Machine, Plea
+from saga.windows import Kill, hook
+from shared import postgres
+from shared.faults import Hook
+
+WAIT, BATCH = 2, 2  # seconds of a long poll, messages of one answer
+AWAY = 0.2  # seconds before a server that does not answer is asked again
+LATE = {"TaskTimedOut", "TaskDoesNotExist", "InvalidToken"}  # the state machine has gone on without us
+
+
+def work(shop: Shop, machine: Machine, kill: Kill | None = None) -> None:
+    """Work until killed, in a thread per service."""
+    with hook(kill) as at:
+        desks = {service: _Desk(machine, service, at) for service in SERVICES}
+        side_by_side([_Loop(shop, service, desk) for service, desk in desks.items()])
+
+
+@dataclass(frozen=True)
+class _Loop:
+    """What one thread does: one service's queue."""
+
+    shop: Shop
+    service: str
+    desk: "_Desk"
+
+    def __call__(self, stop: threading.Event) -> None:
+        while not stop.is_set():
+            try:
+                with postgres.connect(self.shop.conninfos[self.service]) as connection:
+                    services = Services({self.service: connection}, self.shop.fates)
+                    while not stop.is_set():
+                        self.desk.work(services)
+            except (*SILENT, psycopg.OperationalError) as error:
+                print(f"{self.service}: {error}")
+                stop.wait(AWAY)
+
+
+class _Desk:
+    """A queue, and the state machine that put the messages there."""
+
+    def __init__(self, machine: Machine, service: str, at: Hook) -> None:
+        self.machine = machine
+        self.url = machine.queues[service]
+        self.at = at
+        self.queue = machine.account.client("sqs")
+        self.states = machine.account.client("stepfunctions")
+
+    def work(self, services: Services) -> None:
+        """The next few messages."""
+        found = self.queue.receive_message(QueueUrl=self.url, WaitTimeSeconds=WAIT, MaxNumberOfMessages=BATCH)
+        for message in found.get("Messages", []):
+            self._carry_out(services, message["Body"])
+            self.queue.delete_message(QueueUrl=self.url, ReceiptHandle=message["ReceiptHandle"])
+
+    def _carry_out(self, services: Services, text: str) -> None:
+        try:
+            body = msgspec.json.decode(text, type=Body)
+            request = Request(body.saga, Action(body.action), body.order)
+        except (ValueError, msgspec.MsgspecError) as error:
+            return self._hand_on(text, str(error))
+        try:
+            reply = services(request, at=self.at)
+        except TransientError as error:
+            return self._tell(body, "failure", error="Transient", cause=str(error))
+        if reply.refused:
+            return self._tell(body, "failure", error="Refused", cause=reply.refused)
+        return self._tell(body, "success", output="{}")
+
+    def _tell(self, body: Body, outcome: str, **words: str) -> None:
+        send: Any = getattr(self.states, f"send_task_{outcome}")
+        try:
+            send(taskToken=body.token, **words)
+        except ClientError as error:
+            if error.response["Error"]["Code"] not in LATE:
+                raise
+            print(f"{body.action} of {body.saga} was carried out, and cannot be told: {error}")
+
+    def _hand_on(self, text: str, why: str) -> None:
+        """What cannot be read has no token that could be given back: somebody has to look at it."""
+        plea = json.dumps(msgspec.to_builtins(Plea("", {"message": text, "unreadable": why})))
+        self.queue.send_message(QueueUrl=self.machine.queues[OPERATOR], MessageBody=plea)

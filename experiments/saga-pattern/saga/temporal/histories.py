@@ -1,0 +1,88 @@
+"""What a workflow's history (JSON, as Temporal's CLI and web UI give it) says, and whether code agrees with it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from temporalio.api.enums.v1 import EventType, TimeoutType
+from temporalio.api.failure.v1 import Failure
+from temporalio.api.history.v1 import ActivityTaskStartedEventAttributes, HistoryEvent
+from temporalio.client import WorkflowHistory
+from temporalio.worker import Replayer
+from temporalio.workflow import NondeterminismError
+
+from saga.order import Action
+from saga.temporal.messages import CONVERTER
+
+NAME = "OrderSaga"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One activity, over all its attempts."""
+
+    action: Action
+    attempts: int
+    timed_out: str  # the timeout that ended the attempt before the last, such as HEARTBEAT; empty if none did
+
+
+def asked(history: str) -> list[Asked]:
+    """The activities that have come to an end, in the order in which they were asked for.
+
+    A history has no event for an attempt that failed. The start of the last attempt is in it, with its number and with
+    the failure of the one before.
+    """
+    return list(_asked(_events(history)))
+
+
+def actions(history: str) -> list[Action]:
+    """The actions that were asked for and came to an end, in their order."""
+    return [found.action for found in asked(history)]
+
+
+def happened(history: str) -> list[str]:
+    """The kinds of all its events, such as TIMER_FIRED."""
+    return [EventType.Name(event.event_type).removeprefix("EVENT_TYPE_") for event in _events(history)]
+
+
+def refusals(history: str) -> list[str]:
+    """Why workers could not go on with the workflow: what its failed workflow tasks say."""
+    failed = (event for event in _events(history) if event.HasField("workflow_task_failed_event_attributes"))
+    return [" because ".join(_messages(event.workflow_task_failed_event_attributes.failure)) for event in failed]
+
+
+async def replay(history: str, workflow: type) -> str:
+    """Run the code on a history, without a server; returns where it does not agree, or nothing."""
+    replayer = Replayer(workflows=[workflow], data_converter=CONVERTER, build_id="order-saga")
+    try:
+        await replayer.replay_workflow(WorkflowHistory.from_json(NAME, history))
+    except NondeterminismError as error:
+        return str(error)
+    return ""
+
+
+def _messages(failure: Failure) -> Iterator[str]:
+    """The failure's message and those of its causes."""
+    yield failure.message
+    if failure.HasField("cause"):
+        yield from _messages(failure.cause)
+
+
+def _events(history: str) -> list[HistoryEvent]:
+    return list(WorkflowHistory.from_json(NAME, history).events)
+
+
+def _asked(events: list[HistoryEvent]) -> Iterator[Asked]:
+    scheduled = {}
+    for event in events:
+        if event.HasField("activity_task_scheduled_event_attributes"):
+            scheduled[event.event_id] = Action(event.activity_task_scheduled_event_attributes.activity_id)
+        elif event.HasField("activity_task_started_event_attributes"):
+            begun = event.activity_task_started_event_attributes
+            yield Asked(scheduled[begun.scheduled_event_id], begun.attempt, _timed_out(begun))
+
+
+def _timed_out(begun: ActivityTaskStartedEventAttributes) -> str:
+    failure = begun.last_failure
+    if not failure.HasField("timeout_failure_info"):
+        return ""
+    return TimeoutType.Name(failure.timeout_failure_info.timeout_type).removeprefix("TIMEOUT_TYPE_")

@@ -1,0 +1,79 @@
+"""What goes into a saga's workflow and comes out of it, and how it is written: JSON, checked when it is read."""
+
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+from temporalio.api.common.v1 import Payload
+from temporalio.converter import (
+    CompositePayloadConverter,
+    DataConverter,
+    DefaultPayloadConverter,
+    EncodingPayloadConverter,
+    JSONPlainPayloadConverter,
+)
+
+from saga.order import Action, Order
+
+
+class Status(StrEnum):
+    """Where a saga stands."""
+
+    RUNNING = "running"
+    COMPENSATING = "compensating"
+    PARKED = "parked"  # it waits for an operator
+    COMPLETED = "completed"
+    COMPENSATED = "compensated"
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """How long a saga goes on trying. Compensation has no deadline: it takes as long as it takes."""
+
+    deadline: float = 30.0  # seconds for all steps together
+    attempts: int = 5  # of a step; after them nobody knows whether it was done
+    undo_attempts: int = 10  # of a compensation; after them an operator is asked
+
+
+USUAL = Limits()
+
+
+class Begin(msgspec.Struct, frozen=True):
+    """The input of the workflow. One object, since fields with a default can be added to it later."""
+
+    order: Order
+    limits: Limits = USUAL
+
+
+class Progress(msgspec.Struct, frozen=True):
+    """The state of a saga as its query tells it, and its result."""
+
+    status: Status
+    doing: Action | None = None  # what a service is being asked for
+    undo: tuple[Action, ...] = ()  # what a compensation would have to do, in its order
+    reason: str = ""  # of the compensation, or of the wait for an operator
+
+
+class StructConverter(EncodingPayloadConverter):
+    """JSON by msgspec. What does not have the shape of its type is an error here, not somewhere in the saga."""
+
+    @property
+    def encoding(self) -> str:
+        """The name that other SDKs and the web UI know JSON by."""
+        return "json/plain"
+
+    def to_payload(self, value: object) -> Payload:
+        return Payload(metadata={"encoding": self.encoding.encode()}, data=msgspec.json.encode(value))
+
+    def from_payload(self, payload: Payload, type_hint: type | None = None) -> Any:
+        return msgspec.json.decode(payload.data, type=type_hint or Any)
+
+
+class Converter(CompositePayloadConverter):
+    """Temporal's own converters (nothing, bytes, protobuf), with ours for JSON."""
+
+    def __init__(self) -> None:
+        usual = DefaultPayloadConverter.default_encoding_payload_converters
+        super().__init__(*(StructConverter() if isinstance(one, JSONPlainPayloadConverter) else one for one in usual))
+
+
+CONVERTER = DataConverter(payload_converter_class=Converter)

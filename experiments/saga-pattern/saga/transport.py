@@ -1,0 +1,181 @@
+"""Reading from Kafka and writing to it, for processes that keep their place in their database.
+
+The place is written in the transaction of what is done with the messages. A reader is assigned its partitions and joins
+no group: nothing is rebalanced, and whoever is started again reads on at once.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import msgspec
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
+
+from saga.messaging import Header, Outgoing, Unreadable, header
+from shared import kafka
+from shared.errors import LabError
+from shared.history import Action, Op, Outcome, Recorder, now
+from shared.postgres import Connection
+from shared.servers.server import Endpoint
+
+TABLES = """
+create table if not exists offsets (
+    topic     text not null,
+    partition int not null,
+    next      bigint not null,       -- the first record that is not done with
+    primary key (topic, partition)
+);
+create table if not exists parked_messages (
+    position  bigint generated always as identity primary key,
+    topic     text not null,
+    partition int not null,
+    "offset"  bigint not null,
+    key       bytea,
+    value     bytea,
+    headers   bytea not null,        -- JSON
+    reason    text not null,
+    parked_at timestamptz not null default clock_timestamp(),
+    unique (topic, partition, "offset")   -- whoever reads it again does not park it again
+);
+"""
+# A reader that was thought dead and writes its place late must not move it back.
+ADVANCE = """
+insert into offsets select * from unnest(%s::text[], %s::int[], %s::bigint[])
+on conflict (topic, partition) do update set next = greatest(offsets.next, excluded.next)
+"""
+PARK = """
+insert into parked_messages (topic, partition, "offset", key, value, headers, reason)
+values (%s, %s, %s, %s, %s, %s, %s) on conflict (topic, partition, "offset") do nothing
+"""
+# A saga that is alone waits for nobody: no lingering, no delayed packets.
+PRODUCER = {"linger_ms": 0, "socket_nagle_disable": True, "delivery_report_only_error": True}
+CONSUMER = {"group.id": "unused", "socket.nagle.disable": True}
+MOST = 500  # messages of one transaction
+Place = tuple[str, int]  # topic, partition
+
+
+class NotSent(LabError):
+    """The broker did not take a message."""
+
+
+def park(connection: Connection, message: Message, reason: str) -> None:
+    """Keep a message that cannot be used, as it came, in the transaction that moves on from it."""
+    headers = {name: value.decode(errors="replace") for name, value in kafka.headers(message).items()}
+    place = [message.topic(), message.partition(), message.offset()]
+    content = [kafka.key(message), kafka.value(message), msgspec.json.encode(headers), reason]
+    connection.execute(PARK, [*place, *content])
+
+
+def advance(connection: Connection, places: Mapping[Place, int]) -> None:
+    """Note how far partitions are read."""
+    if places:
+        topics, partitions = zip(*places, strict=True)
+        connection.execute(ADVANCE, [list(topics), list(partitions), list(places.values())], prepare=True)
+
+
+def offsets(connection: Connection) -> dict[Place, int]:
+    """Where to read on."""
+    rows = connection.execute("select topic, partition, next from offsets").fetchall()
+    return {(topic, partition): following for topic, partition, following in rows}
+
+
+def reached(messages: Iterable[Message]) -> dict[Place, int]:
+    """How far partitions are read with these messages, which come in their order."""
+    return {(message.topic() or "", kafka.position(message)[0]): kafka.position(message)[1] for message in messages}
+
+
+class Inlet:
+    """Reads topics from where `start` says on, else from their beginning. Not for several threads.
+
+    Of `sharers` readers, number `share` (from 0) reads every so-many-th partition.
+    """
+
+    def __init__(
+        self,
+        broker: Endpoint,
+        topics: Iterable[str],
+        start: Mapping[Place, int],
+        share: int = 0,
+        sharers: int = 1,
+        recorder: Recorder | None = None,
+    ) -> None:
+        self.recorder = recorder
+        self._consumer = Consumer({**kafka.config(broker), **kafka.CONSUMER, **CONSUMER})
+        places = [place for place in self._places(topics) if place[1] % sharers == share]
+        self._consumer.assign([TopicPartition(*place, start.get(place, 0)) for place in places])
+
+    def read(self, seconds: float) -> list[Message]:
+        """Wait so long for a first message; returns it with those that are there already."""
+        first = self._consumer.poll(seconds)
+        if first is None:
+            return []
+        # consume() would wait for its whole number or the time-out; poll() hands over the first at once.
+        messages = list(kafka.checked([first, *self._consumer.consume(MOST - 1, timeout=0)]))
+        if self.recorder:
+            self.recorder.add(*(_delivery(self.recorder, message) for message in messages))
+        return messages
+
+    def close(self) -> None:
+        self._consumer.close()
+
+    def _places(self, topics: Iterable[str]) -> Iterator[Place]:
+        for topic in topics:
+            found = self._consumer.list_topics(topic, timeout=10).topics[topic]
+            if found.error:
+                raise KafkaException(found.error)
+            yield from ((topic, partition) for partition in found.partitions)
+
+
+class Outlet:
+    """Sends messages, and says when the broker did not take one."""
+
+    def __init__(self, broker: Endpoint, recorder: Recorder | None = None) -> None:
+        self.recorder = recorder
+        self._failure: KafkaError | None = None
+        self._topics: set[str] = set()
+        self._producer: Producer = kafka.producer(broker, on_delivery=self._delivered, **PRODUCER)
+
+    def note(self, messages: Sequence[Outgoing], outcome: Outcome) -> None:
+        """Write into the history that these are about to be promised (`invoke`), or that they are now (`ok`)."""
+        if self.recorder:
+            at, me = now(), self.recorder.process
+            self.recorder.add(
+                *(Op(at, me, Action.WRITE, outcome, one.id, one.saga, topic=one.topic) for one in messages)
+            )
+
+    def require(self, topic: str) -> None:
+        """Raises Unreadable when there is no such topic: who is told to answer there cannot."""
+        if topic not in self._topics:
+            if error := self._producer.list_topics(topic, timeout=10).topics[topic].error:
+                raise Unreadable(f"answers to topic {topic!r} cannot be sent: {error.str()}")
+            self._topics.add(topic)
+
+    def send(self, messages: Sequence[Outgoing]) -> None:
+        """Hand them to the producer, whose thread sends them at once. Raises NotSent about earlier ones."""
+        for one in messages:
+            try:
+                self._producer.produce(one.topic, one.value, one.saga, headers=one.headers)
+            except BufferError:  # the queue is full: let the broker catch up
+                self._producer.flush()
+                self._producer.produce(one.topic, one.value, one.saga, headers=one.headers)
+        self.check()
+
+    def check(self) -> None:
+        """Raises NotSent when the broker did not take something."""
+        self._producer.poll(0)
+        if self._failure is not None:
+            raise NotSent(f"the broker did not take a message: {self._failure.str()}")
+
+    def flush(self, seconds: float = 30.0) -> None:
+        """Return when the broker has all of them. Raises NotSent."""
+        left = self._producer.flush(seconds)
+        self.check()
+        if left:
+            raise NotSent(f"{left} messages are not with the broker after {seconds:g} s")
+
+    def _delivered(self, error: KafkaError | None, message: Message) -> None:
+        self._failure = error or self._failure
+
+
+def _delivery(recorder: Recorder, message: Message) -> Op:
+    ident, saga = header(message, Header.ID), header(message, Header.CORRELATION)
+    place = (message.topic() or "", message.partition() or 0, kafka.position(message)[1] - 1)
+    return Op(now(), recorder.process, Action.DELIVER, Outcome.OK, ident, saga, 0, *place)

@@ -1,0 +1,59 @@
+"""A shop per test, and an orchestrator for it on topics of its own."""
+
+from collections.abc import Iterator
+
+import pytest
+from saga.fates import KIND
+from saga.messaging import Topics
+from saga.orchestrator.definition import Definition, Retry, read, timed
+from saga.orchestrator.stage import Stage, staged
+from saga.order import Order, World, orders
+from saga.services import shop as shops
+from saga.services.shop import Services, Shop
+
+from shared import kafka as kafka_helpers
+from shared.servers.server import Endpoint
+
+# Nothing is waited for that does not come: what is asked again is asked soon.
+QUICK = Retry(attempts=3, first=0.02, factor=2.0, longest=0.2, jitter=0.5)
+
+
+@pytest.fixture
+def shop(postgres: Endpoint, unique: str) -> Iterator[Shop]:
+    """The four services' databases, in which nothing ever goes wrong: `replace(shop, fates=...)` changes that."""
+    yield shops.create(postgres, unique, KIND)
+    shops.drop(postgres, unique)
+
+
+@pytest.fixture
+def services(shop: Shop) -> Iterator[Services]:
+    """The services, to be called directly."""
+    with shop.open() as opened:
+        yield opened
+
+
+@pytest.fixture
+def order() -> Order:
+    return next(orders(7, 1, World()))
+
+
+@pytest.fixture
+def quick() -> Definition:
+    """The order saga with short times."""
+    return timed(read(), attempt=0.3, retry=QUICK, whole=20.0)
+
+
+@pytest.fixture
+def topics(kafka: Endpoint, unique: str) -> Iterator[Topics]:
+    """Topics of an orchestrator, with two partitions each."""
+    made = Topics(f"{unique}.own")
+    made.create(kafka, partitions=2)
+    yield made
+    kafka_helpers.delete_topics(kafka, unique)
+
+
+@pytest.fixture
+def stage(schema: str, kafka: Endpoint, topics: Topics, shop: Shop, quick: Definition) -> Iterator[Stage]:
+    """Orchestrator and services in this process."""
+    with staged(schema, kafka, topics, shop, quick) as opened:
+        yield opened

@@ -1,0 +1,110 @@
+"""Without a saga: what dies in the middle stays there, half done or locked. And the simplest saga, which does not."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from enum import StrEnum
+from pathlib import Path
+
+import pytest
+from saga import plain
+from saga.fates import Fates
+from saga.invariant import Ending, judge
+from saga.nosaga import CallWindow, CommitWindow, in_doubt, resolve
+from saga.order import Order, World, orders
+from saga.services.shop import SERVICES
+from saga.ways import Site, Way, build, carry_out_all, die, held_up
+from saga.windows import Kill
+
+from shared import postgres as helpers
+from shared.faults import require
+from shared.history import History
+from shared.servers.handle import own_instance
+from shared.servers.server import Endpoint
+from shared.settings import Settings
+from shared.worker import Worker
+
+FIRST = Order("first", "customer-000", "product-00", 1, 500)
+SAME_CUSTOMER = Order("second", "customer-000", "product-01", 1, 500)
+OTHER = Order("third", "customer-001", "product-01", 1, 500)
+
+
+@pytest.fixture(scope="module")
+def prepared(settings: Settings) -> Iterator[Endpoint]:
+    """A Postgres that can prepare transactions."""
+    with own_instance("postgres", settings, None, {"max_prepared_transactions": "20"}) as handle:
+        yield handle.endpoint
+
+
+@pytest.fixture
+def site(postgres: Endpoint, unique: str) -> Iterator[Site]:
+    yield build(postgres, unique)
+    for name in (*SERVICES, "own"):
+        helpers.drop_schema(postgres, f"{unique}_{name}")
+
+
+@pytest.fixture
+def two_phase(prepared: Endpoint, unique: str) -> Site:
+    """Its server is gone after the module, and its schemas with it."""
+    return build(prepared, unique)
+
+
+def kill(folder: Path, target: Callable[..., None], *arguments: object, window: StrEnum) -> None:
+    """Run it in a process that dies in the window."""
+    history = folder / "history.jsonl"
+    with Worker("victim", folder / "victim.log", target, *arguments, Kill(window, history)) as worker:
+        worker.wait()
+    require(History.read(history), f"SIGKILL {window}")
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("way", [Way.CALLS, Way.LOCK])
+def test_killed_between_calls_an_order_stays_half_done(site: Site, way: Way, tmp_path: Path) -> None:
+    kill(tmp_path, die, site, way, FIRST, window=CallWindow.CHARGED)
+    assert judge(site.shop).endings == {"first": Ending.INCONSISTENT}
+    assert held_up(site, way, [SAME_CUSTOMER, OTHER]) == (["second"] if way is Way.LOCK else [])
+
+
+@pytest.mark.fault
+def test_saga_killed_at_the_same_place_holds_nobody_up_and_is_taken_up_again(site: Site, tmp_path: Path) -> None:
+    kill(tmp_path, die, site, Way.SAGA, FIRST, window=CallWindow.CHARGED)
+    assert held_up(site, Way.SAGA, [SAME_CUSTOMER, OTHER]) == []
+    carry_out_all(site, [])
+    assert judge(site.shop).endings == dict.fromkeys(("first", "second", "third"), Ending.COMPLETE)
+
+
+def test_saga_under_seeded_failures_ends_consistent(site: Site) -> None:
+    site = replace(site, shop=replace(site.shop, fates=Fates(seed=5)))
+    carry_out_all(site, orders(5, 20, World()))
+    standing = judge(site.shop)
+    assert standing.violations == []
+    assert standing.count(Ending.COMPLETE) > 0 < standing.count(Ending.COMPENSATED)
+    assert max(plain.in_between(site.shop).values()) > 0
+
+
+@pytest.mark.fault
+def test_prepared_transactions_of_a_dead_coordinator_lock_until_they_are_ended_by_hand(
+    two_phase: Site, tmp_path: Path
+) -> None:
+    kill(tmp_path, die, two_phase, Way.TWO_PHASE, FIRST, window=CommitWindow.PREPARED)
+    assert judge(two_phase.shop).endings == {}
+    assert held_up(two_phase, Way.TWO_PHASE, [SAME_CUSTOMER, OTHER]) == ["second"]
+    assert in_doubt(two_phase.shop) == [("first", service) for service in sorted(SERVICES)]
+    assert resolve(two_phase.shop, "first", commit=True) == 4
+    assert held_up(two_phase, Way.TWO_PHASE, [SAME_CUSTOMER]) == []
+    assert judge(two_phase.shop).endings == dict.fromkeys(("first", "second", "third"), Ending.COMPLETE)
+
+
+@pytest.mark.fault
+def test_wrong_guess_by_hand_leaves_the_order_half_done(two_phase: Site, tmp_path: Path) -> None:
+    kill(tmp_path, die, two_phase, Way.TWO_PHASE, FIRST, window=CommitWindow.COMMITTING)
+    assert resolve(two_phase.shop, "first", commit=False) == 3
+    assert judge(two_phase.shop).violations == [
+        "first: orders placed, stock nothing, payments nothing, shipping nothing"
+    ]
+
+
+@pytest.mark.fault
+def test_nothing_is_left_of_a_coordinator_that_dies_before_it_prepares(two_phase: Site, tmp_path: Path) -> None:
+    kill(tmp_path, die, two_phase, Way.TWO_PHASE, FIRST, window=CommitWindow.WORKED)
+    assert held_up(two_phase, Way.TWO_PHASE, [SAME_CUSTOMER]) == []
+    assert (in_doubt(two_phase.shop), judge(two_phase.shop).endings) == ([], {"second": Ending.COMPLETE})

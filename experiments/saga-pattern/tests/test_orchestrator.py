@@ -1,0 +1,284 @@
+"""Our orchestrator on real servers: what becomes of an order, whatever is lost, doubled, late, broken or killed."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from saga.engines import Ended, Outcome, Site
+from saga.engines.own import ENDED, opened
+from saga.fates import Fate, Fates
+from saga.invariant import Ending, judge
+from saga.messaging import Header, Outgoing, Topics
+from saga.orchestrator.definition import Definition, DefinitionError, Retry, timed
+from saga.orchestrator.machine import Status, Verb
+from saga.orchestrator.office import Client, Office, client
+from saga.orchestrator.operator import put_aside, tell
+from saga.orchestrator.stage import Stage
+from saga.orchestrator.store import Store, create, publish
+from saga.orchestrator.worker import work
+from saga.order import STEPS, Action, Order, Reply, World, orders
+from saga.services.host import host, prepare
+from saga.services.shop import Shop
+from saga.windows import EffectWindow, HostWindow, Kill, WorkerWindow
+
+from shared import kafka as kafka_helpers
+from shared.checkers import duplicate_effect
+from shared.errors import ConfigurationError
+from shared.faults import require
+from shared.history import History
+from shared.postgres import connect
+from shared.servers.server import Endpoint
+from shared.wait import until
+from shared.worker import Worker
+
+
+def asked(stage: Stage, saga: str) -> list[str]:
+    row = stage.connection.execute("select asked from sagas where id = %s", [saga]).fetchone()
+    return str(row[0]).split() if row else []
+
+
+def send(stage: Stage, topic: str, value: bytes, saga: str = "order", *more: tuple[str, str]) -> None:
+    outgoing = Outgoing(topic, saga, value, "by hand", "nothing", more)
+    stage.client.outlet.send([outgoing])
+    stage.client.outlet.flush()
+
+
+def test_an_order_is_completed_in_all_services(stage: Stage, order: Order) -> None:
+    assert stage.client.start(order)
+    assert stage.play(order.id) == Status.COMPLETED
+    assert judge(stage.shop).endings == {order.id: Ending.COMPLETE}
+
+
+def test_the_same_saga_is_begun_once(stage: Stage, order: Order) -> None:
+    assert [stage.client.start(order) for _ in range(3)] == [True, False, False]
+    assert len(stage.notes(order.id)) == 1
+
+
+def test_a_refused_order_is_undone_in_reverse(stage: Stage, order: Order) -> None:
+    stage.fate(order, Action.SHIP, Fate.REFUSED)
+    stage.client.start(order)
+    assert stage.play(order.id) == Status.COMPENSATED
+    assert asked(stage, order.id) == [*STEPS, Action.REFUND, Action.RELEASE, Action.CANCEL]
+    assert judge(stage.shop).endings == {order.id: Ending.COMPENSATED}
+
+
+@pytest.mark.parametrize("fate", [Fate.ANSWER_LOST, Fate.TRANSIENT])
+def test_what_fails_for_a_while_is_asked_again_and_done_once(fate: Fate, stage: Stage, order: Order) -> None:
+    stage.fate(order, Action.CHARGE, fate)
+    stage.client.start(order)
+    assert stage.play(order.id) == Status.COMPLETED
+    assert any("attempt 2" in note for note in stage.notes(order.id))
+    assert judge(stage.shop).violations == []
+
+
+def test_replies_that_come_again_change_nothing(stage: Stage, order: Order, kafka: Endpoint) -> None:
+    stage.client.start(order)
+    stage.play(order.id)
+    replies = kafka_helpers.read_all(kafka, stage.office.topics.replies)
+    for message in replies:
+        send(stage, stage.office.topics.replies, message.value() or b"", order.id)
+    stage.until(
+        "the copies to be read", lambda: sum("ignored" in note for note in stage.notes(order.id)) == len(replies) > 3
+    )
+    assert (stage.status(order.id), stage.parked_messages()) == (Status.COMPLETED, [])
+
+
+def test_a_step_whose_answer_comes_too_late_is_undone(stage: Stage, order: Order, quick: Definition) -> None:
+    impatient = timed(quick, attempt=0.05, retry=Retry(attempts=1), whole=20.0)
+    impatient = msgspec.structs.replace(impatient, version=2, undo_timeout=2.0)
+    publish(stage.connection, impatient)
+    replace(stage.client, definition=impatient).start(order)
+    stage.until("the saga to give up", lambda: stage.status(order.id) == Status.COMPENSATING, host=False)
+    assert stage.play(order.id) == Status.COMPENSATED  # the host does the step only now, and then undoes it
+    assert "answer of place-order ignored: it comes again, or too late" in stage.notes(order.id)
+    assert judge(stage.shop).endings == {order.id: Ending.COMPENSATED}
+
+
+def test_replies_that_cannot_be_used_are_put_aside_with_the_reason(stage: Stage, order: Order) -> None:
+    stage.client.start(order)
+    replies = stage.office.topics.replies
+    send(stage, replies, b"nonsense")
+    send(stage, replies, msgspec.json.encode(Reply("unknown", Action.PLACE)))
+    send(stage, replies, msgspec.json.encode(Reply("NUL\0", Action.PLACE)))
+    send(stage, replies, msgspec.json.encode(Reply(order.id, Action.SHIP)))
+    stage.until("4 messages put aside", lambda: len(stage.parked_messages()) == 4, host=False)
+    reasons = "; ".join(stage.parked_messages())
+    for reason in ("not a reply", "there is no saga 'unknown'", "has a NUL", "ship-order, which was never asked"):
+        assert reason in reasons
+    assert {put.value for put in put_aside(stage.connection)} >= {b"nonsense"}
+    assert stage.play(order.id) == Status.COMPLETED
+
+
+def test_commands_that_cannot_be_used_are_put_aside_with_the_reason(stage: Stage, order: Order) -> None:
+    commands, to = stage.office.topics.commands["orders"], (str(Header.REPLY_TO), "no.such.topic")
+    request = msgspec.json.encode({"saga": order.id, "action": "place-order", "order": order})
+    send(stage, commands, b"nonsense")
+    send(stage, commands, request)
+    send(stage, commands, request, order.id, to)
+    aside = stage.host.services.connections["orders"]
+    found = stage.until("3 commands put aside", lambda: put_aside(aside) if len(put_aside(aside)) == 3 else [])
+    assert {put.reason.split(":")[0] for put in found} == {
+        "not a request",
+        "the command does not say where its answer goes",
+        "answers to topic 'no.such.topic' cannot be sent",
+    }
+    assert judge(stage.shop).endings == {}
+
+
+def test_a_command_that_the_database_cannot_take_is_put_aside_and_the_order_undone(stage: Stage, order: Order) -> None:
+    absurd = Order(order.id, order.customer, order.product, 10**12, order.cents)
+    stage.client.start(absurd)
+    assert stage.play(order.id) == Status.COMPENSATED
+    [*_, last] = put_aside(stage.host.services.connections["orders"])
+    assert last.reason.startswith("NumericValueOutOfRange")
+
+
+def test_a_saga_whose_order_cannot_be_read_is_parked_and_goes_on_when_it_can(stage: Stage, order: Order) -> None:
+    stage.client.start(order)
+    [(payload,)] = stage.connection.execute("select payload from sagas").fetchall()
+    stage.connection.execute("update sagas set payload = %s", [b'{"id": "of a newer version"}'])
+    assert stage.play(order.id) == Status.PARKED
+    assert "the order of the saga cannot be read" in stage.notes(order.id)[-1]
+    stage.connection.execute("update sagas set payload = %s", [payload])
+    tell(stage.connection, order.id, Verb.RETRY)
+    assert stage.play(order.id) == Status.COMPLETED
+
+
+def test_a_saga_of_a_definition_that_is_not_there_is_parked(stage: Stage, order: Order) -> None:
+    stage.client.start(order)
+    stage.connection.execute("update sagas set version = 7")
+    assert stage.play(order.id) == Status.PARKED
+    assert "there is no version 7 of it" in stage.notes(order.id)[-1]
+
+
+def test_a_definition_that_is_used_is_not_changed(stage: Stage, quick: Definition) -> None:
+    publish(stage.connection, quick)
+    with pytest.raises(DefinitionError, match="count the version up"):
+        publish(stage.connection, msgspec.structs.replace(quick, timeout=1.0))
+
+
+def test_a_compensation_that_fails_for_good_waits_for_the_operator_and_the_rest_stays_undone(
+    stage: Stage, order: Order
+) -> None:
+    given_up_soon = msgspec.structs.replace(
+        stage.client.definition, version=2, undo_retry=Retry(attempts=2, first=0.01)
+    )
+    publish(stage.connection, given_up_soon)
+    fates = {(order.id, Action.SHIP): Fate.REFUSED, (order.id, Action.RELEASE): Fate.BROKEN}
+    stage.host.services = replace(stage.host.services, fates=Fates(steps={}, undos={}, fixed=fates))
+    replace(stage.client, definition=given_up_soon).start(order)
+    assert stage.play(order.id) == Status.PARKED
+    assert "release-stock" in stage.notes(order.id)[-1]
+    [violation] = judge(stage.shop).violations
+    assert "payments refunded" in violation and "stock reserved" in violation  # noqa: PT018
+    tell(stage.connection, order.id, Verb.SKIP)
+    assert stage.play(order.id) == Status.COMPENSATED
+
+
+def test_a_due_saga_is_woken_by_one_worker(stage: Stage, order: Order) -> None:
+    stage.client.start(order)
+    stage.connection.execute("update sagas set due = now() - interval '1 second'")
+    with (
+        connect(stage.office.conninfo) as one,
+        connect(stage.office.conninfo) as other,
+        one.transaction(),
+        other.transaction(),
+    ):
+        due = [list(Store(connection).due(2e9, 10)) for connection in (one, other)]
+    assert due == [[order.id], []]
+
+
+@pytest.fixture
+def patient(quick: Definition) -> Definition:
+    """In which nothing ever times out: what goes on after a kill does so by recovery."""
+    return timed(quick, attempt=600.0, retry=Retry(), whole=600.0)
+
+
+@pytest.fixture
+def office(schema: str, kafka: Endpoint, topics: Topics, shop: Shop, patient: Definition) -> Office:
+    """An orchestrator of which no process runs yet."""
+    create(schema, patient)
+    prepare(shop)
+    return Office(schema, kafka, topics)
+
+
+def start(begin: Client, number: int, count: int = 5) -> list[str]:
+    """Begin the orders of so many a round; returns their ids."""
+    return [order.id for order in orders(number, count, World()) if begin.start(order)]
+
+
+def await_end(office: Office, sagas: list[str]) -> None:
+    with connect(office.conninfo) as connection:
+        until("the sagas to end", lambda: len(connection.execute(ENDED, [sagas]).fetchall()) == len(sagas))
+
+
+@pytest.mark.fault
+def test_a_worker_that_is_killed_in_any_window_is_continued_by_the_next(
+    office: Office, shop: Shop, patient: Definition, tmp_path: Path
+) -> None:
+    history, sagas = tmp_path / "history.jsonl", list[str]()
+    hosting = Worker("host", tmp_path / "host.log", host, shop, office.topics, office.broker)
+    with hosting, client(office, patient) as begin:
+        for number, window in enumerate(WorkerWindow):
+            sagas += start(begin, number)
+            killed = Worker("worker", tmp_path / "worker.log", work, office, 0, Kill(window, history, 2)).start()
+            assert killed.wait() == -9
+        with Worker("worker", tmp_path / "worker.log", work, office):
+            await_end(office, sagas)
+    for window in WorkerWindow:
+        require(History.read(history), f"SIGKILL {window}")
+    assert (judge(shop).violations, judge(shop).count(Ending.COMPLETE)) == ([], len(sagas))
+
+
+@pytest.mark.fault
+def test_a_host_that_is_killed_in_any_window_does_everything_once(
+    office: Office, shop: Shop, patient: Definition, tmp_path: Path
+) -> None:
+    history, sagas, services = tmp_path / "history.jsonl", list[str](), tuple(shop.conninfos)
+    with Worker("worker", tmp_path / "worker.log", work, office), client(office, patient) as begin:
+        for number, window in enumerate(HostWindow):
+            sagas += start(begin, number)
+            kill = Kill(window, history, 2)
+            arguments = (host, shop, office.topics, office.broker, services, kill, history)
+            assert Worker("host", tmp_path / "host.log", *arguments).start().wait() == -9
+        with Worker("host", tmp_path / "host.log", *arguments[:-2], None, history):
+            await_end(office, sagas)
+    assert len(History.read(history).faults) == len(HostWindow)
+    assert duplicate_effect(History.read(history)) == []
+    assert (judge(shop).violations, judge(shop).count(Ending.COMPLETE)) == ([], len(sagas))
+
+
+@pytest.mark.fault
+def test_two_workers_and_a_host_that_dies_again_and_again_end_every_saga(
+    postgres: Endpoint, kafka: Endpoint, shop: Shop, quick: Definition, unique: str, tmp_path: Path
+) -> None:
+    def worker(name: str, *arguments: Any) -> Worker:
+        return Worker(name, tmp_path / f"{name}.log", *arguments).start()
+
+    failing, history = replace(shop, fates=Fates(seed=5)), tmp_path / "history.jsonl"
+    kill = Kill(HostWindow.COMMITTED, history, nth=3)
+    site = Site(failing, unique, {"postgres": postgres, "kafka": kafka}, tmp_path, worker, workers=2, kill=kill)
+    with opened(site, quick) as engine:
+        for order in orders(5, 30, World()):
+            engine.start(order)
+
+        def rest() -> dict[str, Ended]:
+            for dead in (host for host in engine.hosts if not host.alive()):
+                dead.start()
+            ended = engine.ended(order.id for order in orders(5, 30, World()))
+            return ended if len(ended) == 30 else {}
+
+        outcomes = until("all sagas to rest", rest)
+        askers = engine.client.store.connection.execute("select distinct asker from sagas").fetchall()
+    standing, kills = judge(failing), len(History.read(history).faults)
+    completed = sum(ended.outcome is Outcome.COMPLETED for ended in outcomes.values())
+    assert (standing.violations, standing.count(Ending.COMPLETE)) == ([], completed)
+    assert (0 < completed < 30, len(askers), kills > 1) == (True, 2, True)
+
+
+def test_a_window_that_it_does_not_have_is_a_clear_error(shop: Shop, unique: str, tmp_path: Path) -> None:
+    site = Site(shop, unique, {}, tmp_path, Worker, kill=Kill(EffectWindow.AFTER, tmp_path))
+    with pytest.raises(ConfigurationError, match="after the effect"), opened(site):
+        pass

@@ -1,0 +1,88 @@
+"""Retries that keep a service down, retries that let it recover, and a consumer that a message kills."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from saga import poison
+from saga.messaging import Topics, Unreadable
+from saga.orchestrator.definition import Retry
+from saga.order import Action, World, orders
+from saga.retrying import Call, Limits, Rush, policies, port_of, provide, rush
+from saga.services.host import prepare
+from saga.services.shop import Services, Shop
+from saga.transport import Outlet
+
+from shared.kafka import delete_topics
+from shared.servers.server import Endpoint
+from shared.worker import Worker
+
+LIMITS = Limits(service=0.005, timeout=0.05, patience=0.6)  # ten answers in time
+POLICIES = policies(first=0.05, longest=0.8)
+
+
+@contextmanager
+def provider(shop: Shop, folder: Path) -> Iterator[int]:
+    """A service of limited capacity; gives its port."""
+    with Worker("service", folder / "service.log", provide, shop, LIMITS.service, folder / "port"):
+        yield port_of(folder / "port")
+
+
+def rushed(shop: Shop, folder: Path, policy: str, sagas: int, **limits: float) -> Rush:
+    made = list(orders(3, sagas, World()))
+    with provider(shop, folder) as port:
+        return asyncio.run(rush(port, made, POLICIES[policy], replace(LIMITS, **limits)))
+
+
+def test_within_its_capacity_the_service_answers_everybody_at_the_first_call(shop: Shop, tmp_path: Path) -> None:
+    seen = rushed(shop, tmp_path, "no retry", sagas=4, timeout=10)
+    assert len(seen.served) == len(seen.calls) == 4
+
+
+def test_retried_at_once_an_overloaded_service_does_not_recover(shop: Shop, tmp_path: Path) -> None:
+    seen = rushed(shop, tmp_path, "retry at once", sagas=40)
+    assert len(seen.served) < 40
+    assert len(seen.calls) > 100
+
+
+def test_with_backoff_and_jitter_everybody_is_served_and_charged_once(
+    shop: Shop, services: Services, tmp_path: Path
+) -> None:
+    seen = rushed(shop, tmp_path, "backoff and jitter", sagas=20, patience=20)
+    assert len(seen.served) == 20 < len(seen.calls)  # it was overloaded
+    rows = services.connections["payments"].execute("select order_id, charged from charges").fetchall()
+    assert dict(rows) == dict.fromkeys(seen.served, 1)
+
+
+@pytest.mark.parametrize(("jitter", "instants"), [(0.0, 1), (0.5, 50)])
+def test_jitter_spreads_those_who_failed_together(jitter: float, instants: int) -> None:
+    retry = Retry(first=0.1, factor=2, jitter=jitter)
+    pauses = {retry.pause(3, f"saga-{number}") for number in range(50)}
+    assert len(pauses) == instants
+    assert min(pauses) >= 0.4 * (1 - jitter)
+    assert max(pauses) <= 0.4
+
+
+def test_the_load_is_calls_per_second() -> None:
+    calls = [Call("order", at, answered=False) for at in (0.0, 0.1, 0.9)]
+    assert Rush(1, calls).load(seconds=1.0, bins=2) == [4.0, 2.0]
+
+
+def test_a_consumer_that_dies_of_a_message_never_comes_to_those_behind_it(
+    shop: Shop, services: Services, kafka: Endpoint, unique: str
+) -> None:
+    topics, made = Topics(unique), list(orders(3, 5, World()))
+    topics.create(kafka, partitions=1)
+    prepare(shop)
+    outlet = Outlet(kafka)
+    outlet.send(poison.commands(topics, Action.PLACE, made, poisoned=2))
+    outlet.flush()
+    for _ in range(2):
+        with pytest.raises(Unreadable, match="not a request"):
+            poison.careless(shop, topics, kafka, "orders")
+    rows = services.connections["orders"].execute("select id from orders order by id").fetchall()
+    assert [ident for (ident,) in rows] == [order.id for order in made[:2]]
+    delete_topics(kafka, unique)

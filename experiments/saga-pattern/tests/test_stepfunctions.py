@@ -1,0 +1,155 @@
+"""The saga as a state machine on moto: what becomes of an order, whatever fails, and whoever dies."""
+
+from collections.abc import Callable, Iterator
+from uuid import uuid4
+
+import pytest
+from saga.engines import Outcome, Site, wait
+from saga.engines.stepfunctions import StepFunctions, StrangeEnd, opened
+from saga.fates import Fate, Fates, mend
+from saga.invariant import Ending, judge
+from saga.order import STEPS, UNDO, Action, Order, World, orders
+from saga.services import shop as shops
+from saga.services.shop import SERVICES, Shop
+from saga.stepfunctions.client import OPERATOR, DefinitionError, definition
+from saga.stepfunctions.worker import work
+from saga.windows import EffectWindow, Kill
+
+from shared.faults import require
+from shared.history import History
+from shared.postgres import connect
+from shared.servers.server import Endpoint
+from shared.wait import until
+from shared.worker import Worker
+
+FINE, REFUSED, TRANSIENT, STUCK = orders(19, 4, World())
+FATES = Fates(
+    steps={},
+    undos={},
+    fixed={
+        (REFUSED.id, Action.SHIP): Fate.REFUSED,
+        (TRANSIENT.id, Action.PLACE): Fate.TRANSIENT,
+        (STUCK.id, Action.CHARGE): Fate.REFUSED,
+        (STUCK.id, Action.RELEASE): Fate.BROKEN,
+    },
+)
+QUEUES = {service: f"url of {service}" for service in (*SERVICES, OPERATOR)}
+Making = Callable[..., Site]
+
+
+@pytest.fixture(scope="module")
+def making(postgres: Endpoint, moto: Endpoint, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Making]:
+    """Sites with a shop of their own: making(workers=2)."""
+    names: list[str] = []
+
+    def make(workers: int = 1, kill: Kill | None = None) -> Site:
+        names.append(f"lab_test_{uuid4().hex[:10]}")
+        folder = tmp_path_factory.mktemp("stepfunctions")
+
+        def worker(name: str, *arguments: object) -> Worker:
+            return Worker(name, folder / f"{name}.log", *arguments).start()  # type: ignore[arg-type]
+
+        shop = shops.create(postgres, names[-1], FATES)
+        return Site(shop, names[-1], {"moto": moto}, folder, worker, workers, kill)
+
+    yield make
+    for name in names:
+        shops.drop(postgres, name)
+
+
+@pytest.fixture(scope="module")
+def site(making: Making) -> Site:
+    return making()
+
+
+@pytest.fixture(scope="module")
+def engine(site: Site) -> Iterator[StepFunctions]:
+    """A state machine with a worker, on which all orders are begun: they have their own fates, and take seconds."""
+    with opened(site) as up:
+        for order in (FINE, REFUSED, TRANSIENT, STUCK):
+            up.start(order)
+        yield up
+
+
+def outcome(engine: StepFunctions, order: Order) -> Outcome:
+    return wait(engine, [order.id])[order.id].outcome
+
+
+def entered(engine: StepFunctions, order: Order) -> list[str]:
+    """The states that an execution came to."""
+    arn = engine.sagas.machine.execution(order.id)
+    events = engine.sagas.states.get_execution_history(executionArn=arn, maxResults=1000)["events"]
+    return [event["stateEnteredEventDetails"]["name"] for event in events if "stateEnteredEventDetails" in event]
+
+
+def ending(shop: Shop, order: Order) -> Ending | None:
+    return judge(shop).endings.get(order.id)
+
+
+def test_every_failed_step_is_undone_and_after_it_all_before_it() -> None:
+    states = definition(QUEUES)["States"]
+    assert [states[step]["Catch"][-1]["Next"] for step in STEPS] == [UNDO[step] for step in STEPS]
+    backwards = [UNDO[step] for step in reversed(STEPS)]
+    assert [states[undo]["Next"] for undo in backwards] == [*backwards[1:], "compensated"]
+
+
+def test_a_queue_that_is_missing_is_named() -> None:
+    with pytest.raises(DefinitionError, match=r"wants \$\{PaymentsQueue\}"):
+        definition({service: url for service, url in QUEUES.items() if service != "payments"})
+
+
+def test_an_order_is_completed_and_its_saga_begun_once(engine: StepFunctions, site: Site) -> None:
+    assert outcome(engine, FINE) is Outcome.COMPLETED
+    engine.start(FINE)
+    assert entered(engine, FINE) == [*STEPS, "completed"]
+    assert ending(site.shop, FINE) is Ending.COMPLETE
+
+
+def test_a_refused_order_is_undone_in_reverse(engine: StepFunctions, site: Site) -> None:
+    assert outcome(engine, REFUSED) is Outcome.COMPENSATED
+    assert entered(engine, REFUSED) == [*STEPS, Action.REFUND, Action.RELEASE, Action.CANCEL, "compensated"]
+    assert ending(site.shop, REFUSED) is Ending.COMPENSATED
+
+
+def test_what_fails_for_a_while_is_asked_again(engine: StepFunctions, site: Site) -> None:
+    assert outcome(engine, TRANSIENT) is Outcome.COMPLETED
+    assert ending(site.shop, TRANSIENT) is Ending.COMPLETE
+
+
+def test_a_compensation_that_fails_for_good_waits_for_the_operator(engine: StepFunctions, site: Site) -> None:
+    assert outcome(engine, STUCK) is Outcome.PARKED
+    assert engine.parked[STUCK.id].reason["Error"] == "Transient"
+    with connect(site.shop.conninfos["stock"]) as connection:
+        mend(connection, f"{STUCK.id}:{Action.RELEASE}")
+    engine.retry(STUCK.id)
+    assert wait(engine, [STUCK.id])[STUCK.id].outcome is Outcome.COMPENSATED
+    assert ending(site.shop, STUCK) is Ending.COMPENSATED
+
+
+@pytest.mark.fault
+def test_a_worker_is_killed_at_any_effect_and_another_sees_its_message_again(making: Making) -> None:
+    site, sagas = making(workers=0), list[str]()
+    history = site.folder / "history.jsonl"
+    with opened(site, visible_again=1) as engine:
+        for window, order in zip(EffectWindow, orders(23, 3, World()), strict=True):
+            engine.start(order)
+            sagas.append(order.id)
+            assert site.worker("first", work, site.shop, engine.sagas.machine, Kill(window, history, 2)).wait() == -9
+        with site.worker("second", work, site.shop, engine.sagas.machine):
+            assert {one.outcome for one in wait(engine, sagas).values()} == {Outcome.COMPLETED}
+    for window in EffectWindow:
+        require(History.read(history), f"SIGKILL {window}")
+    assert (judge(site.shop).violations, judge(site.shop).count(Ending.COMPLETE)) == ([], 3)
+
+
+def test_a_message_that_no_worker_can_read_comes_to_the_operator(engine: StepFunctions) -> None:
+    engine.sagas.queue.send_message(QueueUrl=engine.sagas.machine.queues["stock"], MessageBody="{")
+    until("the operator to have it", lambda: engine.ended(["nobody"]) or engine.unreadable)
+    assert "truncated" in str(engine.unreadable[0].reason)
+
+
+def test_an_execution_that_is_out_of_time_is_no_end_of_a_saga(making: Making) -> None:
+    with opened(making(workers=0), lambda asl: {**asl, "TimeoutSeconds": 1}) as engine:
+        engine.start(FINE)
+        with pytest.raises(StrangeEnd, match="TIMED_OUT"):
+            wait(engine, [FINE.id])
