@@ -4,6 +4,7 @@ Servers that run already are used (and left alone); others are started for the s
 """
 
 import re
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -116,6 +117,11 @@ def recorder(tmp_path: Path) -> Iterator[Recorder]:
     """An open history, in `recorder.path`."""
     with Recorder(tmp_path / "history.jsonl", "test") as opened:
         yield opened
+
+
+def pytest_configure() -> None:
+    # A shell's background job ignores Ctrl-C, and so would every command that a test starts and interrupts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -48,7 +48,7 @@ UNDONE = Action.RELEASE, Action.CANCEL  # by the engine, when the payment fails
 
 @experiment.run
 def main(run: Run) -> None:
-    count = run.pick(smoke=4, demo=25, full=100)
+    count = run.pick(smoke=4, demo=25, full=50)
     windows = run.pick((EffectWindow.AFTER,), tuple(EffectWindow), tuple(EffectWindow))
     run.parameters.update({"orders per engine and kill": count})
     for window in windows:
