@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from shared.output import CROSS, TICK, number, show
-from shared.record import Figure, RunRecord, covered, latest
+from shared.record import Claim, Figure, RunRecord, covered, latest
 from shared.report.syllabus import Section
 from shared.settings import ROOT
 
@@ -46,14 +46,12 @@ def value(target: str, name: str, variant: str = "") -> str:
 
 
 def claims(lab: str) -> str:
-    """A Markdown table of a lab's claims with their verdicts and facts."""
-    lines = ["| | claim | seen |", "|---|---|---|"]
+    """A Markdown table of a lab's claims with their verdicts and facts, and which of them are of a wrong way."""
+    lines = ["| | | claim | seen |", "|---|---|---|---|"]
     for record in committed():
         if record.lab == lab:
-            lines.append(f"| | **{record.title}** (`{_command(record)}`) | |")
-            lines.extend(
-                f"| {_mark(claim.holds)} | {_cell(claim.text)} | {_cell(claim.fact)} |" for claim in record.claims
-            )
+            lines.append(f"| | | **{record.title}** (`{_command(record)}`) | |")
+            lines.extend(_row(claim) for claim in record.claims)
     return "\n".join(lines)
 
 
@@ -73,7 +71,8 @@ def grid(target: str) -> str:
     variants = list(dict.fromkeys(figure.variant for figure in figures))
     rows: dict[str, dict[str, str]] = {}
     for figure in figures:
-        rows.setdefault(f"{figure.name}{_at(figure)}, {figure.unit}", {})[figure.variant] = number(figure.value)
+        unit = f", {figure.unit}" if figure.unit else ""
+        rows.setdefault(f"{figure.name}{_at(figure)}{unit}", {})[figure.variant] = number(figure.value)
     lines = [f"| | {' | '.join(variants)} |", f"|---|{'---:|' * len(variants)}"]
     lines += [f"| {name} | {' | '.join(row.get(v, '—') for v in variants)} |" for name, row in rows.items()]
     return "\n".join(lines)
@@ -119,6 +118,11 @@ def _at(figure: Figure) -> str:
         return ""
     place = figure.x if isinstance(figure.x, str) else f"{figure.x:,.10g}"
     return f" ({f'{place} {figure.x_label}'.strip()})"
+
+
+def _row(claim: Claim) -> str:
+    way = "wrong way" if claim.wrong_way else ""
+    return f"| {_mark(claim.holds)} | {way} | {_cell(claim.text)} | {_cell(claim.fact)} |"
 
 
 def _command(record: RunRecord) -> str:

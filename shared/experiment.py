@@ -15,8 +15,8 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -36,6 +36,19 @@ from shared.settings import ROOT, Provider, Settings
 __all__ = ["Experiment", "Run", "Scale"]
 
 
+@contextmanager
+def errors_told() -> Iterator[None]:
+    """What goes wrong in the block is one line on stderr: exits 1, or 130 when it is interrupted."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print("interrupted: servers stopped, nothing recorded", file=sys.stderr)
+        raise SystemExit(130) from None
+    except LabError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
+
+
 class Experiment:
     """One question. Its text is the docstring of the script; `topics` are the syllabus ids that its claims show."""
 
@@ -43,6 +56,7 @@ class Experiment:
         self.title = title
         self.servers = servers
         self.topics = topics
+        self.text = ""
         self.question = ""
         self.script = Path()
         self.function: Callable[[Run], None] | None = None
@@ -59,14 +73,19 @@ class Experiment:
         """Decorator: this function is the experiment."""
         self.function = function
         self.script = Path(inspect.getfile(function)).resolve()
-        self.question = inspect.cleandoc(str(function.__globals__.get("__doc__") or "")).partition("\n\n")[0]
+        self.text = inspect.cleandoc(str(function.__globals__.get("__doc__") or ""))
+        self.question = self.text.partition("\n\n")[0]
         return function
 
     def main(self) -> None:
         """Run as a script."""
+        self.as_script(self.command)
+
+    def as_script(self, command: Callable[..., None], text: str | None = None) -> None:
+        """Call the command with the arguments of the command line; `text` is its help, or else its docstring."""
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill cleans up as Ctrl-C does
         app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
-        app.command()(self.command)
+        app.command(help=text)(command)
         app()
 
     def command(
@@ -83,14 +102,8 @@ class Experiment:
     ) -> None:
         """Run the experiment; exits 1 when a claim does not hold."""
         output = Output(silent=json)
-        try:
+        with errors_told():
             record, folder = self.execute(scale, seed, provider, output, keep)
-        except KeyboardInterrupt:
-            print("interrupted: servers stopped, nothing recorded", file=sys.stderr)
-            raise SystemExit(130) from None
-        except LabError as error:
-            print(f"error: {error}", file=sys.stderr)
-            raise SystemExit(1) from None
         if json:
             print(record.model_dump_json(indent=1))
         output.closing(record, str(folder))

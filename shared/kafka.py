@@ -17,6 +17,17 @@ from shared.wait import until
 # The murmur2 partitioner is Java's: every client, Debezium included, then puts a key into the same partition.
 PRODUCER = {"acks": "all", "enable.idempotence": True, "linger.ms": 1, "partitioner": "murmur2_random"}
 CONSUMER = {"auto.offset.reset": "earliest", "enable.auto.commit": False}
+# What a client meets for some milliseconds while a partition's leader is new or moves.
+NOT_YET = {
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.UNKNOWN_LEADER_EPOCH,
+    KafkaError.FENCED_LEADER_EPOCH,
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
+    KafkaError._UNKNOWN_TOPIC,
+    KafkaError._UNKNOWN_PARTITION,
+    KafkaError._NOENT,  # "no leaders found"
+}
 
 
 def config(endpoint: Endpoint) -> dict[str, Any]:
@@ -41,12 +52,14 @@ def consumer(endpoint: Endpoint, topics: Sequence[str], group: str, **settings: 
 
 
 def create_topics(endpoint: Endpoint, names: Iterable[str], partitions: int = 3) -> None:
-    """Create topics, and return when they have leaders. Raises KafkaException, DeadlineExceeded."""
+    """Create topics, and return when their leaders answer. Raises KafkaException, DeadlineExceeded."""
     admin = AdminClient(config(endpoint))
     created = admin.create_topics([NewTopic(name, partitions) for name in names])
     for future in created.values():
         future.result(30)
-    until(f"leaders of {', '.join(created)}", lambda: _led(admin, created))
+    places = [TopicPartition(name, partition) for name in created for partition in range(partitions)]
+    if places:
+        until(f"the leaders of {', '.join(created)}", lambda: _ends(admin, places))
 
 
 def delete_topics(endpoint: Endpoint, prefix: str) -> list[str]:
@@ -65,12 +78,16 @@ def delete_topics(endpoint: Endpoint, prefix: str) -> list[str]:
 
 
 def end_offsets(endpoint: Endpoint, topic: str) -> dict[int, int]:
-    """Partition -> offset after its last record, for every partition of the topic."""
+    """Partition -> offset after its last record, for every partition of the topic.
+
+    Raises KafkaException, DeadlineExceeded.
+    """
     admin = AdminClient(config(endpoint))
-    partitions = admin.list_topics(topic, timeout=10).topics[topic].partitions
-    latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
-    asked = admin.list_offsets({TopicPartition(topic, p): latest for p in partitions}, request_timeout=10)
-    return {place.partition: future.result().offset for place, future in asked.items()}
+    found = admin.list_topics(topic, timeout=10).topics[topic]
+    if found.error:
+        raise KafkaException(found.error)
+    places = [TopicPartition(topic, partition) for partition in found.partitions]
+    return until(f"the leaders of {topic}", lambda: _ends(admin, places))
 
 
 def read_all(endpoint: Endpoint, topic: str, seconds: float = 30.0) -> list[Message]:
@@ -136,9 +153,16 @@ def value(message: Message) -> bytes | None:
     return found.encode() if isinstance(found, str) else found
 
 
-def _led(admin: AdminClient, names: Iterable[str]) -> bool:
-    topics = admin.list_topics(timeout=10).topics
-    return all(name in topics and all(p.leader >= 0 for p in topics[name].partitions.values()) for name in names)
+def _ends(admin: AdminClient, places: Sequence[TopicPartition]) -> dict[int, int] | None:
+    """None while a leader does not answer as one: the metadata names it a moment before it knows, and when it moves."""
+    latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+    asked = admin.list_offsets(dict.fromkeys(places, latest), request_timeout=10)
+    try:
+        return {place.partition: future.result().offset for place, future in asked.items()}
+    except KafkaException as error:
+        if error.args[0].code() in NOT_YET:
+            return None
+        raise
 
 
 def _dotted(settings: Mapping[str, Any]) -> dict[str, Any]:

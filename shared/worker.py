@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import TracebackType
@@ -39,7 +40,7 @@ class Worker:
         """Start it; also again, after it has ended."""
         self.log.parent.mkdir(parents=True, exist_ok=True)
         # Heeded at the first start of a run only; it spares every worker the second that the imports take.
-        ours = "shared", self._target.__module__.partition(".")[0]
+        ours = "shared", package_of(self._target)
         _context.set_forkserver_preload([name for name in sys.modules if name.partition(".")[0] in ours])
         arguments = (self.log, self._target, self._arguments)
         self._process = _context.Process(target=_child, args=arguments, name=self.name, daemon=True)
@@ -98,6 +99,12 @@ class Worker:
         if code > 0:
             raise StartFailed(self.name, f"it ended with {code}: {last_words(self.log)!r}.", self.log)
         return code
+
+
+def package_of(target: Callable[..., object]) -> str:
+    """The top-level package of a function, also of one with some of its arguments given."""
+    function = target.func if isinstance(target, partial) else target
+    return str(function.__module__.partition(".")[0])
 
 
 def _child(log: Path, target: Callable[..., None], arguments: tuple[Any, ...]) -> None:

@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from shared import evidence, labs, report
+from shared.errors import LabError
 from shared.output import CROSS, TICK, make_console
 from shared.record import RunRecord, covered, latest
 from shared.report import syllabus
@@ -127,11 +128,16 @@ def build_report() -> Path:
 
 
 def write_documents() -> None:
-    """docs/syllabus.md, the picture of the README, and the cog blocks of all documents."""
+    """docs/syllabus.md, the picture of the README, and the cog blocks of all documents.
+
+    Raises LabError when a document asks for a record that is not there yet.
+    """
     text = evidence.syllabus(syllabus.read(TOPICS), list(evidence.committed()))
     (ROOT / "docs" / "syllabus.md").write_text(text, encoding="utf-8")
     (ROOT / "docs" / "picture.svg").write_text(standalone(build_report()), encoding="utf-8")
-    subprocess.run([sys.executable, "-m", "cogapp", "-r", "-I", str(ROOT), *documents()], check=True, cwd=ROOT)
+    argv = [sys.executable, "-m", "cogapp", "-r", "-I", str(ROOT), *documents()]
+    if subprocess.run(argv, check=False, cwd=ROOT).returncode:
+        raise LabError("the records are kept, but the documents are not renewed: above stands what one of them lacks")
 
 
 def documents() -> list[str]:

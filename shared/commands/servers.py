@@ -84,6 +84,7 @@ def logs(
         print(f"==> {file} <==")
         with file.open(errors="replace") as text:
             sys.stdout.writelines(deque(text, lines))
+    sys.stdout.flush()  # a pipe would keep it until the log goes on
     if follow:
         _follow(files[-1])
 

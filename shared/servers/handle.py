@@ -63,7 +63,6 @@ class Handle:
             self.record = native.revive(self.server, self.place, self.record)
             return self.record.seconds
         own = self.record.owner is not None
-        # A killed JVM's sockets close with its last thread, a moment after its main thread is seen as gone.
         native.await_ports(self.name, self.place.ports)
         self.record = native.start(self.server, self.place, own=own)
         return self.record.seconds

@@ -4,14 +4,15 @@ import os
 import subprocess
 import threading
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import closing
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
+from random import SystemRandom
 from socket import AF_INET, SO_REUSEADDR, SOCK_STREAM, SOL_SOCKET, socket
 
 import psutil
 
-from shared.errors import NotAvailable, NotReady, PortTaken, StartFailed
+from shared.errors import LabError, NotAvailable, NotReady, PortTaken, StartFailed
 from shared.servers import instance
 from shared.servers.instance import InstanceRecord, ProcessRecord
 from shared.servers.process import ProcessId, launch, stop
@@ -19,6 +20,10 @@ from shared.servers.server import Command, Place, Server
 
 PATIENCE = 10.0  # seconds that a server has to stop in order before it is killed
 PROBE_PAUSE = 0.05  # seconds between two questions to a starting server
+
+# Below the ephemeral ports of Linux (32768 and up) and macOS (49152 and up): while a server is down to be started
+# again, a client of anything may be given an ephemeral port as its own, and a client that knocks may reach itself.
+FREE = range(20_000, 32_768)
 
 
 def start(server: Server, place: Place, cancel: threading.Event | None = None, *, own: bool = False) -> InstanceRecord:
@@ -50,13 +55,15 @@ def start(server: Server, place: Place, cancel: threading.Event | None = None, *
 
 
 def revive(server: Server, place: Place, record: InstanceRecord) -> InstanceRecord:
-    """Start the nodes that have ended, beside those that run. Raises StartFailed or NotReady."""
+    """Start the nodes that have ended, beside those that run. Raises PortTaken, StartFailed or NotReady."""
     began = time.monotonic()
-    processes = tuple(
-        process if process.identity.alive else _process(command, launch(command, place.folder))
-        for command, process in zip(server.commands(place), record.processes, strict=True)
-    )
-    record = record.model_copy(update={"processes": processes}).write(place.folder)
+    processes = list(record.processes)
+    for node, command in enumerate(server.commands(place)):
+        if not processes[node].identity.alive:
+            await_ports(server.name, {role: place.ports[role] for role in command.roles})
+            processes[node] = _process(command, launch(command, place.folder))
+            # After every launch, as in `start`: whatever fails from here on, `lab down` finds what runs.
+            record = record.model_copy(update={"processes": tuple(processes)}).write(place.folder)
     _await_answer(server, record, threading.Event())
     return record.model_copy(update={"seconds": round(time.monotonic() - began, 2)}).write(place.folder)
 
@@ -81,8 +88,11 @@ def check_ports(server: str, ports: Mapping[str, int]) -> None:
                 raise PortTaken(server, port, _holder(port), role) from None
 
 
-def await_ports(server: str, ports: Mapping[str, int], seconds: float = 5.0) -> None:
-    """Return when the ports are free. Raises PortTaken when they are not in time."""
+def await_ports(server: str, ports: Mapping[str, int], seconds: float = 10.0) -> None:
+    """Return when the ports of a dead process are free. Raises PortTaken when they are not in time.
+
+    A killed JVM's sockets close with its last thread, a moment after its main thread is seen as gone.
+    """
     deadline = time.monotonic() + seconds
     while True:
         try:
@@ -94,15 +104,20 @@ def await_ports(server: str, ports: Mapping[str, int], seconds: float = 5.0) -> 
 
 
 def free_ports(roles: Mapping[str, int]) -> dict[str, int]:
-    """A free port for every role. All are held until the last is found, so that no two are the same."""
-    sockets = {role: socket(AF_INET, SOCK_STREAM) for role in roles}
-    try:
-        for held in sockets.values():
-            held.bind(("127.0.0.1", 0))
-        return {role: held.getsockname()[1] for role, held in sockets.items()}
-    finally:
-        for held in sockets.values():
-            held.close()
+    """A free port for every role, below the ephemeral ones. Raises LabError when there are not enough."""
+    # Not the global generator: processes with the same seed would draw the same ports.
+    candidates = iter(SystemRandom().sample(FREE, len(FREE)))
+    with ExitStack() as held:  # all are held until the last is found, so that no two are the same
+        return {role: _hold(candidates, held) for role in roles}
+
+
+def _hold(candidates: Iterator[int], held: ExitStack) -> int:
+    for port in candidates:
+        probe = held.enter_context(closing(socket(AF_INET, SOCK_STREAM)))
+        with suppress(OSError):  # taken: on to the next
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise LabError(f"no port is free from {min(FREE)} to {max(FREE)} on 127.0.0.1.")
 
 
 def last_words(log: Path, lines: int = 1) -> str:

@@ -93,7 +93,7 @@ def launch(command: Command, folder: Path) -> ProcessId:
             start_new_session=True,
             **user,
         )
-    _children.append(process)
+    _children.add(process)
     return ProcessId.of(process.pid)
 
 
@@ -113,12 +113,12 @@ def stop(ids: Sequence[ProcessId], graceful: Sequence[str], patience: float) -> 
 def await_end(processes: Sequence[psutil.Process], seconds: float) -> list[psutil.Process]:
     """Return when the processes have ended, or the time has; returns those that still run.
 
-    One that has ended stays a zombie while its parent does not collect it: another `lab`, or a container without init.
+    A killed JVM looks like a zombie before its last thread is gone, so a child of ours has ended when it is collected.
+    Another's stays a zombie while its parent does not collect it: another `lab`, or a container without init.
     """
     deadline = time.monotonic() + seconds
-    while (alive := [process for process in processes if _runs(process)]) and time.monotonic() < deadline:
+    while (alive := _uncollected(processes)) and time.monotonic() < deadline:
         time.sleep(END_PAUSE)
-    reap()
     return alive
 
 
@@ -138,7 +138,9 @@ def undisturbed() -> Iterator[None]:
 
 def reap() -> None:
     """Collect ended children, so that none stays a zombie."""
-    _children[:] = [child for child in _children if child.poll() is None]
+    for child in list(_children):
+        if child.poll() is not None:
+            _children.discard(child)
 
 
 def unprivileged_user() -> dict[str, Any]:
@@ -150,8 +152,8 @@ def unprivileged_user() -> dict[str, Any]:
     return {"user": UNPRIVILEGED, "group": pwd.getpwnam(UNPRIVILEGED).pw_gid, "extra_groups": []}
 
 
-# Popen objects are kept until they are reaped: a dropped one warns that its process still runs.
-_children: list["subprocess.Popen[bytes]"] = []
+# Popen objects are kept until they are reaped: a dropped one warns that its process still runs. Threads share them.
+_children: set["subprocess.Popen[bytes]"] = set()
 
 
 def _try_signal(process: psutil.Process, name: str) -> bool:
@@ -161,6 +163,12 @@ def _try_signal(process: psutil.Process, name: str) -> bool:
     except psutil.NoSuchProcess:
         reap()
         return False
+
+
+def _uncollected(processes: Sequence[psutil.Process]) -> list[psutil.Process]:
+    reap()
+    ours = {child.pid for child in _children}
+    return [process for process in processes if process.pid in ours or _runs(process)]
 
 
 def _runs(process: psutil.Process) -> bool:

@@ -49,6 +49,7 @@ class Command:
     graceful: str = "SIGTERM"  # the signal that stops it in order
     finish: tuple[str, ...] = ()  # run once after a stop in order, to make a start-up cache; see jvm.py
     finished: Path | None = None  # what `finish` makes
+    roles: tuple[str, ...] = ()  # of the ports it listens on, where a server is several processes
 
 
 class Server(ABC):

@@ -5,7 +5,7 @@ An endpoint comes from the first of: the user's own (LAB_KAFKA=...), one that ru
 
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,18 +128,21 @@ class Stack:
         self.tell(f"starting {', '.join(server.name for server in servers)}")
         # All at once: Connect loads its classes while Kafka starts, and then waits for it by itself.
         with ThreadPoolExecutor(len(servers)) as pool:
-            jobs = {pool.submit(self._start_one, server, cancel): server for server in servers}
-            try:
+            jobs: dict[Future[None], str] = {}
+            try:  # already here: a Ctrl-C while the first of them starts would wait for it in vain
+                for server in servers:
+                    jobs[pool.submit(self._start_one, server, cancel)] = server.name
                 done, _ = wait(jobs, return_when=FIRST_EXCEPTION)
                 for job in done:
                     job.result()
             except BaseException:
                 with undisturbed():
                     cancel.set()
-                    wait(jobs)
-                    for job, server in jobs.items():
+                    pool.shutdown()
+                    failed = {name for job, name in jobs.items() if job.exception()}
+                    for server in servers:
                         record = instance.read(self.folder(server.name))
-                        if record and not job.exception():
+                        if record and server.name not in failed:
                             self._end(record)
                 raise
 

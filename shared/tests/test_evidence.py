@@ -13,7 +13,7 @@ from shared.tests.test_record import made
 TARGET = "a-lab/01_first"
 CLAIMS = (
     Claim(text="right holds", holds=True, fact="0 of 1,000 lost", topics=("I.1/a/b",)),
-    Claim(text="wrong holds", holds=False, topics=("I.1/a/c",)),
+    Claim(text="wrong holds", holds=False, wrong_way=True, topics=("I.1/a/c",)),
 )
 FIGURES = (
     Figure(name="lost", value=0, unit="events", variant="right"),
@@ -88,9 +88,9 @@ def test_a_pipe_in_a_fact_does_not_break_the_table(folder: Path) -> None:
 @pytest.mark.usefixtures("folder")
 def test_claims_are_a_table_with_verdict_and_fact() -> None:
     assert evidence.claims("a-lab").splitlines()[2:] == [
-        "| | **A title** (`lab run a-lab/01`) | |",
-        "| ✔ | right holds | 0 of 1,000 lost |",
-        "| ✘ | wrong holds |  |",
+        "| | | **A title** (`lab run a-lab/01`) | |",
+        "| ✔ |  | right holds | 0 of 1,000 lost |",
+        "| ✘ | wrong way | wrong holds |  |",
     ]
 
 

@@ -20,9 +20,9 @@ FLOORS = (
     {"event", "history", "kafka", "postgres", "record", "servers", "settings", "wait"},
     {
         *("checkers", "environment", "evidence", "experiment", "faults", "labs", "output"),
-        *("proxy", "report", "run", "tap", "worker", "workload"),
+        *("proxy", "report", "run", "tap", "targets", "threads", "worker", "workload"),
     },
-    {"benchmarks", "cli", "commands", "pytest_plugin", "tests"},
+    {"benchmarks", "cli", "commands", "pytest_plugin", "smoke", "tests"},
 )
 # Hosts from which packages come: a mirror is the user's choice. Built from parts, or this file would name them.
 REGISTRIES = [

@@ -4,8 +4,9 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import product
 
 import pytest
-from confluent_kafka import KafkaException, Producer
+from confluent_kafka import KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin._listoffsets import OffsetSpec
 
 from shared import kafka as helpers
 from shared.errors import DeadlineExceeded
@@ -40,6 +41,10 @@ def transactional(kafka: Endpoint, unique: str) -> Producer:
 
 def topics(admin: AdminClient) -> set[str]:
     return set(admin.list_topics(timeout=10).topics)
+
+
+def latest() -> OffsetSpec:
+    return OffsetSpec.latest()  # type: ignore[no-untyped-call, no-any-return]
 
 
 def groups(admin: AdminClient) -> set[str]:
@@ -97,6 +102,21 @@ def murmur2(data: bytes) -> int:
 def test_a_created_topic_has_its_partitions_at_once(admin: AdminClient, topic: Topic) -> None:
     name = topic(partitions=5)
     assert len(admin.list_topics(timeout=10).topics[name].partitions) == 5
+
+
+def test_the_leaders_of_a_created_topic_answer(kafka: Endpoint, admin: AdminClient, unique: str) -> None:
+    # On a broker of Kafka 4.3 that is idle, 48 of 60 fresh topics did not when the metadata already named a leader.
+    names = [f"{unique}.{number}" for number in range(20)]
+    for name in names:
+        helpers.create_topics(kafka, [name])
+        places = dict.fromkeys((TopicPartition(name, partition) for partition in range(3)), latest())
+        assert [end.result().offset for end in admin.list_offsets(places).values()] == [0, 0, 0]
+    helpers.delete_topics(kafka, unique)
+
+
+def test_end_offsets_of_a_topic_that_is_not_there_are_an_error(kafka: Endpoint, unique: str) -> None:
+    with pytest.raises(KafkaException, match="nknown topic"):
+        helpers.end_offsets(kafka, unique)
 
 
 def test_a_topic_that_exists_is_an_error(kafka: Endpoint, topic: Topic) -> None:

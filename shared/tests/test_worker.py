@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -14,7 +15,7 @@ import pytest
 from shared.errors import StartFailed
 from shared.settings import ROOT
 from shared.wait import until
-from shared.worker import Worker
+from shared.worker import Worker, package_of
 
 PARENT = """
 import sys, threading
@@ -80,6 +81,10 @@ def begun(log: Path) -> bool:
 def test_its_output_is_in_its_log(log: Path) -> None:
     assert Worker("teller", log, say, "hello").start().wait() == 0
     assert log.read_text() == "hello\n"
+
+
+def test_the_imports_that_it_is_spared_are_those_of_its_function_also_with_arguments_given() -> None:
+    assert (package_of(until), package_of(partial(until, "an end"))) == ("shared", "shared")
 
 
 def test_it_is_another_process(log: Path) -> None:

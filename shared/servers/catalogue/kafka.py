@@ -4,6 +4,7 @@ import base64
 import json
 import uuid
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from confluent_kafka.admin import AdminClient
@@ -52,11 +53,12 @@ class Kafka(Server):
         properties.write_text(shared + "".join(f"{name}={value}\n" for name, value in own.items()))
         full = place.settings.get("lab.jit") == "full"
         jvm = Jvm("kafka", place.cache, kafka_jars(place.cache), "1g" if full else self.heap, full)
-        return jvm.command(
+        command = jvm.command(
             ("kafka.Kafka", str(properties)),
             place.folder / f"node-{node}.log",
             flags=(f"-Dlog4j2.configurationFile={(FOLDER / 'log4j2.yaml').as_uri()}",),
         )
+        return replace(command, roles=(_role("client", node), _role("controller", node)))
 
     def _listeners(self, ports: Mapping[str, int], node: int) -> dict[str, str]:
         client = f"PLAINTEXT://127.0.0.1:{ports[_role('client', node)]}"

@@ -25,7 +25,7 @@ class Postgres(Server):
     title = "PostgreSQL"
     version = "18.4"
     ports = {"client": 15432}
-    deadline = 30.0
+    deadline = 180.0  # after a crash it syncs every file and replays its log, before it answers
     joint = "_"
 
     def url(self, ports: Mapping[str, int]) -> str:

@@ -15,7 +15,7 @@ import psutil
 import psycopg
 import pytest
 
-from shared.errors import NotReady, PortTaken, StartFailed
+from shared.errors import LabError, NotReady, PortTaken, StartFailed
 from shared.servers import instance, native
 from shared.servers.catalogue import find
 from shared.servers.catalogue.kafka import Kafka
@@ -153,6 +153,24 @@ def test_server_that_does_not_answer_in_time_is_not_ready_and_stopped(
             job.result()
     assert "\n" not in str(failure.value)
     assert lab.left() == []
+
+
+def test_free_port_is_one_that_no_client_is_given_while_its_server_is_down() -> None:
+    ports = native.free_ports({str(role): 0 for role in range(100)})
+    assert len(set(ports.values())) == 100
+    assert (
+        max(ports.values()) < 32_768
+    )  # the first that Linux gives to clients, if nobody has set another; macOS 49,152
+
+
+def test_taken_ports_are_passed_over_until_none_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken, free = native.free_ports({"taken": 0, "free": 0}).values()
+    monkeypatch.setattr(native, "FREE", (taken, free))
+    with closing(socket()) as held:
+        held.bind(("127.0.0.1", taken))
+        assert native.free_ports({"only": 0}) == {"only": free}
+        with pytest.raises(LabError, match="no port is free"):
+            native.free_ports({"one": 0, "two": 0})
 
 
 def test_cancelled_start_leaves_nothing(lab: Lab) -> None:
