@@ -16,12 +16,12 @@ from sourcing.postgres import PostgresStore, create
 from sourcing.projecting import AFTER, BEFORE, ONE, Kill
 from sourcing.projection import install
 from sourcing.read_models import PROJECTIONS
-from sourcing.rebuild import Rebuilt, rebuild, start_again
-from sourcing.watching import behind, changes, rate, write_and_look, written, wrong_rows
+from sourcing.rebuild import Rebuilt, rebuild
+from sourcing.watching import behind, changes, empty_and_fill, rate, write_and_look, written, wrong_rows
 from sourcing.windows import ProjectionWindow
 
 from shared.checkers import duplicate_effect
-from shared.experiment import Experiment, Run
+from shared.experiment import Experiment, Run, Scale
 from shared.history import Action, History, Outcome
 from shared.postgres import Connection, connect, in_schema
 from shared.wait import until
@@ -58,8 +58,7 @@ def main(run: Run) -> None:
             for window in ProjectionWindow:
                 cases[way, window] = kill_once(run, conninfo, way, window, batch, expected)
     claim_kills(run, cases, batch)
-    log = run.schema("_log")
-    create(log)
+    create(log := run.schema("_log"))
     with connect(log) as connection:
         with run.step("rebuild in batches of several sizes"):
             measure_rates(run, log, connection)
@@ -171,24 +170,27 @@ def measure_rates(run: Run, log: str, connection: Connection) -> None:
         began = time.perf_counter()
         rebuild(log, projection)
         run.figure("rebuild", events / (time.perf_counter() - began), "events/s", variant=projection.name)
-    run.claim(
-        f"a batch in one transaction and one upsert is more than {FASTER} times as fast as a transaction per event",
-        rates[1_000] > FASTER * rates[1],
-        topics=["I.2/projections/projection-rebuilding"],
-        fact=f"{rates[1_000]:,.0f} against {rates[1]:,.0f} events/s: {rates[1_000] / rates[1]:.0f} times",
-        variant=ONE,
-    )
+    if run.scale is not Scale.SMOKE:
+        run.claim(
+            f"a batch in one transaction and one upsert is more than {FASTER} times as fast as a transaction per event",
+            rates[1_000] > FASTER * rates[1],
+            topics=["I.2/projections/projection-rebuilding"],
+            fact=f"{rates[1_000]:,.0f} against {rates[1]:,.0f} events/s: {rates[1_000] / rates[1]:.0f} times",
+            variant=ONE,
+        )
 
 
 def rebuild_live(run: Run, log: str, connection: Connection) -> None:
-    """The same read model rebuilt in both ways, with a live projector, a writer and a reader at work."""
-    run.worker("projector", projecting.follow, log, SUMMARY.name)
+    """The same read model rebuilt in both ways, with a projector, a writer and a reader at work."""
+    projector = run.worker("projector", projecting.follow, log, SUMMARY.name)
     writer = run.worker("writer", projecting.write_paced, log, run.seed, RATE, "new")
     old = changes(connection)
     until("orders to come in, and into the read model", lambda: changes(connection) > old)
     with looking(run, log, "in-place") as in_place:
         before = changes(connection)
-        start_again(connection, SUMMARY)
+        projector.stop()
+        empty_and_fill(connection, SUMMARY, run.folder / "in-place.json")
+        projector.start()
         until("the read model to be whole again", lambda: changes(connection) >= before)
     with looking(run, log, "beside") as beside:
         before = written(connection)
@@ -264,8 +266,7 @@ def claim_own(run: Run, own: list[tuple[bool, bool, float]]) -> None:
 
 def refuse(run: Run) -> None:
     """Bad events among good ones: where one projector stops, another parks them and goes on."""
-    conninfo = run.schema("_bad")
-    create(conninfo)
+    create(conninfo := run.schema("_bad"))
     with connect(conninfo) as connection:
         shop.write(connection, run.seed, 10, "before")
         badevents.write(connection)

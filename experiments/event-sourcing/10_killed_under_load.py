@@ -35,6 +35,7 @@ experiment = Experiment(
 )
 WRITERS, ACCOUNTS, OPENING = 8, 4, 10_000
 NO_END = 10**9  # the load lasts until the last fault is over
+MOST = 20  # kills until a server that forgets has forgotten something: one that wrote just before forgets nothing
 DELAY = 0.003  # seconds that the network takes each way: the time in which an answer can be lost
 SAME, ANEW, ASYNC = "the same append again", "a new append", "the same again, synchronous_commit off"
 WAYS = {SAME: SAME, ANEW: ANEW, ASYNC: SAME}
@@ -49,6 +50,7 @@ class Stage:
     direct: str  # conninfo of the same schema, past the network
     bank: Bank
     way: str
+    forgets: bool  # what it acknowledged, if it is killed at the right moment
 
 
 @dataclass(frozen=True)
@@ -121,7 +123,7 @@ def set_up(run: Run, server: Handle, network: Proxy, variant: str, bank: Bank) -
     network.delay = DELAY
     through = direct.replace(f":{network.target_port}/", f":{network.port}/")
     through += quote(" -csynchronous_commit=off") if variant == ASYNC else ""
-    return Stage(server, network, direct, replace(bank, conninfo=through), WAYS[variant])
+    return Stage(server, network, direct, replace(bank, conninfo=through), WAYS[variant], variant == ASYNC)
 
 
 def load_and_faults(
@@ -136,9 +138,10 @@ def load_and_faults(
         tellers = [teller(run, stage, number) for number in range(1, WRITERS)]
     tellers.append(again(doomed, lambda: teller(run, stage, 0)))
     projector = again(projector, lambda: run.worker("projector", supervised.project, stage.bank))
-    for fault in (cut, kill_server) * kills:
+    plan = [cut, kill_server] * kills
+    while plan or (stage.forgets and len(restarts) < MOST and not supervised.gone(stage.direct, stage.bank.history)):
         before.append(more_of_log(stage, between))
-        restarts += fault(stage, harm)
+        restarts += (plan.pop(0) if plan else kill_server)(stage, harm)
     more_of_log(stage, between)
     with ThreadPoolExecutor(WRITERS) as pool:
         list(pool.map(Worker.stop, tellers))

@@ -13,19 +13,21 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
 from uuid import UUID, uuid4
 
-import typer
 from sourcing.benching import Race, fill, tail, time_projections, time_reads, write
 from sourcing.contenders import Kind, Table
-from sourcing.targets import TARGETS, claim_targets, taught
+from sourcing.targets import TARGETS
 
 from shared import postgres
-from shared.experiment import Experiment, Run, Scale
-from shared.output import Output
+from shared.run import Run
+from shared.targets import Benchmark
 
-experiment = Experiment(title="The event store against a bare insert and the eventsourcing library")
+experiment = Benchmark(
+    title="The event store against a bare insert and the eventsourcing library",
+    targets=TARGETS,
+    quick="fewer rounds: under two minutes",
+)
 WRITERS = 1, 8, 32
 # Events of one heat by all of its writers: about half a second.
 EVENTS = {Kind.BARE: 3200, Kind.STORE: 3200, Kind.PEER: 640}
@@ -63,7 +65,7 @@ def main(run: Run) -> None:
     with run.step("project into a table, in batches and one by one"):
         compare_projections(bench, total, run.pick(1, 5, 15))
     run.figure("missed", sum(bench.missed), "events", runs=len(bench.missed))
-    claim_targets(run)
+    experiment.claim_targets(run)
 
 
 def set_up(run: Run) -> Bench:
@@ -168,21 +170,5 @@ def compare(bench: Bench, name: str, ours: Sequence[float], theirs: Sequence[flo
     )
 
 
-def command(
-    as_json: Annotated[bool, typer.Option("--json", help="print one JSON object with the keys below")] = False,
-    quick: Annotated[bool, typer.Option("--quick", help="fewer rounds: under two minutes")] = False,
-    seed: int = 1,
-) -> None:
-    output = Output(silent=as_json)
-    record, folder = experiment.execute(Scale.DEMO if quick else Scale.FULL, seed, None, output)
-    if record.error:
-        raise SystemExit(f"error: {record.error}")
-    if as_json:
-        print(json.dumps({key: round(record.figure(key).value, 3) for key in TARGETS}))
-    output.closing(record, str(folder))
-
-
 if __name__ == "__main__":
-    app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
-    app.command(help=f"{__doc__}\n\nThe figures, each with its target:\n\n{taught()}")(command)
-    app()
+    experiment.main()

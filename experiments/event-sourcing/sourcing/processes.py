@@ -1,7 +1,8 @@
 """What worker processes run: tellers of a bank, who all move money at once, each in one of several ways.
 
 `retrying` is the Repository's. The others are there to be measured against it: the rows of `rows`, a retry without a
-pause, an append under ANY, and one stream for all accounts.
+pause, an append under ANY, and one stream for all accounts. Each calls the hook of its `Meeting`, with the account's
+name, between its read and its write.
 """
 
 import random
@@ -11,9 +12,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import count, islice
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
 
+from shared.faults import Hook, nowhere
 from shared.history import Action, Outcome, Recorder
 from shared.postgres import Connection, connect
 from shared.wait import until
@@ -30,6 +33,7 @@ from sourcing.store import ANY
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 # Moves cents on an account (below zero: out of it); returns how many conflicts it met, raises InvariantViolated.
 Move = Callable[[str, int], int]
+PATIENCE = 60.0  # seconds for the others to come
 
 
 @dataclass(frozen=True)
@@ -88,25 +92,30 @@ def change(account: Account, cents: int) -> None:
     account.deposit(cents) if cents > 0 else account.withdraw(-cents)
 
 
-def retrying(connection: Connection, kind: type[Account] = Account) -> Move:
+def retrying(connection: Connection, meet: Hook, kind: type[Account] = Account) -> Move:
     """By Repository.execute: on a conflict it waits for a random while, loads again and decides again."""
     accounts = Repository(PostgresStore(connection), kind)
 
     def move(account: str, cents: int) -> int:
+        def decide(found: Account) -> None:
+            change(found, cents)
+            meet(account)
+
         before = accounts.conflicts
-        accounts.execute(account, lambda found: change(found, cents))
+        accounts.execute(account, decide)
         return accounts.conflicts - before
 
     return move
 
 
-def at_once(connection: Connection) -> Move:
+def at_once(connection: Connection, meet: Hook) -> Move:
     """Likewise, but again without a pause."""
     accounts = Repository(PostgresStore(connection), Account)
 
     def move(account: str, cents: int) -> int:
         for conflicts in count():
             change(found := accounts.load(account), cents)
+            meet(account)
             try:
                 accounts.save(found)
                 return conflicts
@@ -117,25 +126,26 @@ def at_once(connection: Connection) -> Move:
     return move
 
 
-def regardless(connection: Connection) -> Move:
+def regardless(connection: Connection, meet: Hook) -> Move:
     """WRONG where there is anything to decide: whatever was written since the load, the append goes through."""
     store = PostgresStore(connection)
     accounts = Repository(store, Account)
 
     def move(account: str, cents: int) -> int:
         change(found := accounts.load(account), cents)
+        meet(account)
         store.append(found.stream, found.uncommitted, ANY)
         return 0
 
     return move
 
 
-def in_rows(way: Callable[[Connection, str, int], None]) -> Callable[[Connection], Move]:
+def in_rows(way: Callable[[Connection, str, int, Hook], None]) -> Callable[[Connection, Hook], Move]:
     """A way of `rows`, which knows no conflicts."""
 
-    def open_(connection: Connection) -> Move:
+    def open_(connection: Connection, meet: Hook) -> Move:
         def move(account: str, cents: int) -> int:
-            way(connection, account, cents)
+            way(connection, account, cents, lambda window: meet(account))
             return 0
 
         return move
@@ -143,7 +153,7 @@ def in_rows(way: Callable[[Connection, str, int], None]) -> Callable[[Connection
     return open_
 
 
-WAYS: dict[str, Callable[[Connection], Move]] = {
+WAYS: dict[str, Callable[[Connection, Hook], Move]] = {
     "row: read, change, write": in_rows(rows.read_change_write),
     "row: check, then change": in_rows(rows.check_then_change),
     "row: select for update": in_rows(rows.locked),
@@ -159,11 +169,28 @@ WAYS: dict[str, Callable[[Connection], Move]] = {
 
 @dataclass(frozen=True)
 class Case:
-    """One piece of work for all tellers: `job` is `deposit` or `drain`."""
+    """One piece of work for all tellers: `job` is `deposit` or `drain`. With a barrier their race is certain."""
 
     bank: Bank
     way: str
-    job: Callable[[Bank, str, int], None]
+    job: Callable[[Bank, str, int, Hook], None]
+    barrier: Barrier | None = None
+
+
+class Meeting:
+    """A hook: at the first change of every account all tellers have read before the first one writes.
+
+    Not for a way that lets the others wait until it has written.
+    """
+
+    def __init__(self, barrier: Barrier) -> None:
+        self.barrier = barrier
+        self.met: set[str] = set()
+
+    def __call__(self, account: str) -> None:
+        if account not in self.met:
+            self.met.add(account)
+            self.barrier.wait(PATIENCE)
 
 
 def serve(cases: Sequence[Case], teller: int) -> None:
@@ -171,22 +198,22 @@ def serve(cases: Sequence[Case], teller: int) -> None:
     with connect(cases[0].bank.conninfo) as connection:
         for number, case in enumerate(cases):
             pass_gate(connection, number)
-            case.job(case.bank, case.way, teller)
+            case.job(case.bank, case.way, teller, Meeting(case.barrier) if case.barrier else nowhere)
         pass_gate(connection, len(cases))
 
 
-def deposit(bank: Bank, way: str, teller: int) -> None:
+def deposit(bank: Bank, way: str, teller: int, meet: Hook = nowhere) -> None:
     """Do all the deposits of this teller."""
     with Recorder(bank.history, f"teller-{teller}") as recorder, connect(bank.conninfo) as connection:
-        move = WAYS[way](connection)
+        move = WAYS[way](connection, meet)
         for movement in bank.deposits(teller):
             attempt(recorder, move, movement)
 
 
-def drain(bank: Bank, way: str, teller: int) -> None:
+def drain(bank: Bank, way: str, teller: int, meet: Hook = nowhere) -> None:
     """Withdraw from the first account until it refuses, then from the next one."""
     with Recorder(bank.history, f"teller-{teller}") as recorder, connect(bank.conninfo) as connection:
-        move = WAYS[way](connection)
+        move = WAYS[way](connection, meet)
         for number in range(bank.accounts):
             for movement in bank.movements(teller, bank.account(number), -1):
                 if not attempt(recorder, move, movement):
@@ -244,7 +271,7 @@ class Gates:
         def all_there() -> bool:
             return self.connection.execute(_WAITING, [number]).fetchall() == [(waiting,)]
 
-        until(f"{waiting} processes at gate {number}", all_there, 60)
+        until(f"{waiting} processes at gate {number}", all_there, PATIENCE)
 
     def open(self, number: int) -> None:
         self.connection.execute("select pg_advisory_unlock(hashtext(current_schema()), %s)", [number])

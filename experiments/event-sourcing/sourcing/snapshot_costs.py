@@ -78,9 +78,12 @@ def load(store: PostgresStore, length: int, tail: int) -> Loads:
     return loads
 
 
-def _read(store: PostgresStore, ident: str, snapshots: PostgresSnapshots | None) -> int:
+def _read(
+    store: PostgresStore, ident: str, snapshots: PostgresSnapshots | None, make: Callable[[str], Any] = Account
+) -> int:
+    """How many events a load reads."""
     reader = Counting()
-    Repository(store, Account, reader, snapshots).load(ident)
+    Repository(store, make, reader, snapshots).load(ident)
     return reader.events
 
 
@@ -140,6 +143,15 @@ class Case:
             for every, repository in repositories.items():
                 for _ in range(BLOCK):
                     self._one(repository, every)
+
+    def taken(self, every: int) -> int:
+        """How many snapshots its commands took."""
+        kept = self.found[every].kept
+        return kept.taken if kept else 0
+
+    def replayed(self, store: PostgresStore, every: int) -> int:
+        """How many events a load reads, now that all commands were given."""
+        return _read(store, f"{self.name}-{every}", self.found[every].kept, self.make)
 
     def _one(self, repository: Repository[Any], every: int) -> None:
         found = self.found[every]

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import partial
 from itertools import islice
+from pathlib import Path
 from typing import TypeVar
 
 import psycopg
@@ -225,6 +226,13 @@ def read_log(conninfo: str) -> list[Recorded]:
         while reader.step():
             continue
     return events
+
+
+def gone(conninfo: str, history: Path) -> int:
+    """How many appends under ids of their own were acknowledged, by now, and are not in the log."""
+    acknowledged = {op.value for op in History.read(history).of(Action.WRITE, Outcome.OK)}
+    with connect(conninfo) as connection:
+        return len(acknowledged - {ident for (ident,) in connection.execute("select id::text from events").fetchall()})
 
 
 def settle(conninfo: str, recorder: Recorder) -> list[Recorded]:

@@ -2,9 +2,11 @@
 
 import time
 from collections.abc import Collection
+from pathlib import Path
 
 from shared.errors import DeadlineExceeded
 from shared.postgres import Connection
+from shared.wait import until
 from sourcing import checkpoint, folded
 from sourcing.order import Order
 from sourcing.postgres import PostgresStore
@@ -64,6 +66,24 @@ def rate(connection: Connection, projection: Projection, size: int, events: int)
     while done < min(events, MEASURED * size):
         done += projector.step()
     return done / (time.perf_counter() - began)
+
+
+def empty_and_fill(connection: Connection, projection: Projection, seen: Path, batch: int = 500) -> None:
+    """WRONG: start again before a reader's eyes. It looks at the empty tables, and at what the first batch makes.
+
+    `seen` is the file of its process (projecting.watch). Nobody else may project meanwhile.
+    """
+    start_again(connection, projection)
+    await_looks(seen)
+    Projector(connection, projection, batch=batch).step()
+    await_looks(seen)
+
+
+def await_looks(seen: Path) -> None:
+    """Until a look has begun and ended that began after now: the one under way may have begun before."""
+    for _ in range(2):
+        last = seen.stat().st_mtime_ns
+        until("the reader to look again", lambda: seen.stat().st_mtime_ns > last)  # noqa: B023
 
 
 def _is_there(connection: Connection, stream: str) -> bool:

@@ -6,6 +6,9 @@ import pytest
 from sourcing.postgres import PostgresStore, create
 
 from shared.postgres import Connection, connect
+from shared.wait import until
+
+NOBODY_WRITES = "select pg_snapshot_xmin(now) = pg_snapshot_xmax(now) from pg_current_snapshot() as now"
 
 
 @pytest.fixture
@@ -13,6 +16,8 @@ def store(schema: str) -> Iterator[PostgresStore]:
     """The reference store, with nothing in it."""
     create(schema)
     opened = PostgresStore(connect(schema))
+    # A session that an earlier test killed may still be open, and readers of all wait for it.
+    until("older transactions to end", lambda: opened.connection.execute(NOBODY_WRITES).fetchone() == (True,))
     yield opened
     opened.close()
 

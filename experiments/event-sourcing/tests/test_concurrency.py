@@ -1,6 +1,7 @@
 """Two writers, one after the other's read: what the rows do, and what the streams do."""
 
 from collections.abc import Callable
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
@@ -111,6 +112,14 @@ def test_two_at_once_drain_an_account_and_not_more(
     taken = sum(int(op.note.split()[2]) for op in History.read(bank.history).of(Action.WRITE, Outcome.OK))
     account = Repository(PostgresStore(connection), Account).load("0")
     assert (rows.balance(connection, "0") if way.startswith("row") else account.balance) == 1_000 + taken >= 0
+
+
+def test_tellers_who_must_meet_lose_an_update_for_certain(bank: Bank, connection: Connection, tmp_path: Path) -> None:
+    case = Case(bank, "row: read, change, write", deposit, get_context("forkserver").Barrier(2))
+    tellers = [Worker("teller", tmp_path / "log", serve, [case], number).start() for number in range(2)]
+    assert [teller.wait() for teller in tellers] == [0, 0]
+    paid_in = sum(int(op.note.split()[2]) for op in History.read(bank.history).of(Action.WRITE, Outcome.OK))
+    assert rows.balance(connection, "0") < 1_000 + paid_in
 
 
 def test_accounts_in_one_stream_keep_their_balances_apart(store: PostgresStore, schema: str, tmp_path: Path) -> None:

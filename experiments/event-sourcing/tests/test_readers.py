@@ -207,6 +207,7 @@ def test_uneven_writers_leave_what_their_history_says_and_the_pair_reads_it(
     reader = Worker("reader", tmp_path / "reader.log", follow, bank, PAIR, "reader").start()
     writers = [Worker("w", tmp_path / "writer.log", write_unevenly, bank, n, 0.001).start() for n in range(4)]
     assert [writer.wait() for writer in writers] == [0] * 4
+    until("the reader to read", lambda: History.read(bank.history).delivered)  # from then on it ends by itself
     reader.stop()
     history = History.read(bank.history)
     assert history.committed == {event.id for event in store.read_all()}

@@ -12,7 +12,7 @@ from sourcing.projecting import Kill, rebuild_killed, watch
 from sourcing.projection import Change, Policy, ProjectionStopped, Projector, install
 from sourcing.read_models import PROJECTIONS, OrderSummary
 from sourcing.rebuild import rebuild, start_again
-from sourcing.watching import behind, changes, wrong_rows
+from sourcing.watching import await_looks, behind, changes, wrong_rows
 from sourcing.windows import RebuildWindow
 
 from shared.faults import require
@@ -77,17 +77,10 @@ def test_a_reader_never_sees_less_than_before(live: int, schema: str, tmp_path: 
 def test_rebuilt_in_place_it_is_seen_empty(live: int, connection: Connection, schema: str, tmp_path: Path) -> None:
     with looking(schema, tmp_path) as seen:
         start_again(connection, SUMMARY)
-        for _ in range(2):  # a look may have begun before the tables were emptied
-            looked = looks(tmp_path)
-            until("the reader to look again", lambda: looks(tmp_path) > looked)  # noqa: B023
+        await_looks(tmp_path / "seen.json")
         Projector(connection, SUMMARY).catch_up()
     assert seen["empty"] > 0
     assert wrong_rows(connection) == 0
-
-
-def looks(folder: Path) -> int:
-    """When the reader's last look ended."""
-    return (folder / "seen.json").stat().st_mtime_ns
 
 
 def test_what_is_written_during_the_rebuild_is_in_the_new_tables_once(
@@ -182,5 +175,5 @@ def test_the_switch_waits_for_a_reader_and_then_has_all_that_the_old_tables_had(
             Projector(connection, SUMMARY).catch_up()
             reader.execute("commit")
 
-        assert rebuild(schema, SUMMARY, waiting=leave).attempts == 2
+        assert rebuild(schema, SUMMARY, waiting=leave).attempts >= 2
     assert (behind(connection), wrong_rows(connection)) == (0, 0)
