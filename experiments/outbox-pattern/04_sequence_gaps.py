@@ -7,15 +7,17 @@ transaction, the pair (xid, position), and Postgres' log. Positions are drawn ea
 from dataclasses import replace
 
 from outbox.processes import Shop, relay
-from outbox.readers import WAYS, read, write_concurrently
+from outbox.readers import WAYS, overtake, read, write_concurrently
 from outbox.relay import wal
 from outbox.table import create
 
 from shared import postgres
 from shared.checkers import aborted_read, duplicate_delivery, lost, phantom
-from shared.experiment import Experiment, Run
+from shared.event import Event
+from shared.experiment import Experiment, Run, Scale
 from shared.history import History
 from shared.tap import Tap
+from shared.wait import until
 
 experiment = Experiment(
     title="Sequence gaps: the event that a reader passes over",
@@ -66,14 +68,26 @@ def write_and_read(run: Run, shop: Shop) -> None:
     """Every reader has a history of its own, and all of them the same table at the same time."""
     recorder = run.recorder(slug(LOG), "experiment")
     with Tap("consumer", shop.broker, [shop.topic], recorder) as tap:
-        readers = [run.worker(slug(way), read, own_history(run, shop, way), way, slug(way)) for way in WAYS]
+        ready = {way: run.folder / f"{slug(way)}.ready" for way in WAYS}
+        readers = [
+            run.worker(slug(way), read, own_history(run, shop, way), way, slug(way), 0.001, ready[way]) for way in WAYS
+        ]
         log = run.worker("log", relay, own_history(run, shop, LOG), "log", 500, 0.05)
+        until("the readers to read", lambda: all(path.exists() for path in ready.values()))
+        if run.scale is Scale.SMOKE:
+            overtake(shop, lambda event: until("the event to be read", lambda: is_read(run, shop, event)))
         run.worker("services", write_concurrently, shop, WRITERS, PAUSE).wait(120)
         for reader in readers:
             reader.stop()
         tap.wait_for(len(History.read(shop.history).committed))
         log.stop()
         tap.catch_up()
+
+
+def is_read(run: Run, shop: Shop, event: Event) -> bool:
+    """Whether the readers that are wrong have passed it. With few writes they may be too late for every race."""
+    histories = (History.read(own_history(run, shop, way).history) for way in WRONG)
+    return all(event.id in {op.value for op in history.delivered} for history in histories)
 
 
 def own_history(run: Run, shop: Shop, way: str) -> Shop:

@@ -12,7 +12,7 @@ from confluent_kafka import Message, Producer
 from msgspec import structs
 from outbox.consumer import BusyOrders, InOrder, java_partition
 from outbox.placing import Placing, by_key, by_turns, without_key
-from outbox.processes import make_relay, relay, write_backlog
+from outbox.processes import announced, make_relay, relay, write_backlog
 from outbox.table import create, insert_event, pending
 from outbox.windows import RelayWindow
 
@@ -100,13 +100,16 @@ def step_by_step(run: Run) -> History:
 
 
 def relayed(run: Run, way: str, kind: str, relays: int, count: int) -> History:
-    """A backlog, and so many relay processes on it."""
+    """So many relay processes, and a backlog for them when all of them look for one."""
     shop = open_shop(run, slug(way), count)
-    write_backlog(shop)
     recorder = run.recorder(slug(way), "experiment")
     with Tap("consumer", shop.broker, [shop.topic], recorder) as tap:
         names = [f"relay-{number}" for number in range(1, relays + 1)]
-        workers = [run.worker(name, relay, shop, kind, 500, 0.02, None, name) for name in names]
+        ready = {name: run.folder / f"{slug(way)}-{name}.ready" for name in names}
+        workers = [run.worker(name, relay, shop, kind, 500, 0.02, None, name, True, ready[name]) for name in names]
+        for path in ready.values():
+            announced(path)
+        write_backlog(shop)
         with postgres.connect(shop.conninfo) as connection:
             if kind == "row by row":
                 until("the outbox to be empty", lambda: pending(connection) == 0, 120)

@@ -6,6 +6,7 @@ experiment executes step by step; every one ends with the same check of the ledg
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import psycopg
 from outbox import inbox
@@ -130,9 +131,9 @@ def fail_and_recover(run: Run, stage: Stage, failure: Failure) -> History:
         # One event ahead: a consumer takes seconds to join its group, and the load is to meet all at work.
         run.worker("service", serve_through, replace(shop, count=1, prefix="first")).wait()
         until("the first event in the ledger", lambda: booked(shop) == 1, 60)
-        service = run.worker("service", serve_through, shop)
+        service = run.worker("service", serve_through, shop, go_on := run.folder / f"{shop.history.stem}.failed")
         until("a third of the events in the ledger", lambda: booked(shop) >= shop.count // 3, 60)
-    execute(run, failure, victims.get(failure.name, stage.broker), Faults(record), shop)
+    execute(run, failure, victims.get(failure.name, stage.broker), Faults(record), shop, go_on)
     with run.step(f"{failure.name}: 3. wait until the ledger has every committed event"):
         service.wait(120)
         until("every committed event in the ledger", lambda: booked(shop) >= committed(shop), 60)
@@ -142,14 +143,15 @@ def fail_and_recover(run: Run, stage: Stage, failure: Failure) -> History:
     return run.judge(shop.history.stem, variant=failure.name, fault=failure.note)
 
 
-def execute(run: Run, failure: Failure, victim: Victim, faults: Faults, shop: Shop) -> None:
-    """The failure, and the first two steps of its procedure."""
+def execute(run: Run, failure: Failure, victim: Victim, faults: Faults, shop: Shop, go_on: Path) -> None:
+    """The failure, and the first two steps of its procedure. The service has half of its load yet to write."""
     harm = faults.paused if failure.note == "SIGSTOP" else faults.down
     with harm(victim), run.step(f"{failure.name}: 1. seen: {failure.seen}"):
+        go_on.touch()
         if failure.name == "postgres":
             until("the database to be gone", lambda: not answers(shop), 10)
         else:
-            behind = min(RATE * PAUSE / 2, shop.count // 3)  # a third is yet to come when the failure begins
+            behind = min(RATE * PAUSE / 2, shop.count // 3)  # half is yet to come when the failure begins
             until("the backlog to grow", lambda: committed(shop) - booked(shop) > behind, 30)
     with run.step(f"{failure.name}: 2. {failure.done}"):
         before = booked(shop)

@@ -42,8 +42,9 @@ LIMIT = 64  # MB; Postgres' MB, of 2^20 bytes
 CHUNK = 8  # MB of other tables' traffic between two checkpoints
 ALARM = LIMIT * MB // 2  # bytes of log kept for a slot, at which somebody is woken
 ABANDONED = "nobody reads the slot"
-# The log's own size small, so that what is on the disk is what the slot keeps; and a reader asked soon how far it is.
-SETTINGS = {"max_wal_size": "32MB", "min_wal_size": "32MB", "wal_sender_timeout": "2s"}
+# The log's own size small, so that what is on the disk is what the slot keeps.
+SETTINGS = {"max_wal_size": "32MB", "min_wal_size": "32MB"}
+HEARTBEAT = 0.5  # seconds after which a reader that has no news says how far it is
 CLICKS = "insert into clicks (page) select repeat(md5(i::text), 250) from generate_series(1, %s) as i"  # 8 kB each
 
 
@@ -124,6 +125,7 @@ def relaying(shop: Shop) -> Iterator[None]:
     """The log relay at work, in a thread."""
     with postgres.connect(shop.conninfo) as connection, Recorder(shop.history, "relay") as recorder:
         relay = WalRelay(shop.conninfo, connection, Publisher(shop.broker, recorder=recorder), shop.slot)
+        relay.heartbeat = HEARTBEAT
         stop = threading.Event()
         thread = threading.Thread(target=relay.run, args=[stop])
         thread.start()

@@ -10,9 +10,7 @@ import json
 import threading
 import time
 from dataclasses import replace
-from typing import Annotated
 
-import typer
 from outbox.drains import (
     DRAINED,
     UNRECORDED,
@@ -38,15 +36,19 @@ from outbox.processes import Shop, relay
 from outbox.relay import wal
 from outbox.relay.debezium import Connector
 from outbox.table import create
-from outbox.targets import TARGETS, claim_targets
+from outbox.targets import TARGETS
 from outbox.writer import place_pipelined
 
 from shared import kafka, postgres
-from shared.experiment import Experiment, Run, Scale
-from shared.output import Output
+from shared.run import Run
+from shared.targets import Benchmark
 from shared.wait import until
 
-experiment = Experiment(title="Outbox relays against Debezium")
+experiment = Benchmark(
+    title="Outbox relays against Debezium",
+    targets=TARGETS,
+    quick="fewer rounds: under four minutes",
+)
 LONG = 1_000_000  # events of the drain whose memory is watched
 # Debezium documentation, "PostgreSQL connector properties": larger batches and queues for throughput; and Kafka's
 # producer documentation: a few ms of linger and larger batches. For latency the producer's defaults, without linger.
@@ -85,7 +87,7 @@ def main(run: Run) -> None:
         compare_transactions(bench)
     with run.step(f"memory of a relay that drains {LONG:,} events"):
         watch_relay(bench)
-    claim_targets(run)
+    experiment.claim_targets(run)
 
 
 def note_cpu(run: Run, drains: dict[str, list[Drain]]) -> None:
@@ -203,24 +205,5 @@ def grow(bench: Bench, kind: str) -> float:
     return max(samples[len(samples) // 10 :]) - samples[len(samples) // 10]
 
 
-def command(
-    as_json: Annotated[
-        bool, typer.Option("--json", help="print one JSON object with the keys named in the README")
-    ] = False,
-    quick: Annotated[bool, typer.Option("--quick", help="fewer rounds: under four minutes")] = False,
-    seed: int = 1,
-) -> None:
-    """Run the benchmark. Nothing else should be running."""
-    output = Output(silent=as_json)
-    record, folder = experiment.execute(Scale.DEMO if quick else Scale.FULL, seed, None, output)
-    if record.error:
-        raise SystemExit(f"error: {record.error}")
-    if as_json:
-        print(json.dumps({key: round(record.figure(key).value, 3) for key in TARGETS}))
-    output.closing(record, str(folder))
-
-
 if __name__ == "__main__":
-    app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
-    app.command()(command)
-    app()
+    experiment.main()

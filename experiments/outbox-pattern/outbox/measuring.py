@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,14 +14,15 @@ from typing import Any
 import psutil
 from confluent_kafka import Consumer, Message, TopicPartition
 
-from outbox.processes import Shop
+from outbox.processes import Shop, announced
 from outbox.relay.message import COLUMNS, OutboxRow, headers
-from outbox.table import INSERT_STEP, step_values
+from outbox.table import INSERT_STEP, await_counts, scans, step_values
 from outbox.writer import one_round_trip, place_pipelined
 from shared import kafka
 from shared.event import Event
 from shared.history import History
 from shared.postgres import Connection, connect
+from shared.worker import Worker
 
 # About 200 bytes of JSON, as a small order has.
 BACKLOG = """
@@ -131,6 +132,20 @@ def watch_memory(pid: int, stop: threading.Event, samples: list[float]) -> None:
     process = psutil.Process(pid)
     while not stop.wait(0.1):
         samples.append(process.memory_info().rss / 1e6)
+
+
+def idle_scans(conninfo: str, ready: Path, seconds: float, relaying: Callable[[], Worker]) -> tuple[int, float]:
+    """(scans of an outbox without news, seconds that it took), from a relay's first look on, which is counted.
+
+    `relaying` starts the relay, which makes `ready` appear (see processes.run_announced).
+    """
+    before = scans(conninfo)
+    with relaying():
+        session = announced(ready)
+        time.sleep(seconds)
+    took = time.time() - ready.stat().st_mtime
+    await_counts(conninfo, session)
+    return scans(conninfo) - before, took
 
 
 def waits(history: History) -> list[float]:

@@ -18,7 +18,7 @@ from pathlib import Path
 from confluent_kafka import Producer
 from psycopg import sql
 
-from outbox.processes import WAYS, Shop, serve
+from outbox.processes import WAYS, Shop, run_announced, serve
 from outbox.relay.polling import PollingPublisher
 from outbox.relay.publisher import Publisher
 from outbox.service import write_with_outbox
@@ -94,12 +94,13 @@ def serve_ringing(shop: Shop) -> None:
     serve(shop, AFTER_COMMIT)
 
 
-def relay_notified(shop: Shop, batch: int = 500) -> None:
-    """Worker: relay until SIGTERM, woken by rings."""
+def relay_notified(shop: Shop, batch: int = 500, ready: Path | None = None) -> None:
+    """Worker: relay until SIGTERM, woken by rings. `ready` appears as in processes.run_announced."""
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     with Recorder(shop.history, "relay") as recorder, connect(shop.conninfo) as connection:
-        NotifiedPublisher(connection, Publisher(shop.broker, recorder=recorder), batch).run(stop)
+        relaying = NotifiedPublisher(connection, Publisher(shop.broker, recorder=recorder), batch)
+        run_announced(relaying, connection, stop, ready)
 
 
 # One statement, one transaction, one round trip: what is compared is the database, not this client.
@@ -123,11 +124,12 @@ class Writers:
     def rate(self) -> float:
         """Transactions per second, of all sessions together; the ring is not counted as one."""
         counts = [0] * self.sessions
-        barrier, until = threading.Barrier(self.sessions + 1), [0.0]
+        until: list[float] = []
+        # Time runs from when all are there, however long some of them took to connect.
+        barrier = threading.Barrier(self.sessions + 1, lambda: until.append(time.monotonic() + self.seconds))
         threads = [threading.Thread(target=self._write, args=[n, counts, barrier, until]) for n in range(self.sessions)]
         for thread in threads:
             thread.start()
-        until[0] = time.monotonic() + self.seconds + 0.1
         barrier.wait()
         began = time.monotonic()
         for thread in threads:
@@ -138,7 +140,7 @@ class Writers:
         with connect(self.conninfo) as connection:
             order = f"{self.topic}-{session}-{time.monotonic_ns()}"
             barrier.wait()
-            while time.monotonic() < until[0]:
+            while counts[session] == 0 or time.monotonic() < until[0]:  # one at least: a rate is never 0
                 values = {"order": order, "number": counts[session] + 1, "topic": self.topic}
                 connection.execute(WRITE, values, prepare=True)
                 if self.ringing == AFTER_COMMIT:

@@ -26,6 +26,7 @@ from shared.faults import Crash, Hook, nowhere
 from shared.history import Action, Outcome, Recorder
 from shared.postgres import Connection, connect
 from shared.servers.server import Endpoint
+from shared.wait import until
 
 WAYS: dict[str, service.Way] = {
     "commit, then publish": service.commit_then_publish,
@@ -128,13 +129,28 @@ def relay(
     kill: Kill | None = None,
     name: str = "relay",
     recorded: bool = True,
+    ready: Path | None = None,
 ) -> None:
-    """Relay until SIGTERM, or until killed."""
+    """Relay until SIGTERM, or until killed. `ready` appears as in `run_announced`."""
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     with Recorder(shop.history, name) as recorder, connect(shop.conninfo) as connection:
         at = kill.hook(recorder) if kill else nowhere
-        make_relay(shop, kind, connection, batch, interval, at, recorder if recorded else None).run(stop)
+        relaying = make_relay(shop, kind, connection, batch, interval, at, recorder if recorded else None)
+        run_announced(relaying, connection, stop, ready)
+
+
+def run_announced(relaying: Relay, connection: Connection, stop: threading.Event, ready: Path | None) -> None:
+    """Run a relay. When it has looked once for what there is, `ready` appears with the process id of its session."""
+    if ready:
+        relaying.step()
+        ready.write_text(str(connection.info.backend_pid))
+    relaying.run(stop)
+
+
+def announced(ready: Path) -> int:
+    """The process id of the session of a relay that has looked for what there is, as soon as it has."""
+    return int(until("the relay to look for news", lambda: ready.read_text() if ready.exists() else ""))
 
 
 def make_relay(

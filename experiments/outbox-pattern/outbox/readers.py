@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import psycopg
 
@@ -71,8 +72,8 @@ class Reader:
             continue
 
 
-def read(shop: Shop, way: str, name: str, interval: float = 0.001) -> None:
-    """A process: read until SIGTERM, every row a delivery to `name`, then what is left."""
+def read(shop: Shop, way: str, name: str, interval: float = 0.001, ready: Path | None = None) -> None:
+    """A process: read until SIGTERM, every row a delivery to `name`, then what is left. `ready`: it reads."""
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     with Recorder(shop.history, name) as recorder, connect(shop.conninfo) as connection:
@@ -81,10 +82,35 @@ def read(shop: Shop, way: str, name: str, interval: float = 0.001) -> None:
             recorder.add(Op(now(), name, Action.DELIVER, Outcome.OK, ident, key, sequence))
 
         reader = Reader(connection, way, take)
+        reader.step()
+        if ready:
+            ready.touch()
         while not stop.is_set():
             if reader.step() < BATCH:
                 stop.wait(interval)
         reader.finish()
+
+
+def overtake(shop: Shop, passed: Callable[[Event], object]) -> None:
+    """Two transactions: the younger one draws the lower position, and commits when `passed` the older one's event.
+
+    So neither positions nor transaction ids are in the order of commit: readers by position have passed it over.
+    """
+    first, second = replace(shop, count=2, prefix="overtaking").events()
+    with (
+        Recorder(shop.history, "service") as recorder,
+        connect(shop.conninfo) as older,
+        connect(shop.conninfo) as other,
+    ):
+        with other.transaction():
+            with older.transaction():
+                insert_step(older, first)  # has its transaction id
+                insert_step(other, second)
+                insert_event(other, second, shop.topic)  # has its position
+                insert_event(older, first, shop.topic)
+            recorder.record(Action.WRITE, Outcome.OK, first.id, key=first.subject, seq=first.sequence)
+            passed(first)
+        recorder.record(Action.WRITE, Outcome.OK, second.id, key=second.subject, seq=second.sequence)
 
 
 def write_concurrently(shop: Shop, writers: int, pause: float) -> None:

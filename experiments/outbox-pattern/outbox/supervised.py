@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 from functools import partial
+from pathlib import Path
 
 import psycopg
 from confluent_kafka import KafkaException
@@ -27,14 +28,19 @@ AWAY = psycopg.OperationalError, psycopg.InterfaceError, KafkaException, LabErro
 LEDGER = "create table ledger (event_id uuid not null, order_id text not null, cents bigint not null)"
 
 
-def serve_through(shop: Shop) -> None:
-    """Take every step once. Where the database goes away, the outcome is unknown, and the next step is the next one."""
+def serve_through(shop: Shop, go_on: Path | None = None) -> None:
+    """Take every step once. Where the database goes away, the outcome is unknown, and the next step is the next one.
+
+    With `go_on`, the second half is not taken before that file is there: so much is certainly still to come until then.
+    """
     with Recorder(shop.history, "service") as recorder:
         events, began = enumerate(shop.events()), time.monotonic()
 
         def work() -> None:
             with connect(_impatient(shop.conninfo)) as connection:
                 for number, event in events:
+                    while go_on and number >= shop.count // 2 and not go_on.exists():
+                        time.sleep(0.02)
                     time.sleep(max(0.0, began + number / shop.rate - time.monotonic()))
                     _write(recorder, connection, shop.topic, event)
 

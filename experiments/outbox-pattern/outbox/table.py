@@ -7,7 +7,8 @@ import psycopg
 
 from shared.errors import EventError
 from shared.event import STRICT, Event
-from shared.postgres import Connection
+from shared.postgres import Connection, connect
+from shared.wait import until
 
 SCHEMA = Path(__file__).with_name("schema.sql")
 
@@ -23,6 +24,7 @@ def create(conninfo: str) -> None:
     """Create the tables in the first schema of the connection's search path."""
     with psycopg.connect(conninfo, autocommit=True) as connection:
         connection.execute(SCHEMA.read_text())
+        connection.execute("select pg_stat_force_next_flush()")  # making indexes is scanning, see `scans`
 
 
 def insert_step(connection: Connection, event: Event) -> None:
@@ -73,6 +75,13 @@ def scans(conninfo: str) -> int:
     with psycopg.connect(conninfo) as connection:
         row = connection.execute(query).fetchone()
         return int(row[0]) if row else 0
+
+
+def await_counts(conninfo: str, session: int) -> None:
+    """Return when a session has ended, by its process id: only then `scans` has all that it did."""
+    query = "select not exists (select from pg_stat_activity where pid = %s)"
+    with connect(conninfo) as connection:
+        until(f"session {session} to end", lambda: connection.execute(query, [session]).fetchone() == (True,))
 
 
 def create_jsonb_copy(conninfo: str) -> None:

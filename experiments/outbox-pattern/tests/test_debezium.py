@@ -12,6 +12,7 @@ from shared.event import Event
 from shared.history import Recorder
 from shared.servers.server import Endpoint
 from shared.tap import Tap
+from shared.wait import until
 
 
 @pytest.fixture
@@ -25,7 +26,7 @@ def connector(shop: Shop, connect: Endpoint, postgres: Endpoint, unique: str) ->
 def test_its_messages_are_the_events_that_were_written(shop: Shop, connector: Connector, recorder: Recorder) -> None:
     with Tap("consumer", shop.broker, [shop.topic], recorder) as tap:
         write_backlog(shop)
-        assert tap.wait_for(shop.count, 30)
+        assert tap.wait_for(shop.count)
     assert by_id(tap.events) == by_id(shop.events())
     assert not tap.rejected
 
@@ -37,7 +38,7 @@ def test_events_written_while_it_was_stopped_come_when_it_runs_again(
     write_backlog(shop)
     with Tap("consumer", shop.broker, [shop.topic], recorder) as tap:
         connector.resume()
-        assert tap.wait_for(shop.count, 30)
+        assert tap.wait_for(shop.count)
     assert len(tap.events) == shop.count
 
 
@@ -60,8 +61,10 @@ def test_deleted_it_leaves_neither_slot_nor_publication(
 def test_a_connector_that_cannot_run_says_why(shop: Shop, connect: Endpoint, postgres: Endpoint, unique: str) -> None:
     connector = Connector(connect, postgres, unique, unique, settings={"publication.name": "no_such_publication"})
     try:
+        connector.configure()
+        assert "ublication" in until("its task to fail", connector.failure)
         with pytest.raises(DeadlineExceeded, match="ublication"):
-            connector.put(seconds=4)
+            connector.wait_until_running(seconds=0)
     finally:
         connector.delete()
 

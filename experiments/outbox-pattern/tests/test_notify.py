@@ -164,6 +164,10 @@ def test_writers_are_compared_in_turn(shop: Shop, tmp_path: Path) -> None:
     assert all(len(found) == 2 and min(found) > 0 for found in rates.values())
 
 
+def test_a_rate_is_never_0_however_short_the_time(shop: Shop) -> None:
+    assert Writers(shop.conninfo, shop.topic, QUIET, sessions=2, seconds=0.0).rate() > 0
+
+
 def test_every_writer_leaves_a_row_for_each_event(shop: Shop, connection: Connection) -> None:
     Writers(shop.conninfo, shop.topic, QUIET, sessions=3, seconds=0.1).rate()
     row = connection.execute("select (select count(*) from order_steps), (select count(*) from outbox)").fetchone()

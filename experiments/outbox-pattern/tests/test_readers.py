@@ -19,7 +19,7 @@ from outbox.consumer import (
 )
 from outbox.consumer import WAYS as HANDLING
 from outbox.processes import Shop, make_relay, write_backlog
-from outbox.readers import WAYS, Reader, write_concurrently
+from outbox.readers import WAYS, Reader, overtake, write_concurrently
 from outbox.table import insert_event, insert_step
 
 from shared import kafka
@@ -28,6 +28,7 @@ from shared.errors import LabError
 from shared.event import Event
 from shared.history import Action, History, Outcome
 from shared.postgres import Connection, connect
+from shared.wait import until
 from shared.worker import Worker
 
 TUTORIAL, HALF, PAIR = WAYS
@@ -123,6 +124,16 @@ def test_the_pair_waits_for_open_transactions(writers: tuple[Writer, Writer], re
     early.commit()
     reader.finish()
     assert seen == [late.event.id]
+
+
+def test_overtaken_on_purpose_the_wrong_ways_lose_one_for_certain(shop: Shop, reading: Reading) -> None:
+    def passed(event: Event) -> None:
+        for way in (TUTORIAL, HALF):
+            reader, seen = reading[way]
+            until(f"{way!r} to see it", lambda r=reader, s=seen: r.step() or event.id in s)  # type: ignore[misc]
+
+    overtake(shop, passed)
+    assert missed(reading, *replace(shop, count=2, prefix="overtaking").events()) == {TUTORIAL, HALF}
 
 
 def test_concurrent_writers_leave_what_their_history_says(shop: Shop, connection: Connection) -> None:

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from outbox.badrows import Bad, write_bad_rows
 from outbox.parking import discard, parked, retry
-from outbox.processes import Kill, Shop, make_relay, relay, write_backlog
+from outbox.processes import POLLING, Kill, Shop, announced, make_relay, relay, write_backlog
 from outbox.relay import Relay
 from outbox.relay.wal import WalRelay, lag
-from outbox.table import insert_event, pending
+from outbox.table import await_counts, insert_event, pending
 from outbox.windows import RelayWindow
 
 from shared import kafka
@@ -200,8 +200,21 @@ def test_run_ends_when_it_is_told_to(shop: Shop, connection: Connection) -> None
     running = threading.Thread(target=make_relay(shop, "cursor", connection).run, args=[stop])
     running.start()
     stop.set()
-    running.join(5)
+    running.join(30)
     assert not running.is_alive()
+
+
+@every_relay
+def test_as_a_process_it_says_that_it_is_at_work_by_the_session_that_looked(
+    kind: str, shop_with_slot: Shop, connection: Connection, tmp_path: Path
+) -> None:
+    ready = tmp_path / "ready"
+    arguments = kind, BATCH, 0.01, None, "relay", False, ready
+    with Worker("relay", tmp_path / "relay.log", relay, shop_with_slot, *arguments):
+        session = announced(ready)
+        assert connection.execute("select from pg_stat_activity where pid = %s", [session]).fetchone() is not None
+    await_counts(shop_with_slot.conninfo, session)
+    assert connection.execute("select from pg_stat_activity where pid = %s", [session]).fetchone() is None
 
 
 def kill_and_finish(
@@ -215,7 +228,10 @@ def kill_and_finish(
         if kind == "log":
             until("the slot to be let go", lambda: not slot_active(connection, shop.slot))
         with connect(shop.conninfo) as other, running(make_relay(shop, kind, other, BATCH)):
-            tap.wait_for(shop.count, 2 if kind == "mark, then publish" else 30)
+            if kind in POLLING:
+                until("every event to be marked or deleted", lambda: pending(connection) == 0)
+            else:
+                tap.wait_for(shop.count)
             if kind == "log":
                 until("the slot to be read to its end", lambda: lag(connection, shop.slot) < 1000)
         tap.catch_up()
@@ -227,11 +243,13 @@ def running(relaying: Relay) -> Iterator[None]:
     stop = threading.Event()
     thread = threading.Thread(target=relaying.run, args=[stop])
     thread.start()
-    yield
-    stop.set()
-    thread.join()
-    if isinstance(relaying, WalRelay):
-        relaying.close()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+        if isinstance(relaying, WalRelay):
+            relaying.close()
 
 
 def slot_active(connection: Connection, slot: str) -> bool:

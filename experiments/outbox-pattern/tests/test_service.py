@@ -1,16 +1,20 @@
 """The three ways to write a row and an event."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 import psycopg
 import pytest
 from outbox.processes import WAYS, Shop
 from outbox.service import write_with_outbox
+from outbox.supervised import serve_through
 from outbox.table import pending, steps
 
 from shared import kafka
 from shared.event import Event
 from shared.postgres import Connection
+from shared.wait import until
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -48,6 +52,20 @@ def test_publish_then_commit_tells_the_world_of_a_refused_row(shop: Shop, connec
         WAYS["publish, then commit"](connection, kafka.producer(shop.broker), shop.topic, event, lambda _: None)
     assert len(kafka.read_all(shop.broker, shop.topic)) == 1
     assert steps(shop.conninfo) == set()
+
+
+def test_a_service_that_is_held_back_takes_the_second_half_when_it_may(
+    shop: Shop, connection: Connection, tmp_path: Path
+) -> None:
+    go_on = tmp_path / "go on"
+    with ThreadPoolExecutor(1) as pool:
+        serving = pool.submit(serve_through, replace(shop, rate=1000.0), go_on)
+        try:
+            until("half of the events", lambda: pending(connection) == shop.count // 2)
+            assert not serving.done()
+        finally:
+            go_on.touch()
+    assert pending(connection) == shop.count
 
 
 def test_the_event_is_written_by_the_transaction_of_its_row(shop: Shop, connection: Connection) -> None:

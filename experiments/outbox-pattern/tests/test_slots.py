@@ -61,6 +61,15 @@ def test_a_slot_that_is_not_there_is_an_error(connection: Connection) -> None:
         look(connection, "nothing")
 
 
+def test_tear_down_takes_the_slot_from_a_reader_that_still_has_it(shop_with_slot: Shop, connection: Connection) -> None:
+    relay = make_relay(shop_with_slot, "log", connection)
+    assert isinstance(relay, WalRelay)
+    wal.tear_down(shop_with_slot.conninfo, shop_with_slot.slot)
+    with pytest.raises(LabError, match="no replication slot"):
+        look(connection, shop_with_slot.slot)
+    relay.close()
+
+
 def test_nothing_is_missing_when_everything_was_published(shop: Shop, connection: Connection) -> None:
     write_backlog(shop)
     assert first_missing(connection, [event.id for event in shop.events()]) is None

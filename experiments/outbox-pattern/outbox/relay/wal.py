@@ -27,6 +27,7 @@ PUBLISHED = (
     "correlation_id, causation_id, content_type, spec_version"
 )
 HEARTBEAT = 5.0  # seconds between confirmations when there is no news; wal_sender_timeout is 10 s here
+LETTING_GO = 30  # seconds that a slot's reader has to be gone when it is cut off
 CHUNK = 500  # rows handed to the producer at once
 IN_DOUBT = 20_000  # rows between two confirmations of a drain: what a crash repeats at most
 
@@ -43,11 +44,17 @@ def set_up(conninfo: str, name: str, schema: str) -> None:
 
 
 def tear_down(conninfo: str, name: str) -> None:
-    """Drop slot and publication: a slot that nobody reads keeps Postgres' log for ever."""
+    """Drop slot and publication: a slot that nobody reads keeps Postgres' log for ever.
+
+    Who reads it still is cut off: Postgres may not have noticed yet that a reader was killed, and holds the slot for
+    it. Raises psycopg.errors.ObjectInUse when the slot is not let go in time.
+    """
     with psycopg.connect(conninfo, autocommit=True) as connection:
-        connection.execute(
-            "select pg_drop_replication_slot(slot_name) from pg_replication_slots where slot_name = %s", [name]
-        )
+        for step in (
+            f"pg_terminate_backend(active_pid, {LETTING_GO * 1000})",  # returns when the session is gone
+            "pg_drop_replication_slot(slot_name)",
+        ):
+            connection.execute(f"select {step} from pg_replication_slots where slot_name = %s", [name])  # noqa: S608
         connection.execute(sql.SQL("drop publication if exists {}").format(sql.Identifier(name)))
 
 
@@ -70,6 +77,7 @@ class WalRelay:
     publisher: Publisher
     name: str
     at: Hook = nowhere
+    heartbeat: float = HEARTBEAT
 
     def __post_init__(self) -> None:
         self._session = psycopg.connect(self.conninfo, autocommit=True, replication="database")
@@ -102,7 +110,7 @@ class WalRelay:
             self._hand_over()
         if self.publisher.waiting:
             self._confirm()
-        elif time.monotonic() - self._told > HEARTBEAT:
+        elif time.monotonic() - self._told > self.heartbeat:
             self._tell()
         return moved
 
