@@ -1,10 +1,11 @@
 """A process dies in the middle of an order: what is left half done, and who has to wait for it?
 
-The same order is carried out in four ways, each killed between any two of its steps: four calls in a row, the same
-under a lock, two-phase commit, and the simplest saga. Then other orders come, of the same customer or product. At last
-the saga's other side is measured: for how long an order can be seen half done.
+The same order is carried out in five ways, each killed between any two of its steps: four calls in a row, the same
+under a lock without and with a lease, two-phase commit, and the simplest saga. Then other orders come, of the same
+customer or product, and one that cannot be paid. At last it is measured for how long a saga can be seen half done.
 """
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,13 +13,13 @@ from enum import StrEnum
 from functools import partial
 from typing import Any
 
-from saga import plain
+from saga import plain, ways
 from saga.fates import KIND, Fates
 from saga.invariant import Ending, judge
 from saga.nosaga import CallWindow, CommitWindow, in_doubt, resolve
 from saga.order import Order, World, orders
 from saga.services.shop import SERVICES
-from saga.ways import Site, Way, build, carry_out_all, die, held_up, until_waiting, wait_for_turn
+from saga.ways import LEASE, OTHERS, Site, Way, others
 from saga.windows import Kill
 
 from shared import postgres
@@ -40,7 +41,6 @@ ROWS_LOCKED = {
     CommitWindow.PREPARED: ("product", "customer"),
     CommitWindow.COMMITTING: ("product", "customer"),
 }
-EACH = 2  # other orders of the same customer, of the same product, and of neither
 
 
 @dataclass(frozen=True)
@@ -51,17 +51,36 @@ class Case:
     order: Order
     standing: Ending | None  # None: no service knows it
     waiting: list[str] = field(default_factory=list)
+    lock_ends: float = 0  # in seconds of Unix time
+
+
+@dataclass(frozen=True)
+class Freed:
+    """An order that waited for a dead one: for whose transactions and how long, and what an operator did for it."""
+
+    blockers: list[tuple[str, str]]  # (order, service)
+    waited: float  # seconds
+    ended: int  # transactions
+    more: float  # seconds until it was done
+    standing: Ending | None
 
 
 @experiment.run
 def main(run: Run) -> None:
-    run.parameters.update({"other orders after each kill": 3 * EACH})
-    cases: dict[Way, list[Case]] = {}
+    run.parameters.update({"other orders after each kill": OTHERS})
+    cases: dict[Way, list[Case]] = {way: [] for way in (Way.CALLS, Way.LOCK, Way.LEASE, Way.SAGA, Way.TWO_PHASE)}
+    unpaid: dict[Way, tuple[Ending | None, str]] = {}
+    leased = open_site(run, run.endpoints["postgres"], Way.LEASE)
+    with run.step(f"{Way.LEASE}: kill -9 between any two"):  # first: the leases run out while others are killed
+        cases[Way.LEASE] = [kill_once(run, leased, Way.LEASE, window) for window in HALF_DONE]
     for way in (Way.CALLS, Way.LOCK, Way.SAGA):
         with run.step(f"{way}: kill -9 between any two"):
             site = open_site(run, run.endpoints["postgres"], way)
             cases[way] = [kill_once(run, site, way, window) for window in CallWindow]
             finish(run, site, way, cases[way])
+            unpaid[way] = ways.cannot_pay(site, way)
+    with run.step(f"{Way.LEASE}: when it has run out"):
+        outlast(run, leased, Way.LEASE, cases[Way.LEASE])
     with run.step("a Postgres of its own, for prepared transactions"):
         server = run.own("postgres", max_prepared_transactions="40")
     with run.step(f"{Way.TWO_PHASE}: kill -9 the coordinator"):
@@ -69,7 +88,9 @@ def main(run: Run) -> None:
         cases[Way.TWO_PHASE] = [kill_once(run, site, Way.TWO_PHASE, window) for window in CommitWindow]
     with run.step("kill -9 the database, and then an operator comes"):
         operate(run, site, server, cases[Way.TWO_PHASE])
+        unpaid[Way.TWO_PHASE] = ways.cannot_pay(site, Way.TWO_PHASE)
     note(run, cases)
+    claim_unpaid(run, unpaid)
     with run.step("look at orders while they are carried out"):
         look(run)
 
@@ -79,7 +100,7 @@ def open_site(run: Run, database: Endpoint, name: str, fates: Fates = KIND) -> S
     if not run.keep:
         for part in (*SERVICES, "own"):
             run.cleanup(partial(postgres.drop_schema, database, f"{prefix}_{part}"))
-    return build(database, prefix, fates, WORLD)
+    return ways.build(database, prefix, fates, WORLD)
 
 
 def kill_once(run: Run, site: Site, way: Way, window: StrEnum) -> Case:
@@ -87,29 +108,16 @@ def kill_once(run: Run, site: Site, way: Way, window: StrEnum) -> Case:
     number = list(type(window)).index(window)
     order = Order(f"killed-{number}", WORLD.customer_names()[number], WORLD.product_names()[number], 1, 500)
     history = f"{way} {window}".replace(" ", "-")
-    run.worker("coordinator", die, site, way, order, Kill(window, run.history_file(history))).wait()
+    run.worker("coordinator", ways.die, site, way, order, Kill(window, run.history_file(history))).wait()
     run.judge(history, variant=way, wrong_way=way is not Way.SAGA, fault=f"SIGKILL {window}")
-    standing = judge(site.shop).endings.get(order.id)
-    return Case(window, order, standing, held_up(site, way, others(order, "early")))
-
-
-def others(order: Order, when: str) -> list[Order]:
-    """Orders that come later: of the same customer, of the same product, and of neither."""
-    customer, product = WORLD.customer_names()[-1], WORLD.product_names()[-1]
-    whose = {
-        "customer": (order.customer, product),
-        "product": (customer, order.product),
-        "neither": (customer, product),
-    }
-    return [
-        Order(f"{when}-{order.id}-{same}-{number}", *of, 1, 500) for same, of in whose.items() for number in range(EACH)
-    ]
+    standing, ends = judge(site.shop).endings.get(order.id), ways.lock_ends(site, order)
+    return Case(window, order, standing, ways.held_up(site, way, others(site, order, "early")), ends)
 
 
 def finish(run: Run, site: Site, way: Way, cases: Sequence[Case]) -> None:
     """What the kills left is taken up by the next process, where there is a log to take it up from."""
     if way is Way.SAGA:
-        run.worker("next", carry_out_all, site, []).wait()
+        run.worker("next", ways.carry_out_all, site, []).wait()
     standing = judge(site.shop)
     left = [case for case in cases if standing.endings.get(case.order.id) is Ending.INCONSISTENT]
     if way is Way.SAGA:
@@ -132,6 +140,42 @@ def finish(run: Run, site: Site, way: Way, cases: Sequence[Case]) -> None:
         )
 
 
+def outlast(run: Run, site: Site, way: Way, cases: Sequence[Case]) -> None:
+    """The leases of the dead run out, and the others come again."""
+    ways.until_free(site)
+    late = [waiting for case in cases for waiting in ways.held_up(site, way, others(site, case.order, "late"))]
+    standing = judge(site.shop)
+    half = [case for case in cases if standing.endings.get(case.order.id) is Ending.INCONSISTENT]
+    too_early = [order for case in cases for order in ways.entered(site, case.order, before=case.lock_ends)]
+    waited = sum(len(case.waiting) for case in cases)
+    run.claim(
+        "a lock with a lease keeps the others out until it has run out; then they go on beside the half order",
+        waited > 0 and not too_early and not late and {case.window for case in half} == set(HALF_DONE),
+        topics=[NO_LOCKS],
+        fact=f"{waited} had to wait for a lease of {LEASE:g} s, {len(late)} after it; {len(half)} orders half done",
+        variant=way,
+        wrong_way=True,
+    )
+
+
+def claim_unpaid(run: Run, unpaid: dict[Way, tuple[Ending | None, str]]) -> None:
+    run.claim(
+        "four calls in a row: nobody has died, but a customer cannot pay, and the order stays half done",
+        unpaid[Way.CALLS][0] is Ending.INCONSISTENT,
+        topics=[EVENTUAL],
+        fact=unpaid[Way.CALLS][1],
+        variant=Way.CALLS,
+        wrong_way=True,
+    )
+    run.claim(
+        "when a customer cannot pay, two-phase commit leaves nothing of the order, and a saga undoes it",
+        (unpaid[Way.TWO_PHASE], unpaid[Way.SAGA]) == ((None, ""), (Ending.COMPENSATED, "")),
+        topics=[EVENTUAL],
+        fact=f"two-phase commit: {unpaid[Way.TWO_PHASE][0]}, a saga: {unpaid[Way.SAGA][0]}",
+        variant=Way.SAGA,
+    )
+
+
 def said(violations: Sequence[str], order: Order) -> str:
     return next((one.partition(": ")[2] for one in violations if one.startswith(order.id)), "nothing wrong")
 
@@ -144,42 +188,42 @@ def operate(run: Run, site: Site, server: Handle, cases: Sequence[Case]) -> None
         pass
     run.judge("database", variant=Way.TWO_PHASE, wrong_way=True, fault="SIGKILL, restart")
     after = in_doubt(site.shop)
-    late = {case.window: held_up(site, Way.TWO_PHASE, others(case.order, "late")) for case in cases}
-    expected = {window: len(ROWS_LOCKED.get(window, ())) * EACH for window in CommitWindow}
+    late = {case.window: ways.held_up(site, Way.TWO_PHASE, others(site, case.order, "late")) for case in cases}
+    expected = {window: len(ROWS_LOCKED.get(window, ())) for window in CommitWindow}
     run.claim(
         "two-phase commit: what is prepared keeps its rows locked, the customer's and the product's, until its outcome"
         " is known, also when the database was killed and has recovered; every other order that needs them waits",
         {window: len(waiting) for window, waiting in late.items()} == expected and after == before,
         topics=[NO_LOCKS],
-        fact=f"{sum(map(len, late.values()))} of {3 * EACH * len(cases)} wait for {len(after)} prepared transactions",
+        fact=f"{sum(map(len, late.values()))} of {OTHERS * len(cases)} wait for {len(after)} prepared transactions",
         variant=Way.TWO_PHASE,
         wrong_way=True,
     )
     patience = run.pick(smoke=0.2, demo=2.0, full=10.0)
-    waited, freed, ended = free(run, site, by_window[CommitWindow.PREPARED].order, patience)
+    dead = by_window[CommitWindow.PREPARED].order
+    freed = free(run, site, dead, patience)
     run.claim(
         "an order that waits for a dead coordinator waits until an operator ends the prepared transactions by hand",
-        ended == len(SERVICES) and waited > patience,
+        (freed.blockers, freed.ended, freed.standing) == ([(dead.id, "payments")], len(SERVICES), Ending.COMPLETE),
         topics=[NO_LOCKS],
-        fact=f"it waited {waited:.1f} s until {ended} were ended by hand, and {freed * 1000:.0f} ms more",
+        fact=f"it waited {freed.waited:.1f} s for what was prepared in {freed.blockers[0][1]}, {freed.ended} were ended"
+        f" by hand, and {freed.more * 1000:.0f} ms later it was {freed.standing}",
         variant=Way.TWO_PHASE,
         wrong_way=True,
     )
     guess(run, site, by_window)
 
 
-def free(run: Run, site: Site, order: Order, patience: float) -> tuple[float, float, int]:
-    """Another order of the customer waits; after so many seconds an operator decides.
-
-    Returns the seconds for which it has waited then, those until it is done, and how many transactions were ended.
-    """
-    began = time.monotonic()
-    waiting = run.worker("waiting", wait_for_turn, site, others(order, "waiting")[0])
-    until_waiting(site, patience)
+def free(run: Run, site: Site, dead: Order, patience: float) -> Freed:
+    """Another order of the customer waits; after so many seconds an operator decides."""
+    began, order = time.monotonic(), others(site, dead, "waiting")[0]
+    waiting = run.worker("waiting", ways.wait_for_turn, site, order)
+    blockers = ways.until_waiting(site, patience)
     decided = time.monotonic()
-    ended = resolve(site.shop, order.id, commit=False)
+    ended = resolve(site.shop, dead.id, commit=False)
     waiting.wait()
-    return decided - began, time.monotonic() - decided, ended
+    more, standing = time.monotonic() - decided, judge(site.shop).endings.get(order.id)
+    return Freed(blockers, decided - began, ended, more, standing)
 
 
 def guess(run: Run, site: Site, by_window: dict[Any, Case]) -> None:
@@ -206,10 +250,10 @@ def note(run: Run, cases: dict[Way, list[Case]]) -> None:
             run.figure("orders left half done", half, "orders", **where, x_label="killed")
             run.figure("other orders that wait", len(case.waiting), "orders", **where, x_label="killed")
     waiting = {way: sum(len(case.waiting) for case in killed) for way, killed in cases.items()}
-    count = 3 * EACH * len(CallWindow)
+    count = OTHERS * len(CallWindow)
     run.claim(
-        "a lock that nobody is left to give back keeps out every other order of the customer and of the product",
-        waiting[Way.LOCK] == 2 * EACH * len(CallWindow),
+        "a lock without a lease never ends when its holder is dead, and keeps out every other order that needs it",
+        waiting[Way.LOCK] == 2 * len(CallWindow) and {case.lock_ends for case in cases[Way.LOCK]} == {math.inf},
         topics=[NO_LOCKS],
         fact=f"{waiting[Way.LOCK]} of {count} wait",
         variant=Way.LOCK,
@@ -230,13 +274,13 @@ def look(run: Run) -> None:
     site = open_site(run, run.endpoints["postgres"], "look", Fates(run.seed))
     todo = list(orders(run.seed, count, WORLD))
     kill = Kill(CallWindow.CHARGED, run.history_file("look"), nth=count // 2)
-    worker = run.worker("saga", carry_out_all, site, todo, kill)
-    looks = watch(site, worker)
+    worker = run.worker("saga", ways.carry_out_all, site, todo, kill)
+    looks = ways.watch(site, worker)
     run.judge("look", variant=Way.SAGA, fault=f"SIGKILL {CallWindow.CHARGED}")
     dead = judge(site.shop).count(Ending.INCONSISTENT)
-    looks += watch(site, run.worker("saga", carry_out_all, site, todo))
+    looks += ways.watch(site, run.worker("saga", ways.carry_out_all, site, todo))
     standing = judge(site.shop)
-    spans = [1000 * seconds for seconds in plain.in_between(site.shop).values()]
+    spans = [1000 * (last - first) for first, last in plain.spans(site.shop).values()]
     run.figure("an order is half done for", spans, "ms", variant=Way.SAGA)
     run.figure("looks that see an order half done", 100 * sum(looks) / len(looks), "%", variant=Way.SAGA)
     with postgres.connect(site.own) as log:
@@ -249,15 +293,6 @@ def look(run: Run) -> None:
         f" {standing.count(Ending.COMPENSATED)} compensated, {len(standing.violations)} violations",
         variant=Way.SAGA,
     )
-
-
-def watch(site: Site, worker: Any) -> list[bool]:
-    """Look until the process is dead, or done; whether each look saw an order half done."""
-    looks = []
-    while worker.alive():
-        looks.append(judge(site.shop).count(Ending.INCONSISTENT) > 0)
-    worker.wait()
-    return looks
 
 
 if __name__ == "__main__":

@@ -2,26 +2,28 @@
 
 The happy and the compensated flow, with one service missing for a while and with all of them killed in every window;
 the flow drawn from the events; a fraud check added, with and without forgetting somebody; a cycle on purpose; and the
-same services without correlation ids, without an inbox, without an outbox.
+same services correlated by customer, without an inbox, without an outbox.
 """
 
 from collections.abc import Sequence
 
-from saga.choreography import scenes
-from saga.choreography.changes import FORGOTTEN, LOOPING, WITH_FRAUD, by_service, differing, orchestrated, suspect
-from saga.choreography.flow import Flow, Wrong, declared, problems, recorded
-from saga.choreography.machine import MACHINES, Machines
+from saga.choreography import defined, scenes
+from saga.choreography.changes import FORGOTTEN, LOOPING, WITH_FRAUD, suspect, told
+from saga.choreography.flow import Wrong, declared, problems, recorded
+from saga.choreography.machine import MACHINES
 from saga.choreography.playing import Kind
 from saga.choreography.service import ServiceWindow
-from saga.choreography.stage import Stage, create, drop, settle
-from saga.fates import KIND, Fate, Fates
+from saga.choreography.stage import Stage, ended
+from saga.choreography.trial import WORLD, endings, judged, note_flow, open_stage
+from saga.engines import Outcome, Site
+from saga.fates import Fate, Fates
 from saga.invariant import Ending, Standing, judge
-from saga.order import Action, World, orders
+from saga.order import Action, Order, orders
+from saga.shops import open_shop
 
 from shared.checkers import duplicate_delivery, duplicate_effect, lost, phantom
 from shared.event import Event
 from shared.experiment import Experiment, Run
-from shared.history import History
 
 BASED, MADE, HARD = "I.4/choreography-based-saga", "I.4/choreography-implementation", "I.4/choreography-challenges"
 experiment = Experiment(
@@ -42,7 +44,6 @@ experiment = Experiment(
         "I.4/choreography-challenges/adding-steps-requires-multiple-changes",
     ),
 )
-WORLD = World()
 RIGHT = Kind.RIGHT
 
 
@@ -56,7 +57,7 @@ def main(run: Run) -> None:
         play_repeats(run, stage, events)
     with run.step("kill -9 every service in every window"):
         play_kills(run)
-    for kind in (Kind.NO_CORRELATION, Kind.NO_INBOX, Kind.NO_OUTBOX, Kind.RIGHT):
+    for kind in (Kind.BY_CUSTOMER, Kind.NO_INBOX, Kind.NO_OUTBOX, Kind.RIGHT):
         with run.step(f"two orders of each customer at once: {kind}"):
             play_kind(run, kind)
     with run.step("a fraud check comes in, and payments is told, or not"):
@@ -65,39 +66,23 @@ def main(run: Run) -> None:
         play_cycle(run)
 
 
-def open_stage(run: Run, name: str, machines: Machines = MACHINES, fates: Fates = KIND) -> Stage:
-    history = run.history_file(name)
-    database, broker = run.endpoints["postgres"], run.endpoints["kafka"]
-    stage = create(database, broker, f"{run.name}_{name}".replace("-", "_"), history, machines, fates, WORLD)
-    if not run.keep:
-        run.cleanup(lambda: drop(database, stage))
-    return stage
-
-
-def judged(run: Run, stage: Stage, variant: str = RIGHT, fault: str | None = None) -> History:
-    settle(stage)
-    return run.judge(stage.history.stem, variant=variant, wrong_way=variant != RIGHT, fault=fault)
-
-
-def endings(standing: Standing, ending: Ending) -> set[str]:
-    return {order for order, found in standing.endings.items() if found is ending}
-
-
 def play_flow(run: Run) -> tuple[Stage, list[Event]]:
     """Orders of which one is refused at each step, and the others have their seeded fates."""
-    todo = list(orders(run.seed, run.pick(smoke=12, demo=60, full=300), WORLD))
+    todo = list(orders(run.seed, run.pick(smoke=8, demo=60, full=300), WORLD))
     stage = open_stage(run, "flow", fates=scenes.one_refused_at_each(todo, run.seed))
-    paid, events = scenes.play_without_shipping(stage, todo, run.worker)
+    away, events = scenes.play_without_shipping(stage, todo, run.worker)
     judged(run, stage)
+    fates, ends = stage.shop.fates, ended(stage)
+    payable = {order.id for order in todo if scenes.refused_at(fates, order) in (None, Action.SHIP)}
     run.claim(
         "with shipping away, the others carry each order as far as they can: paid, or undone; when it is back, it all"
         " goes on by itself",
-        0 < paid < len(todo),
+        away.paid == payable and len(payable) + away.ended == ends == len(todo),
         topics=[f"{BASED}/no-single-coordinator"],
-        fact=f"{paid} paid and {len(todo) - paid} ended without shipping; all {len(todo)} ended with it",
+        fact=f"{len(away.paid)} paid and {away.ended} ended without shipping; {ends} of {len(todo)} ended with it",
         variant=RIGHT,
     )
-    refused = {order.id for order in todo if scenes.refused_at(stage.shop.fates, order)}
+    refused = {order.id for order in todo if scenes.refused_at(fates, order)}
     standing = judge(stage.shop)
     complete = endings(standing, Ending.COMPLETE)
     run.claim(
@@ -128,8 +113,8 @@ def draw(run: Run, events: Sequence[Event]) -> None:
     for service, count in known.items():
         run.figure("reactions that a service knows", count, "reactions", variant=RIGHT, x=service, x_label="service")
     run.claim(
-        "no service has the flow in its code: each has its own reactions, and names only whom it hears",
-        max(known.values()) * 2 < len(whole.arrows) == sum(known.values()),
+        "no service has the flow in its code: none has even half of the reactions",
+        max(known.values()) * 2 < len(whole.arrows),
         topics=[f"{BASED}/decentralized-logic"],
         fact=", ".join(f"{service} {count}" for service, count in known.items()) + f", of {len(whole.arrows)}",
         variant=RIGHT,
@@ -141,13 +126,6 @@ def draw(run: Run, events: Sequence[Event]) -> None:
         fact=f"{len(seen.events)} event types, {len(seen.messages)} messages between {len(seen.services)} services",
         variant=RIGHT,
     )
-
-
-def note_flow(run: Run, flow: Flow, variant: str) -> None:
-    sizes = {"services": len(flow.services), "event types": len(flow.events), "messages": len(flow.messages)}
-    for what, count in {**sizes, "reactions": len(flow.arrows)}.items():
-        run.figure("size of the flow", count, "", variant=variant, x=what, x_label="number of")
-    run.figure("pairs of services that hear each other", len(flow.mutual()), "pairs", variant=variant)
 
 
 def play_repeats(run: Run, stage: Stage, events: Sequence[Event]) -> None:
@@ -164,7 +142,7 @@ def play_repeats(run: Run, stage: Stage, events: Sequence[Event]) -> None:
 
 
 def play_kills(run: Run) -> None:
-    todo = list(orders(run.seed, run.pick(smoke=24, demo=150, full=600), WORLD))
+    todo = list(orders(run.seed, run.pick(smoke=16, demo=150, full=600), WORLD))
     stage = open_stage(run, "kills", fates=Fates(run.seed))
     scenes.play(stage, todo, run.worker, kills=list(ServiceWindow))
     history, standing = judged(run, stage, fault="SIGKILL"), judge(stage.shop)
@@ -189,7 +167,7 @@ def play_kills(run: Run) -> None:
 
 
 CLAIMS = {
-    Kind.NO_CORRELATION: "without correlation ids, one order's failure undoes another order of the same customer",
+    Kind.BY_CUSTOMER: "failure events that name only the customer, a key that is not unique, undo another order",
     Kind.NO_INBOX: "without an inbox, an event that comes again charges again",
     Kind.NO_OUTBOX: "without an outbox, a kill between commit and send stops the saga for good, half done",
     Kind.RIGHT: "with all three, the same orders under the same kills end as they should, charged once at most",
@@ -201,7 +179,7 @@ def play_kind(run: Run, kind: Kind) -> None:
     todo, fates = scenes.pairs(run.pick(smoke=5, demo=10, full=20), WORLD)
     stage = open_stage(run, f"pairs-{list(Kind).index(kind)}", fates=fates)
     scenes.play_pairs(stage, todo, kind, run.worker)
-    judged(run, stage, kind, fault=None if kind is Kind.NO_CORRELATION else "SIGKILL")
+    judged(run, stage, kind, fault=None if kind is Kind.BY_CUSTOMER else "SIGKILL")
     standing = judge(stage.shop)
     twice = sum("charged 2," in one for one in standing.violations)
     half = standing.count(Ending.INCONSISTENT)
@@ -220,47 +198,70 @@ def play_kind(run: Run, kind: Kind) -> None:
 
 def play_fraud(run: Run) -> None:
     todo = scenes.suspects(run.pick(smoke=8, demo=20, full=100), WORLD)
-    left: dict[str, Standing] = {}
-    for name, machines in {"told": WITH_FRAUD, "not-told": FORGOTTEN}.items():
-        stage = open_stage(run, f"fraud-{name}", machines)
-        scenes.play(stage, todo, run.worker)
-        left[name] = judge(stage.shop)
-    note_flow(run, declared(WITH_FRAUD), "with a fraud check")
-    claim_fraud(run, left["told"], left["not-told"], {order.id for order in todo if suspect(order)})
-
-
-def claim_fraud(run: Run, told: Standing, forgotten: Standing, suspects: set[str]) -> None:
-    services = differing(by_service(MACHINES), by_service(WITH_FRAUD))
-    places = differing(*orchestrated())
-    for variant, found in {"choreography": services, "one definition": places}.items():
-        run.figure("places that a fraud check changes", len(found), "places", variant=variant)
-    compensated = endings(told, Ending.COMPENSATED)
-    run.claim(
-        "a step between two services is a change to both and to whoever has to undo it; in one definition it is one",
-        len(services) == 3 and len(places) == 1 and not told.violations and compensated == suspects,
-        topics=[f"{HARD}/adding-steps-requires-multiple-changes"],
-        fact=f"changed: {', '.join(services)}; orchestrated: {', '.join(places)}; {len(compensated)} suspects undone",
-        variant=RIGHT,
-    )
-    half = endings(forgotten, Ending.INCONSISTENT)
-    orphans = declared(FORGOTTEN).orphans()
+    suspects = {order.id for order in todo if suspect(order)}
+    claim_fraud(run, todo, suspects)
+    stage = open_stage(run, "fraud-not-told", FORGOTTEN)
+    orphans = recorded(scenes.play(stage, todo, run.worker)).orphans()
+    half, kept = endings(judge(stage.shop), Ending.INCONSISTENT), scenes.held(stage)
     run.claim(
         "one of these changes forgotten: suspects have paid and are never refunded, and no service sees an error",
-        half == suspects and orphans == {"fraud.suspected"},
+        half == suspects and not kept and orphans == {"fraud.suspected"},
         topics=[f"{HARD}/adding-steps-requires-multiple-changes"],
-        fact=f"{len(half)} orders half done; the flow of all machines shows it: nobody hears {', '.join(orphans)}",
+        fact=f"{len(half)} orders half done, {len(kept)} events kept; the recorded flow shows that nobody hears"
+        f" {', '.join(orphans)}",
         variant="a change forgotten",
         wrong_way=True,
     )
 
 
+def claim_fraud(run: Run, todo: Sequence[Order], suspects: set[str]) -> None:
+    """The same orders, with payments and shipping told, and by a new version of a definition."""
+    stage = open_stage(run, "fraud-told", WITH_FRAUD)
+    scenes.play(stage, todo, run.worker)
+    note_flow(run, declared(WITH_FRAUD), "with a fraud check")
+    heard, ours, (asked, played) = judge(stage.shop), told(), play_defined(run, todo)
+    theirs = played.change
+    for variant, change in {"choreography": ours, "one definition": theirs}.items():
+        run.figure("existing services that a fraud check changes", len(change.services), "services", variant=variant)
+        run.figure("other existing places that it changes", len(change.others), "places", variant=variant)
+    undone = [endings(standing, Ending.COMPENSATED) for standing in (heard, asked)]
+    unchecked = {order for order, outcome in played.without.items() if outcome is Outcome.COMPENSATED}
+    run.claim(
+        "beside the new service, a fraud check changes two that were there; with one definition, it changes none of"
+        " them, only the definition and the list of commands",
+        len(ours.services) == 2
+        and not theirs.services
+        and len(theirs.others) == 2
+        and ours.new == theirs.new
+        and undone == [suspects, suspects | unchecked]
+        and {order for order, outcome in played.checked.items() if outcome is Outcome.COMPENSATED} == suspects
+        and len(unchecked) == 1
+        and not heard.violations + asked.violations,
+        topics=[f"{HARD}/adding-steps-requires-multiple-changes"],
+        fact=f"new: {', '.join(ours.new)}; changed: {', '.join(ours.services + ours.others)}; with one definition:"
+        f" {', '.join(theirs.services + theirs.others)}; {len(undone[0])} suspects undone, and"
+        f" {len(undone[1] - unchecked)} of {len(todo)} by the orchestrator, whose four services run on as they were",
+        variant=RIGHT,
+    )
+
+
+def play_defined(run: Run, todo: Sequence[Order]) -> tuple[Standing, defined.Played]:
+    """By our orchestrator: the same orders before there is a check, and with it."""
+    before, fates = defined.earlier(todo)
+    shop = open_shop(run, "defined", fates, WORLD)
+    site = Site(shop, f"{run.name}_defined", run.endpoints, run.folder, run.worker, keep=run.keep)
+    played = defined.play(site, before, todo)
+    return judge(shop), played
+
+
 def play_cycle(run: Run) -> None:
-    order = next(orders(run.seed, 1, WORLD))
-    fates = Fates(steps={}, undos={}, fixed={(order.id, Action.CHARGE): Fate.REFUSED})
+    order, another = orders(run.seed, 2, WORLD)
+    fates = Fates(steps={}, undos={}, fixed={(one.id, Action.CHARGE): Fate.REFUSED for one in (order, another)})
     stage = open_stage(run, "cycle", LOOPING, fates)
-    events = scenes.run_away(stage, order, run.worker, run.pick(smoke=150, demo=500, full=1_500))
+    events = scenes.run_away(stage, order, run.worker, run.pick(smoke=100, demo=500, full=1_500))
     cycles = [problem.detail for problem in problems(events) if problem.wrong is Wrong.CYCLE]
-    longest = max(len(path) for path in declared(MACHINES).paths()) + 1
+    paths = list(declared(MACHINES).paths())
+    longest = max(len(path) for path in paths) + 1
     run.figure("events of one order", longest, "events", variant=RIGHT)
     run.figure("events of one order", len(events), "events", variant="a cycle", wrong_way=True)
     run.claim(
@@ -271,25 +272,19 @@ def play_cycle(run: Run) -> None:
         variant="a cycle",
         wrong_way=True,
     )
-    claim_tests(run)
-
-
-def claim_tests(run: Run) -> None:
-    paths = list(declared(MACHINES).paths())
+    passed = scenes.passing(stage, another, recorded(events))
+    run.claim(
+        "no test of one service finds the cycle: alone, each answers what it hears as meant, once, and rests",
+        passed.keys() >= {"stock", "payments"} and all(passed.values()) and len(cycles) == 1,
+        topics=[f"{HARD}/testing-complexity"],
+        fact=f"{sum(passed.values())} of {len(passed)} services pass, and all together run in a cycle",
+        variant="a cycle",
+        wrong_way=True,
+    )
     for path in paths:
         name = next((arrow.said for arrow in path if arrow.said.endswith("refused")), "all goes well")
         needed = len({arrow.service for arrow in path})
         run.figure("services that a test needs", needed, "services", variant=RIGHT, x=name, x_label="path")
-    happy = max(paths, key=lambda path: path[-1].said == "orders.completed")
-    alone = [machine.service for machine in LOOPING if declared((machine,)).cycle()]
-    run.claim(
-        "no test of one service finds the cycle: each machine by itself has none, and all of them together have one",
-        alone == [] and declared(LOOPING).cycle() != (),
-        topics=[f"{HARD}/testing-complexity"],
-        fact=f"cycles in {len(alone)} of {len(LOOPING)} machines, and in their whole; {len(paths)} paths, of which the"
-        f" happy one has {len(happy)} of {len(declared(MACHINES).arrows)} reactions",
-        variant=RIGHT,
-    )
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ that are sent before the state is committed, services without idempotency keys.
 """
 
 from collections import Counter
-from collections.abc import Mapping
 
 import msgspec
 from saga.fates import Fates
@@ -17,11 +16,9 @@ from saga.orchestrator.machine import Status, Verb
 from saga.orchestrator.naive import perform_each_time
 from saga.orchestrator.operator import tell
 from saga.orchestrator.store import publish
-from saga.orchestrator.trial import Trial, broken, in_order, recoveries, set_up
-from saga.order import Order
+from saga.orchestrator.trial import Trial, broken, note_orders, number, out_of_order, recoveries, set_up
 from saga.windows import HostWindow, WorkerWindow
 
-from shared import kafka
 from shared.checkers import duplicate_delivery, duplicate_effect
 from shared.experiment import Experiment, Run
 from shared.faults import Faults, require
@@ -29,23 +26,21 @@ from shared.history import History
 from shared.postgres import Connection, connect
 from shared.wait import until
 
+BASED, MADE = "I.4/orchestration-based-saga", "I.4/orchestration-implementation"
+CUSTOM = "I.4/orchestration-tools/custom-implementation"
+TOPICS = {
+    BASED: (
+        *("central-saga-orchestrator", "explicit-workflow-definition"),
+        *("command-based-coordination", "centralized-state-tracking"),
+    ),
+    MADE: ("saga-orchestrator-service", "state-machine", "command-reply-pattern", "timeout-handling"),
+}
 experiment = Experiment(
     title="Our own orchestrator: killed in every window",
     servers=("postgres", "kafka"),
-    topics=(
-        "I.4/orchestration-based-saga/central-saga-orchestrator",
-        "I.4/orchestration-based-saga/explicit-workflow-definition",
-        "I.4/orchestration-based-saga/command-based-coordination",
-        "I.4/orchestration-based-saga/centralized-state-tracking",
-        "I.4/orchestration-implementation/saga-orchestrator-service",
-        "I.4/orchestration-implementation/state-machine",
-        "I.4/orchestration-implementation/command-reply-pattern",
-        "I.4/orchestration-implementation/timeout-handling",
-        "I.4/orchestration-tools/custom-implementation",
-    ),
+    topics=(*(f"{part}/{name}" for part, names in TOPICS.items() for name in names), CUSTOM),
 )
 RIGHT, MEMORY, EARLY, KEYLESS = "durable, keyed", "state in memory", "sent before commit", "no idempotency key"
-CUSTOM = "I.4/orchestration-tools/custom-implementation"
 # The windows in which a host has done something, and forgets by its death that it is answered.
 DOUBLING = HostWindow.COMMITTED, HostWindow.SENT
 WINDOWS = [*WorkerWindow, *HostWindow]
@@ -54,7 +49,7 @@ IGNORED = "select count(*) from saga_log where note like '% ignored: %'"
 TWICE = "select saga, note from saga_log where note like '% done: %' group by saga, note having count(*) > 1"
 # Where no answer is lost: what comes twice does so by the kill, not by a time-out.
 PATIENT = timed(read(), attempt=60.0, retry=Retry(), whole=600.0)
-OFTEN = Retry(attempts=6, first=0.05, longest=0.5)
+OFTEN = Retry(attempts=60, first=0.05, longest=0.5)  # no step is given up because the machine stands still
 IMPATIENT = timed(read(), attempt=0.1, retry=Retry(attempts=2, first=0.02), whole=60.0)
 IMPATIENT = msgspec.structs.replace(IMPATIENT, version=2, undo_timeout=1.0)
 GIVEN_UP = f"select count(*) from sagas where version = {IMPATIENT.version} and undoing"  # noqa: S608
@@ -70,7 +65,7 @@ def main(run: Run) -> None:
     history = History.read(right.path)
     with connect(right.office.conninfo) as connection:
         claim_kills(run, right, standing, history)
-        claim_tracking(run, right, standing, connection)
+        claim_tracking(run, right, standing, connection, history)
         claim_replies(run, right, history)
         claim_workers(run, connection, history)
         with run.step(f"{RIGHT}: every reply comes a second time"):
@@ -78,6 +73,8 @@ def main(run: Run) -> None:
         with run.step(f"{RIGHT}: the host stands still until answers are too late"):
             stand_still(run, right, connection, count)
     run.judge(right.name, variant=RIGHT, fault="SIGKILL")
+    with run.step(f"{RIGHT}: a worker is killed, and does not come back"):
+        stand_in(run, count, patience)
     with run.step(f"{MEMORY}: the same kills of the worker"):
         forget(run, count)
     with run.step(f"{EARLY}: killed in between, and the operator decides otherwise"):
@@ -107,50 +104,41 @@ def claim_kills(run: Run, trial: Trial, standing: Standing, history: History) ->
     run.claim(
         "a worker or a host killed in any window: every order ends complete, or undone wherever it was begun",
         not standing.violations and endings[Ending.COMPLETE] > 0 and endings[Ending.COMPENSATED] > 0,
-        topics=["I.4/orchestration-based-saga/central-saga-orchestrator", CUSTOM],
+        topics=[f"{BASED}/central-saga-orchestrator", CUSTOM],
         fact=f"{len(WINDOWS)} kills, {len(trial.sagas)} sagas, {len(standing.violations)} violations",
         variant=RIGHT,
     )
     again = sum(not found.value.endswith("/answer") for found in duplicate_delivery(history))
     twice = len(duplicate_effect(history))
     run.claim(
-        "commands are sent again after a crash, and no service does one of them twice",
+        "commands come again after a crash, read or sent anew, and no service does one of them twice",
         twice == 0 < again,
-        topics=["I.4/orchestration-based-saga/command-based-coordination"],
-        fact=f"{again} commands delivered again, {twice} effects doubled",
+        topics=[f"{BASED}/command-based-coordination"],
+        fact=f"{again} commands came again, {twice} effects doubled",
         variant=RIGHT,
     )
     for killed, seconds in recoveries(history).items():
         run.figure("time to the next message", seconds * 1000, "ms", variant=RIGHT, x=killed, x_label="killed")
-    note_orders(run, RIGHT, standing, dict(zip(WINDOWS, trial.rounds, strict=True)))
+    note_orders(run, RIGHT, False, standing, dict(zip(WINDOWS, trial.rounds, strict=True)))
 
 
-def note_orders(run: Run, variant: str, standing: Standing, rounds: Mapping[str, list[Order]]) -> int:
-    """A figure for each window; returns how many orders there are in all with which something is wrong."""
-    found = {window: broken(standing, orders) for window, orders in rounds.items()}
-    for window, count in found.items():
-        wrong = variant != RIGHT
-        run.figure("orders inconsistent", count, "orders", variant=variant, wrong_way=wrong, x=window, x_label="killed")
-    return sum(found.values())
-
-
-def claim_tracking(run: Run, trial: Trial, standing: Standing, connection: Connection) -> None:
-    rows = connection.execute("select id, status, asked from sagas").fetchall()
+def claim_tracking(run: Run, trial: Trial, standing: Standing, connection: Connection, history: History) -> None:
+    rows = connection.execute("select id, status from sagas").fetchall()
     says = {Status.COMPLETED: Ending.COMPLETE, Status.COMPENSATED: Ending.COMPENSATED}
     # An order that was refused before any service had it is in no service.
-    agree = [saga for saga, status, _ in rows if standing.endings.get(saga, Ending.COMPENSATED) == says.get(status)]
+    agree = [saga for saga, status in rows if standing.endings.get(saga, Ending.COMPENSATED) == says.get(status)]
     run.claim(
         "one table says how every order ended, and all four services agree with it",
         len(agree) == len(rows) == len(trial.sagas),
-        topics=["I.4/orchestration-based-saga/centralized-state-tracking"],
+        topics=[f"{BASED}/centralized-state-tracking"],
         fact=f"{len(agree)} of {len(rows)} sagas",
         variant=RIGHT,
     )
-    wrong = [saga for saga, _, asked in rows if not in_order(asked.split())]
+    wrong = out_of_order(history, {saga: status == Status.COMPENSATED for saga, status in rows})
     run.claim(
         "whatever was killed, steps were asked for in the order of the definition and undone in reverse",
         not wrong,
-        topics=["I.4/orchestration-based-saga/explicit-workflow-definition"],
+        topics=[f"{BASED}/explicit-workflow-definition"],
         fact=f"{len(rows)} sagas, {len(wrong)} in another order",
         variant=RIGHT,
     )
@@ -161,10 +149,10 @@ def claim_replies(run: Run, trial: Trial, history: History) -> None:
     lost, asked = trial.lost_answers(), Counter(op.value.partition("#")[0] for op in commands)
     again = [request for request in lost if asked[request] > 1]
     run.claim(
-        "an answer that is lost is asked for again under the same key, and comes from the inbox",
+        "an answer is lost: the request comes again under the same key, and the answer from the inbox",
         len(again) == len(lost) > 0 and not duplicate_effect(history),
-        topics=["I.4/orchestration-implementation/command-reply-pattern"],
-        fact=f"{len(lost)} answers lost, {len(again)} asked for again",
+        topics=[f"{MADE}/command-reply-pattern"],
+        fact=f"{len(lost)} answers lost, {len(again)} requests came again",
         variant=RIGHT,
     )
 
@@ -175,7 +163,7 @@ def claim_workers(run: Run, connection: Connection, history: History) -> None:
     run.claim(
         "two workers share the sagas, and every answer moves its saga on once",
         len(readers) == 2 and not twice,
-        topics=["I.4/orchestration-implementation/saga-orchestrator-service"],
+        topics=[f"{MADE}/saga-orchestrator-service"],
         fact=f"{' and '.join(str(count) for count in readers.values())} replies read, {len(twice)} turns taken twice",
         variant=RIGHT,
     )
@@ -184,26 +172,17 @@ def claim_workers(run: Run, connection: Connection, history: History) -> None:
 def repeat_replies(run: Run, trial: Trial, connection: Connection) -> None:
     """Send the whole topic of replies once more, under the same ids."""
     before, noted = connection.execute(SAGAS).fetchall(), number(connection, IGNORED)
-    broker, topic = trial.office.broker, trial.office.topics.replies
-    producer, replies = kafka.producer(broker), kafka.read_all(broker, topic)
-    for message in replies:
-        producer.produce(topic, message.value(), message.key(), headers=message.headers())
-    producer.flush()
+    replies = trial.repeat(trial.office.topics.replies)
     with trial.worker(0), trial.worker(1):
-        until("all of them to be noted", lambda: number(connection, IGNORED) - noted >= len(replies))
+        until("all of them to be noted", lambda: number(connection, IGNORED) - noted >= replies)
     after = connection.execute(SAGAS).fetchall()
     run.claim(
         "every reply of the run comes a second time: no saga changes, and each of them is noted",
-        before == after and len(replies) > 0,
-        topics=["I.4/orchestration-implementation/state-machine"],
-        fact=f"{len(replies)} replies again, {number(connection, IGNORED) - noted} noted as ignored",
+        before == after and replies > 0,
+        topics=[f"{MADE}/state-machine"],
+        fact=f"{replies} replies again, {number(connection, IGNORED) - noted} noted as ignored",
         variant=RIGHT,
     )
-
-
-def number(connection: Connection, query: str) -> int:
-    row = connection.execute(query).fetchone()
-    return int(row[0]) if row else 0
 
 
 def stand_still(run: Run, trial: Trial, connection: Connection, count: int) -> None:
@@ -221,8 +200,29 @@ def stand_still(run: Run, trial: Trial, connection: Connection, count: int) -> N
     run.claim(
         "a step that nobody answers in time is undone as well, and its answer that comes later changes nothing",
         not standing.violations and set(undone) == {Ending.COMPENSATED} and came_late >= count,
-        topics=["I.4/orchestration-implementation/timeout-handling"],
+        topics=[f"{MADE}/timeout-handling"],
         fact=f"{count} sagas given up, {came_late} answers too late, {len(standing.violations)} violations",
+        variant=RIGHT,
+    )
+
+
+def stand_in(run: Run, count: int, patience: float) -> None:
+    """What the dead worker had committed and not sent, its time-out has sent by the other."""
+    trial = set_up(run, "gone", timed(read(), patience, OFTEN, 120.0), workers=2)
+    host, other = trial.host(), trial.worker(1)
+    trial.run_into(trial.worker(0, WorkerWindow.COMMITTED), count)
+    trial.await_end()
+    standing = trial.close(host, other)
+    history = run.judge(trial.name, variant=RIGHT, fault=f"SIGKILL {WorkerWindow.COMMITTED}")
+    asked_again = {op.key for op in history.delivered if op.value.endswith("#2")}
+    replies = [op for op in history.delivered if op.process == "worker-1" and op.topic == trial.office.topics.replies]
+    others = sum(op.partition % 2 == 0 for op in replies)  # the share of worker 0
+    run.claim(
+        "a worker is killed before it sends, and never comes back: another asks and listens in its place",
+        not standing.violations and standing.count(Ending.COMPLETE) == count and min(others, len(asked_again)) > 0,
+        topics=[f"{MADE}/saga-orchestrator-service"],
+        fact=f"{standing.count(Ending.COMPLETE)} of {count} orders complete, {len(asked_again)} of them asked again;"
+        f" {others} of {len(replies)} replies were for the dead one",
         variant=RIGHT,
     )
 
@@ -234,7 +234,7 @@ def forget(run: Run, count: int) -> None:
         trial.memory_worker(count, window).wait()
     standing = trial.close(host)
     run.judge(trial.name, variant=MEMORY, wrong_way=True, fault="SIGKILL")
-    left = note_orders(run, MEMORY, standing, dict(zip(WorkerWindow, trial.rounds, strict=True)))
+    left = note_orders(run, MEMORY, True, standing, dict(zip(WorkerWindow, trial.rounds, strict=True)))
     run.claim(
         "state in memory: a kill in any window leaves orders half done, and nobody knows of them any more",
         all(broken(standing, orders) for orders in trial.rounds),
@@ -263,11 +263,11 @@ def send_early(run: Run, count: int) -> None:
         run.judge(name, variant=EARLY if early else RIGHT, wrong_way=early, fault=f"SIGKILL {WorkerWindow.SAVED}")
         left[early] = broken(standing, trial.rounds[0])
         if early:
-            note_orders(run, EARLY, standing, {WorkerWindow.SAVED: trial.rounds[0]})
+            note_orders(run, EARLY, True, standing, {WorkerWindow.SAVED: trial.rounds[0]})
     run.claim(
         "sent before the commit: a service does what no saga knows of, and it is not undone with the rest",
         left[True] > 0 == left[False],
-        topics=["I.4/orchestration-based-saga/command-based-coordination"],
+        topics=[f"{BASED}/command-based-coordination"],
         fact=f"{left[True]} of {count} orders inconsistent; sent after the commit: {left[False]}",
         variant=EARLY,
         wrong_way=True,
@@ -285,11 +285,11 @@ def do_again(run: Run, count: int) -> None:
             trial.await_end()
     standing = trial.close(others, worker)
     history = run.judge(trial.name, variant=KEYLESS, wrong_way=True, fault="SIGKILL")
-    left = note_orders(run, KEYLESS, standing, dict(zip(HostWindow, trial.rounds, strict=True)))
+    left = note_orders(run, KEYLESS, True, standing, dict(zip(HostWindow, trial.rounds, strict=True)))
     run.claim(
         "no idempotency key: what was done and not yet answered is done again after the kill",
         [broken(standing, orders) > 0 for orders in trial.rounds] == [window in DOUBLING for window in HostWindow],
-        topics=["I.4/orchestration-implementation/command-reply-pattern"],
+        topics=[f"{MADE}/command-reply-pattern"],
         fact=f"{len(duplicate_effect(history))} effects doubled, {left} customers charged twice",
         variant=KEYLESS,
         wrong_way=True,

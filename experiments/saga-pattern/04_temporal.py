@@ -5,19 +5,21 @@ after its call, an execution timeout as the saga's deadline, and a change withou
 """
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from threading import Semaphore
 from typing import Any
 
-from saga.invariant import Ending, judge
+from saga.invariant import Ending, Standing, judge
 from saga.order import SERVICE, STEPS, Action
 from saga.temporal.histories import actions, asked
 from saga.temporal.kills import AFTER, BACKWARD, KEYLESS, RIGHT, Killed, Lost, kill_server, kill_workers, lose_outcomes
-from saga.temporal.messages import Status
+from saga.temporal.messages import USUAL, Status
 from saga.temporal.trials import Changed, Late, Operated, change, counted, operate, run_late
-from saga.temporal.workflow import ATTEMPT, HEARTBEAT, STEPS_BEFORE
+from saga.temporal.workflow import STEPS_BEFORE
 from saga.windows import EffectWindow
 
 from shared.experiment import Experiment, Run
+from shared.threads import begin
 
 experiment = Experiment(
     title="Temporal: worker and server killed at every effect",
@@ -42,25 +44,26 @@ TIMEOUT, UNPATCHED = "execution timeout as deadline", "changed without a patch"
 @experiment.run
 def main(run: Run) -> None:
     """The parts wait for timeouts most of the time, so they are played side by side, and their claims made in turn."""
-    with ThreadPoolExecutor(run.pick(6, 3, 3)) as pool:
-        playing = [(pool.submit(play, run), text, claim) for text, play, claim in PARTS]
-        for part, text, claim in playing:
-            with run.step(text):
-                found = part.result()
-            claim(run, found)
+    slots = Semaphore(run.pick(6, 3, 3))
+    playing = [(begin(partial(play, run), slots), text, claim) for text, play, claim in PARTS]
+    for part, text, claim in playing:
+        with run.step(text):
+            found = part.result()
+        claim(run, found)
 
 
 def claim_workers(run: Run, killed: Killed) -> None:
     run.judge("worker", variant=RIGHT, fault="SIGKILL")
-    claim_ended(run, killed, "worker")
+    standing = claim_ended(run, killed, "worker")
     histories = [(action, killed.stage.history(one)) for action, one in killed.orders]
     again = [each for action, history in histories for each in asked(history) if each.action is action]
     backward = [each for each in again if each.action in BACKWARD]
     run.claim(
         "a compensation whose worker was killed is carried out again, and undoes nothing twice",
-        len(backward) > 0 and all(each.attempts > 1 for each in backward),
+        len(backward) > 0 and all(each.attempts > 1 for each in backward) and not standing.violations,
         topics=["I.4/compensation-design/idempotent-compensations"],
-        fact=f"{len(backward)} compensations, {sum(each.attempts for each in backward)} attempts",
+        fact=f"{len(backward)} compensations, {sum(each.attempts for each in backward)} attempts;"
+        f" {len(standing.violations)} violations in money, stock and orders",
         variant=RIGHT,
     )
     missed = [each for each in again if each.timed_out == "HEARTBEAT"]
@@ -68,8 +71,8 @@ def claim_workers(run: Run, killed: Killed) -> None:
         "a dead worker is found out by its missing heartbeats, long before an attempt's time is up",
         len(missed) == len(killed.orders),
         topics=["I.4/orchestration-implementation/timeout-handling"],
-        fact=f"{len(missed)} of {len(killed.orders)} after {HEARTBEAT.total_seconds():g} s without one;"
-        f" an attempt may take {ATTEMPT.total_seconds():g} s",
+        fact=f"{len(missed)} of {len(killed.orders)} after {killed.stage.heartbeat:g} s without one;"
+        f" an attempt may take {USUAL.attempt:g} s",
         variant=RIGHT,
     )
     orders = [actions(history) for action, history in histories if action in BACKWARD]
@@ -101,7 +104,8 @@ def claim_transactions(run: Run, window: EffectWindow, seen: dict[Action, set[st
     )
 
 
-def claim_ended(run: Run, killed: Killed, who: str) -> None:
+def claim_ended(run: Run, killed: Killed, who: str) -> Standing:
+    """Returns how all its orders stand."""
     for window, seconds in killed.seconds.items():
         run.figure("until the sagas have ended", seconds, "s", variant=f"{who} killed", x=window, x_label="killed")
     standing, forward = judge(killed.shop), sum(action in STEPS for action, _ in killed.orders)
@@ -114,6 +118,7 @@ def claim_ended(run: Run, killed: Killed, who: str) -> None:
         f" killed {', '.join(killed.seconds)}",
         variant=RIGHT,
     )
+    return standing
 
 
 def claim_outcomes(run: Run, lost: Lost) -> None:
@@ -176,17 +181,27 @@ def claim_operator(run: Run, found: Operated) -> None:
 
 
 def claim_deadline(run: Run, late: Late) -> None:
-    undone, left = late.right.count(Ending.COMPENSATED), late.wrong.count(Ending.INCONSISTENT)
+    undone, left = late.undone(late.ended), late.wrong.count(Ending.INCONSISTENT)
     run.claim(
         "a saga that is out of time by a timer of its own undoes what it has done",
-        not late.right.violations and undone > 0 and counted(late.ended, Status.COMPENSATED) == late.count,
+        not late.right.violations and undone == counted(late.ended, Status.COMPENSATED) == late.count,
         topics=["I.4/error-handling/saga-timeout"],
-        fact=f"{undone} of {late.count} undone: {late.ended.popitem()[1].reason}",
+        fact=f"{undone} of {late.count} undone: {next(iter(late.ended.values())).reason}",
+        variant=RIGHT,
+    )
+    run.claim(
+        "an attempt that beats and hangs is found out by its own time limit, and its step is undone with all the rest",
+        not late.right.violations
+        and late.undone(late.hung) == counted(late.hung, Status.COMPENSATED) == late.count
+        and late.given_up == [{Action.SHIP: "START_TO_CLOSE"}] * late.count,
+        topics=["I.4/orchestration-implementation/timeout-handling"],
+        fact=f"{late.undone(late.hung)} of {late.count} undone: {next(iter(late.hung.values())).reason}"
+        f" after {late.limits.attempt:g} s; without heartbeats, after {late.limits.heartbeat:g} s",
         variant=RIGHT,
     )
     run.claim(
         "an execution timeout ends the workflow where it stands: what is done stays done, and nobody undoes it",
-        set(late.closed) == {"TIMED_OUT"} and left == len(late.wrong.endings) > 0,
+        set(late.closed) == {"TIMED_OUT"} and left == late.count,
         topics=["I.4/error-handling/saga-timeout"],
         fact=f"{left} of {late.count}; {next(iter(late.wrong.violations), '')}",
         variant=TIMEOUT,

@@ -10,16 +10,17 @@ import msgspec
 from saga import compensating, returning
 from saga.compensating import answered, asked, asker, forward, standing, try_once, undo_carelessly
 from saga.engines import Outcome, Site, drive, wait
-from saga.engines.own import Own, opened
-from saga.fates import KIND, Fate, Fates, mend
+from saga.engines.own import opened, schema_of
+from saga.fates import Fate, Fates
 from saga.invariant import Ending, judge
 from saga.orchestrator import operator
 from saga.orchestrator.definition import Retry, read
-from saga.orchestrator.machine import NotPossible, Verb
-from saga.order import STEPS, Action, Order, Request, World, orders
+from saga.order import STEPS, Action, Request, World, orders
+from saga.parking import intervene, stuck
 from saga.redelivering import Guard, enqueue, refunder
 from saga.services import effects
-from saga.services.shop import Shop, create, drop
+from saga.services.shop import Shop
+from saga.shops import open_shop
 from saga.windows import EffectWindow, Kill
 
 from shared.experiment import Experiment, Run
@@ -37,7 +38,6 @@ experiment = Experiment(
 )
 BACKWARDS, FORWARDS = STEPS[::-1], STEPS
 KILLS = 3  # of the refunding process, under each guard
-BROKEN = {Action.SHIP: Fate.REFUSED, Action.RELEASE: Fate.BROKEN}
 
 
 @experiment.run
@@ -59,13 +59,6 @@ def main(run: Run) -> None:
     with run.step("a compensation that fails for good"):
         log_and_go_on(run, few)
         park_and_mend(run, few)
-
-
-def open_shop(run: Run, name: str, fates: Fates = KIND, world: World | None = None) -> Shop:
-    prefix = f"{run.name}_{name}"
-    if not run.keep:
-        run.cleanup(lambda: drop(run.endpoints["postgres"], prefix))
-    return create(run.endpoints["postgres"], prefix, fates, world)
 
 
 def put_back(run: Run, few: int) -> None:
@@ -210,15 +203,8 @@ def undo_as_far_as_it_came(run: Run, few: int) -> None:
         run.claim(text, holds, topics=[PARTIAL], fact=fact, variant=variant, wrong_way=wrong)
 
 
-def stuck(run: Run, few: int) -> tuple[list[Order], Fates]:
-    """Orders that are refused by shipping, and whose pieces cannot be released until somebody mends it."""
-    made = list(orders(run.seed, few, World(), "stuck"))
-    fixed = {(order.id, action): fate for order in made for action, fate in BROKEN.items()}
-    return made, Fates(steps={}, undos={}, fixed=fixed)
-
-
 def log_and_go_on(run: Run, few: int) -> None:
-    made, fates = stuck(run, few)
+    made, fates = stuck(run.seed, few)
     shop = open_shop(run, "logged", fates)
     with compensating.opened(shop) as services:
         for order in made:
@@ -236,11 +222,13 @@ def log_and_go_on(run: Run, few: int) -> None:
 
 def park_and_mend(run: Run, few: int) -> None:
     """By our orchestrator: the saga waits for an operator, who retries all but one, which is done by hand."""
-    made, fates = stuck(run, few)
+    made, fates = stuck(run.seed, few)
     fine = list(orders(run.seed, few, World(), "fine"))
     shop = open_shop(run, "parked", fates)
-    definition = msgspec.structs.replace(read(), undo_retry=Retry(attempts=3, first=0.05))
-    with opened(Site(shop, run.name, run.endpoints, run.folder, run.worker), definition) as engine, shop.open() as now:
+    # An attempt that is answered late would be given up with another reason than the service's own.
+    definition = msgspec.structs.replace(read(), undo_timeout=30.0, undo_retry=Retry(attempts=3, first=0.05))
+    site = Site(shop, run.name, run.endpoints, run.folder, run.worker, keep=run.keep)
+    with opened(site, definition) as engine, shop.open() as now:
         ended = drive(engine, [order for pair in zip(made, fine, strict=True) for order in pair], 2 * few)
         parked = {saga for saga, end in ended.items() if end.outcome is Outcome.PARKED}
         states = [standing(now, order.id) for order in made]
@@ -256,6 +244,8 @@ def park_and_mend(run: Run, few: int) -> None:
         fact=f"{few - 1} retried, 1 done by hand, {len(found.violations)} violations; nonsense is refused: {nonsense}",
         variant=variant,
     )
+    if run.keep:
+        run.output.say(f"as an operator sees it: lab saga list --all --schema {schema_of(run.name)}")
 
 
 def claim_parked(run: Run, parked: set[str], states: list[dict[str, str]], listed: dict[str, str]) -> None:
@@ -275,25 +265,6 @@ def claim_parked(run: Run, parked: set[str], states: list[dict[str, str]], liste
         fact=f"{half} orders refunded, still holding their pieces, and not cancelled",
         variant="park it for an operator",
     )
-
-
-def intervene(engine: Own, shop: Shop, made: list[Order], done: Order) -> str:
-    """The operator mends the stock service for all but one, whose pieces are released by hand. Returns a refusal."""
-    by_hand, *others = made
-    connection = engine.client.store.connection
-    with shop.open() as services:
-        stock = services.connections["stock"]
-        for order in others:
-            mend(stock, Request(order.id, Action.RELEASE, order).id)
-            operator.tell(connection, order.id, Verb.RETRY)
-        with stock.transaction():
-            effects.release(stock, by_hand)
-        operator.tell(connection, by_hand.id, Verb.SKIP)
-    try:
-        operator.tell(connection, done.id, Verb.RETRY)
-    except NotPossible as error:
-        return str(error)
-    return ""
 
 
 if __name__ == "__main__":

@@ -13,12 +13,13 @@ from msgspec import structs
 from saga import isolation
 from saga.compensating import GIFT, asker, breaches, forward, opened, standing
 from saga.dirty_reads import MARKED, PATIENT, Giving, Reports, give_back, refused_in_vain, sale
-from saga.fates import KIND, Fate, Fates
+from saga.fates import Fate, Fates
 from saga.invariant import judge
 from saga.isolation import Charging, Commuting, End, Holding, Locks, Overwriting, Rereading, Tally, Turn, interleave
 from saga.order import Action, Order, World, orders
 from saga.services.effects import EFFECTS, Effect
-from saga.services.shop import Services, Shop, create, drop
+from saga.services.shop import Services
+from saga.shops import open_shop
 
 from shared.experiment import Experiment, Run
 
@@ -66,13 +67,6 @@ def main(run: Run) -> None:
         dirty_reads(run, run.pick(smoke=30, demo=80, full=200))
     with run.step("refunds that are taken back: money that is spent by then"):
         debts(run, run.pick(smoke=40, demo=60, full=150))
-
-
-def open_shop(run: Run, name: str, fates: Fates = KIND, world: World | None = None) -> Shop:
-    prefix = f"{run.name}_{name}"
-    if not run.keep:
-        run.cleanup(lambda: drop(run.endpoints["postgres"], prefix))
-    return create(run.endpoints["postgres"], prefix, fates, world)
 
 
 def ends_badly(made: list[Order], action: Action, every: int) -> dict[tuple[str, Action], Fate]:

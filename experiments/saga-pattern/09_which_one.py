@@ -1,30 +1,42 @@
 """Which engine? The same orders on every one: speed, recovery, what it writes and takes, and how much code it is.
 
-Our orchestrator on Postgres and Kafka, DBOS as a library on Postgres, Temporal, Camunda 7, Step Functions on moto: all
-have the same four services carry out their steps, on one Postgres, and the same failures are drawn from the same seed.
+Our orchestrator and the choreography on Postgres and Kafka, DBOS as a library on Postgres, Temporal, Camunda 7, Step
+Functions on moto: all have the same four services carry out their steps, on one Postgres, and the same failures are
+drawn from the same seed.
 """
 
 import itertools
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
-from saga.contenders import CAMUNDA, CONTENDERS, OWN, STATES, TEMPORAL, UNDO_ATTEMPTS, Contender
+from saga.contenders import (
+    CAMUNDA,
+    CHOREOGRAPHY,
+    CONTENDERS,
+    DBOS,
+    OWN,
+    STATES,
+    TEMPORAL,
+    UNDO_ATTEMPTS,
+    Contender,
+    gather,
+)
 from saga.engines import Engine, Outcome, Site
 from saga.fates import KIND, Fates
-from saga.measuring import Journal, Load, Usage, alone, carry, recover
+from saga.measuring import Journal, Load, Usage, alone, carry, goes_on, recover, require_complete
 from saga.order import SERVICE, UNDO, Action, Order, World, orders
 from saga.schedules import Verdict, drawn, endure, fates
-from saga.services import shop as shops
 from saga.services.shop import Shop
+from saga.shops import open_shop
 
 from shared.experiment import Experiment, Run, Scale
 from shared.faults import Faults
 from shared.postgres import connect
 from shared.servers.server import Endpoint
+from shared.threads import together
 from shared.worker import Worker
 
 TOPICS = {
@@ -38,9 +50,12 @@ experiment = Experiment(
     servers=("postgres", "kafka", "temporal"),
     topics=tuple(TOPICS.values()),
 )
-OPTIONAL = {CAMUNDA: "camunda", STATES: "moto"}
-WORKERS = 2  # processes of each; ours has two more, which host the services that the workers of the others call
+# Processes of each; ours has two more, which host the services that the workers of the others call, and a choreography
+# has one for each service.
+WORKERS = 2
 WARM_UP = 10  # sagas
+GOES_ON = "goes on when one of its workers stays dead"
+STAYS_DEAD = 15.0  # seconds: three times what any engine takes to find out that a worker is dead
 NUMBERS = itertools.count()  # of shops
 
 
@@ -58,12 +73,19 @@ class Timed:
     """What one engine did while nothing failed in the services."""
 
     load: Load
-    alone: list[float]  # ms
-    back: list[float]  # s from kill -9 of all workers to the end of the last saga
     took: Usage  # by its processes, of which server they may be: CPU and writes for the load, memory after it
     database: Usage  # by Postgres, likewise
     flushes: float  # of Postgres' log to the disk, per saga
     log: float  # of Postgres, kB per saga
+
+
+@dataclass(frozen=True)
+class Alone:
+    """What it did with a saga at a time, and when workers were killed."""
+
+    spent: list[float]  # ms
+    back: list[float]  # s from kill -9 of all workers, started again at once, to the end of the last saga
+    goes_on: bool | None  # with one worker fewer; None: not tried
 
 
 @dataclass(frozen=True)
@@ -77,7 +99,7 @@ class Tried:
     def gives(self) -> dict[str, bool]:
         """What of it was seen here."""
         return {
-            "goes on by itself after kill -9 of a worker": self.verdict.open_at_kill > 0 and not self.verdict.stuck,
+            "ends all when a killed worker comes back": self.verdict.open_at_kill > 0 and not self.verdict.stuck,
             "undoes a step of which nobody knows whether it was done": self.undone,
             "keeps what fails for good for an operator": bool(self.verdict.waiting),
         }
@@ -87,31 +109,23 @@ class Tried:
 def main(run: Run) -> None:
     plan = run.pick(Plan(5, 2, 0, 1), Plan(50, 10, 1, 1), Plan(500, 100, 5, 5))
     run.parameters.update({"workers": WORKERS, "attempts of a compensation": UNDO_ATTEMPTS, **plan._asdict()})
-    faults, found = Faults(run.recorder("faults", "experiment")), gather(run)
+    faults = Faults(run.recorder("faults", "experiment"))
+    found = gather(run, run.endpoints, more=run.scale is not Scale.SMOKE)
     for contender, endpoints in found.items():
         with run.step(f"{plan.sagas} sagas on {contender.name}"):
-            note(run, contender, time_it(run, contender, endpoints, plan, faults))
+            note(run, contender, time_it(run, contender, endpoints, plan))
+        with run.step(f"{plan.alone} alone on {contender.name}, and {plan.recoveries} kills of its workers"):
+            note_alone(run, contender, time_alone(run, contender, endpoints, plan, faults))
     # Side by side: here no time is taken.
-    with run.step(f"{plan.schedules} fault schedules on each"), ThreadPoolExecutor(len(found)) as pool:
-        jobs = [pool.submit(try_it, run, one, endpoints, plan, faults) for one, endpoints in found.items()]
-        tried = {contender: job.result() for contender, job in zip(found, jobs, strict=True)}
+    with run.step(f"{plan.schedules} fault schedules on each"):
+        verdicts = together(lambda one: try_it(run, *one, plan, faults), found.items())
+    tried = dict(zip(found, verdicts, strict=True))
     for contender, one in tried.items():
         claim(run, contender, one)
     compare(run)
+    if run.scale is Scale.FULL:
+        compare_without(run)
     compare_code(run)
-
-
-def gather(run: Run) -> dict[Contender, dict[str, Endpoint]]:
-    """The engines that can be had here, each with the endpoints of its servers, and no other."""
-    endpoints: dict[str, Endpoint | None] = dict(run.endpoints)
-    for contender, server in OPTIONAL.items():
-        endpoints[server] = run.optional(server, f"sagas on {contender.name}")
-    there = {server: endpoint for server, endpoint in endpoints.items() if endpoint}
-    return {
-        contender: {server: there[server] for server in contender.servers}
-        for contender in CONTENDERS
-        if there.keys() >= set(contender.servers)
-    }
 
 
 @contextmanager
@@ -119,43 +133,52 @@ def up(
     run: Run, contender: Contender, endpoints: Mapping[str, Endpoint], given: Fates
 ) -> Iterator[tuple[Engine, Shop]]:
     """The engine, on a shop of its own."""
-    database, space = run.endpoints["postgres"], f"{run.name}_{next(NUMBERS)}"
-    shop = shops.create(database, space, given)
-    run.cleanup(lambda: shops.drop(database, space))
+    number = str(next(NUMBERS))
+    shop = open_shop(run, number, given)
 
     def worker(name: str, *arguments: object) -> Worker:
         return run.worker(f"{contender.name}/{name}", *arguments)  # type: ignore[arg-type]
 
-    with contender.opened(Site(shop, space, endpoints, run.folder / contender.name, worker, WORKERS)) as engine:
+    space, folder = f"{run.name}_{number}", run.folder / contender.name
+    with contender.opened(Site(shop, space, endpoints, folder, worker, WORKERS, keep=run.keep)) as engine:
         yield engine, shop
 
 
-def time_it(run: Run, contender: Contender, endpoints: Mapping[str, Endpoint], plan: Plan, faults: Faults) -> Timed:
-    """Speed, and what it takes."""
-    database, sagas = (
-        run.endpoints["postgres"].url,
-        WARM_UP + plan.sagas + plan.alone + contender.at_once * plan.recoveries,
-    )
-    with up(run, contender, endpoints, KIND) as (engine, _):
+def time_it(run: Run, contender: Contender, endpoints: Mapping[str, Endpoint], plan: Plan) -> Timed:
+    """Speed, and what it takes. Raises NothingToMeasure unless every order is complete."""
+    database, sagas = run.endpoints["postgres"].url, WARM_UP + plan.sagas
+    with up(run, contender, endpoints, KIND) as (engine, shop):
         before = Journal.read(database)
         carry(engine, some("warm", WARM_UP), contender.at_once)
         began = usage(run, contender, engine)
         load = carry(engine, some("load", plan.sagas), contender.at_once)
         took, of_database = (end - start for start, end in zip(began, usage(run, contender, engine), strict=True))
+    log = Journal.read(database) - before  # by now every session has told of its flushes
+    require_complete(shop, sagas)
+    return Timed(load, took, of_database, log.flushes / sagas, log.length / 1000 / sagas)
+
+
+def time_alone(run: Run, contender: Contender, endpoints: Mapping[str, Endpoint], plan: Plan, faults: Faults) -> Alone:
+    """One saga after the other, then many, whose workers are killed. Raises NothingToMeasure as above."""
+    many, further = contender.at_once, None
+    with up(run, contender, endpoints, KIND) as (engine, shop):
+        carry(engine, some("warm", WARM_UP), contender.at_once)
         spent = [alone(engine, order) for order in some("alone", plan.alone)]
-        back = [recover(engine, some(f"back{n}", contender.at_once), faults.kill) for n in range(plan.recoveries)]
-    log = Journal.read(database) - before
-    return Timed(load, spent, back, took, of_database, log.flushes / sagas, log.length / 1000 / sagas)
+        back = [recover(engine, some(f"back{n}", many), faults.kill) for n in range(plan.recoveries)]
+        if run.scale is Scale.FULL:
+            further = goes_on(engine, some("further", many), faults.kill, STAYS_DEAD)
+        require_complete(shop, WARM_UP + plan.alone + many * (plan.recoveries + (run.scale is Scale.FULL)))
+    return Alone(spent, back, further)
 
 
 def try_it(run: Run, contender: Contender, endpoints: Mapping[str, Endpoint], plan: Plan, faults: Faults) -> Tried:
     """What becomes of orders whose steps fail as drawn, while workers are killed."""
     schedules = drawn(run.seed, plan.schedules)
     with up(run, contender, endpoints, fates(run.seed, schedules)) as (engine, shop):
-        verdict = endure(engine, shop, schedules, faults.kill)
+        verdict = endure(engine, shop, schedules, faults.kill, decides=contender.decides)
     doubtful = [order for schedule in schedules for order in schedule.doubtful]
     undone = all(asked(shop, order, UNDO[Action.SHIP]) for order in doubtful)
-    return Tried(verdict, undone and {verdict.outcomes[order].outcome for order in doubtful} == {Outcome.COMPENSATED})
+    return Tried(verdict, undone and {verdict.outcome(order) for order in doubtful} == {Outcome.COMPENSATED})
 
 
 def some(kind: str, count: int) -> list[Order]:
@@ -185,17 +208,26 @@ def pids(run: Run, server: str) -> list[int]:
 def note(run: Run, contender: Contender, timed: Timed) -> None:
     figure, count = partial(run.figure, variant=contender.name), len(timed.load.ended)
     figure("sagas", timed.load.rate, "sagas/s", at_once=contender.at_once)
-    figure("a saga among others", timed.load.milliseconds, "ms", at_once=contender.at_once)
-    figure("a saga alone", timed.alone, "ms")
-    if timed.back:
-        figure("recovery from kill -9 of all workers", timed.back, "s")
+    among = figure("a saga among others", timed.load.milliseconds, "ms", at_once=contender.at_once)
+    figure("99 of 100 sagas among others within", among.p99 or among.value, "ms", at_once=contender.at_once)
     figure("CPU time of the engine", 1000 * timed.took.cpu / count, "ms per saga")
     figure("written by the engine's processes", timed.took.written / count, "kB per saga")
-    figure("memory of the engine", timed.took.memory, "MB")
+    figure("memory of the engine (PSS: what processes share counts once)", timed.took.memory, "MB")
     if timed.database.memory:
         figure("CPU time of Postgres", 1000 * timed.database.cpu / count, "ms per saga")
-    figure("flushes of Postgres' log", timed.flushes, "per saga")
+    figure("flushes of Postgres' log (no engine's own store elsewhere is in it)", timed.flushes, "per saga")
     figure("Postgres' log", timed.log, "kB per saga")
+    figure("CPU time of who starts the sagas and waits for them", timed.load.asking, "ms per saga")
+
+
+def note_alone(run: Run, contender: Contender, found: Alone) -> None:
+    figure = partial(run.figure, variant=contender.name)
+    one = figure("a saga alone", found.spent, "ms")
+    figure("99 of 100 sagas alone within", one.p99 or one.value, "ms")
+    if found.back:
+        figure("recovery from kill -9 of all workers, started again at once", found.back, "s")
+    if found.goes_on is not None:
+        figure(GOES_ON, float(found.goes_on), "1: seen here")
 
 
 def claim(run: Run, contender: Contender, tried: Tried) -> None:
@@ -209,30 +241,46 @@ def claim(run: Run, contender: Contender, tried: Tried) -> None:
         f" {'; '.join([*verdict.violations, *verdict.stuck][:5]) or 'all consistent, none stuck'}",
         variant=name,
     )
+    if contender.decides:
+        text = f"{name} undoes even the step of which nobody knows whether it was done"
+    else:
+        text = f"in {name}, nobody decides about the step of which nobody knows whether it was done"
     run.claim(
-        f"{name} undoes even the step of which nobody knows whether it was done, and leaves to an operator what cannot"
-        " be undone",
-        tried.undone and len(verdict.waiting) > 0,
+        f"{text}, and leaves to an operator what cannot be undone",
+        tried.undone is contender.decides and len(verdict.waiting) > 0,
         topics=topics,
         fact=f"{len(verdict.waiting)} waiting",
         variant=name,
     )
     gives = {**tried.gives, "needs no server but Postgres": contender.servers == ("postgres",)}
     for what, given in gives.items():
-        run.figure("gives", float(given), "(1: seen here)", variant=name, x=what, x_label="what")
+        run.figure(what, float(given), "1: seen here", variant=name)
 
 
 def compare(run: Run) -> None:
     """At scale smoke nothing is fast: it is over before anything is warm."""
     rates = {figure.variant: figure.value for figure in run.figures if figure.name == "sagas"}
+    del rates[CHOREOGRAPHY.name]  # it orchestrates nothing
     if run.scale is not Scale.SMOKE:
         run.claim(
-            "our orchestrator, which writes in batches, ends more sagas a second than any other engine here",
+            "our orchestrator, which writes in batches, ends more sagas a second than any other orchestrator here",
             max(rates, key=lambda name: rates[name]) == OWN.name,
             topics=[TOPICS[OWN]],
             fact=", ".join(f"{name} {rate:,.0f}" for name, rate in rates.items()),
             variant=OWN.name,
         )
+
+
+def compare_without(run: Run) -> None:
+    tried = [figure for figure in run.figures if figure.name == GOES_ON]
+    on, off = ([figure.variant for figure in tried if bool(figure.value) is wanted] for wanted in (True, False))
+    run.claim(
+        "one worker of two stays dead: its sagas go on with the other one, but those of DBOS, which wait for it, and"
+        " those of the choreography, in which nobody does its part",
+        set(off) == {DBOS.name, CHOREOGRAPHY.name},
+        topics=list(TOPICS.values()),
+        fact=f"go on: {', '.join(on)}; wait: {', '.join(off)}",
+    )
 
 
 def compare_code(run: Run) -> None:

@@ -24,10 +24,11 @@ TIME = "%Y-%m-%d %H:%M:%S"
 
 @cli.command("list")
 def list_(everything: Everything = False, schema: Schema = "public", dsn: Dsn = None) -> None:
-    """Sagas that run or wait for an operator, oldest first."""
+    """Sagas that wait for an operator, then those that run; each oldest first."""
     chosen = tuple(Status) if everything else (Status.PARKED, Status.COMPENSATING, Status.RUNNING)
     with _open(schema, dsn) as connection:
-        found = operator.sagas(connection, chosen, 10**6 if everything else 100)
+        found = operator.sagas(connection, chosen, None if everything else 100)
+        more = 0 if everything else operator.count(connection, chosen) - len(found)
         aside = len(operator.put_aside(connection))
     table = _table("saga", "definition", "status", "asks for", "attempt", "begun", "reason")
     for one in found:
@@ -35,6 +36,8 @@ def list_(everything: Everything = False, schema: Schema = "public", dsn: Dsn = 
         begun = f"{one.started_at:{TIME}}"
         table.add_row(one.id, one.definition, one.status, asked, str(one.attempt), begun, one.reason)
     console.print(table if found else "no saga runs or waits")
+    if more > 0:  # below 0 where some have ended in between
+        console.print(f"{more} more (--all shows them)")
     if aside:
         console.print(f"{aside} messages put aside (see `lab saga messages`)")
 

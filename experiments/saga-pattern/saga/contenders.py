@@ -1,22 +1,24 @@
 """The engines as they are compared: how each is brought up, the servers that it needs, and the code that it is."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import msgspec
 
 from saga.camunda.worker import Policy
+from saga.choreography import engine as choreography
 from saga.engines import Opener, camunda, dbos, own, stepfunctions, temporal
 from saga.measuring import code_lines, data_lines
 from saga.orchestrator.definition import Retry, read
 from saga.temporal.messages import Limits
+from shared.run import Run
+from shared.servers.server import Endpoint
 
 HERE = Path(__file__).parent
-UNDO_ATTEMPTS = (
-    6  # attempts of a compensation, until it is left to an operator; Step Functions has its own in its state machine
-)
+# Of a compensation, until it is left to an operator. Step Functions has its own in its state machine.
+UNDO_ATTEMPTS = 6
 OURS = msgspec.structs.replace(read(), undo_retry=Retry(attempts=UNDO_ATTEMPTS))
 
 
@@ -25,8 +27,9 @@ class Contender:
     """An engine that takes part.
 
     `servers` are all that it is given, beside the databases of the services; `at_once` is how many sagas at once suit
-    it. `code` and `data`, as patterns of paths, are all that this lab has of it beyond the services, which are the same
-    for all: what a server or a library brings is not ours to write.
+    it. `decides` says whether it undoes a step of which nobody knows whether it was done. `code` and `data`, as
+    patterns of paths, are all that this lab has of it beyond the services, which are the same for all: what a server or
+    a library brings is not ours to write.
     """
 
     name: str
@@ -35,6 +38,7 @@ class Contender:
     at_once: int
     code: tuple[str, ...]
     data: tuple[str, ...] = ()
+    decides: bool = True
 
     @property
     def code_lines(self) -> int:
@@ -59,11 +63,14 @@ OWN = Contender(
     ("postgres", "kafka"),
     at_once=100,
     code=(
-        *(f"orchestrator/{name}.py" for name in ("definition", "machine", "office", "operator", "store", "worker")),
+        *(f"orchestrator/{name}.py" for name in ("definition", "machine", "office", "operator")),
+        *(f"orchestrator/{name}.py" for name in ("shares", "store", "worker")),
         *("messaging.py", "transport.py", "services/host.py", "engines/own.py"),
     ),
     data=("orchestrator/schema.sql", "orchestrator/order.toml"),
 )
+# What batches in the services are worth: without them, a step costs what it costs the other engines.
+SINGLY = replace(OWN, name="own, a commit for each step", opened=partial(own.opened, definition=OURS, most=1))
 DBOS = Contender(
     "DBOS",
     partial(dbos.opened, undo_attempts=UNDO_ATTEMPTS),
@@ -77,8 +84,9 @@ TEMPORAL = Contender(
     ("temporal",),
     at_once=20,
     code=(
-        *(f"temporal/{name}.py" for name in ("activities", "apart", "client", "messages", "worker", "workflow")),
-        "engines/temporal.py",
+        *(f"temporal/{name}.py" for name in ("activities", "apart", "client", "histories", "messages")),
+        *(f"temporal/{name}.py" for name in ("worker", "workflow")),
+        *("engines/processes.py", "engines/temporal.py"),
     ),
 )
 CAMUNDA = Contender(
@@ -97,4 +105,33 @@ STATES = Contender(
     code=("stepfunctions/client.py", "stepfunctions/worker.py", "engines/processes.py", "engines/stepfunctions.py"),
     data=("stepfunctions/order.asl.json",),
 )
-CONTENDERS = OWN, DBOS, TEMPORAL, CAMUNDA, STATES
+CHOREOGRAPHY = Contender(
+    "choreography",
+    choreography.opened,
+    ("postgres", "kafka"),
+    at_once=100,
+    code=(
+        *(f"choreography/{name}.py" for name in ("engine", "machine", "playing", "service", "stage", "store", "wire")),
+        *("messaging.py", "transport.py"),
+    ),
+    data=("choreography/schema.sql",),
+    decides=False,
+)
+CONTENDERS = OWN, CHOREOGRAPHY, DBOS, TEMPORAL, CAMUNDA, STATES
+
+
+def gather(run: Run, given: Mapping[str, Endpoint], more: bool = True) -> dict[Contender, dict[str, Endpoint]]:
+    """The engines that can be had here, each with the endpoints of its servers, and no other.
+
+    With `more`, a server that is not given is looked for among the labs' own (`Run.optional`).
+    """
+    there = dict(given)
+    for contender in CONTENDERS:
+        for server in set(contender.servers) - given.keys() if more else ():
+            if endpoint := run.optional(server, f"sagas on {contender.name}"):
+                there[server] = endpoint
+    return {
+        contender: {server: there[server] for server in contender.servers}
+        for contender in CONTENDERS
+        if there.keys() >= set(contender.servers)
+    }

@@ -2,8 +2,9 @@
 
 There is no server. A worker takes sagas from a queue in the database and keeps the answer of every step there. A worker
 that died reads the answers when it starts anew, goes through the function again as far as they reach, and repeats the
-step that it was in: its request has the same id, so the service does it once. A saga whose compensation fails for good
-ends as an error; once the cause is gone, the operator rewinds it.
+step that it was in: its request has the same id, so the service does it once. A step that fails for good is undone with
+those before it. A saga whose compensation fails for good ends as an error; once the cause is gone, the operator rewinds
+it.
 
 DBOS documentation: "Workflows", "Steps", "Queues", "Self-hosting".
 """
@@ -22,21 +23,21 @@ from saga.fates import TransientError
 from saga.order import STEPS, UNDO, Action, Order, Reply, Request
 from saga.services.shop import Services, Shop
 from saga.windows import Kill, hook
+from shared.errors import LabError
 from shared.history import History
 
 APP, VERSION, QUEUE, CLASS, INSTANCE, WORKFLOW = "saga-lab", "1", "orders", "OrderSaga", "shop", "carry_out"
-AT_ONCE = 20  # sagas that a worker has in hand, a thread each
-# Sets of connections to the services that these threads share: the database has two cores, and so many sessions.
-LENT = 8
 Ask = Callable[[Request], Reply]
 
 
 @dataclass(frozen=True)
 class System:
-    """The database of DBOS, and how often a compensation is tried. Can be sent to worker processes."""
+    """The database of DBOS, how often a compensation is tried, and the limits of a worker. Can be sent to workers."""
 
     url: str
     undo_attempts: int = 8
+    at_once: int = 20  # sagas that a worker has in hand, a thread each
+    lent: int = 8  # sets of connections to the services that these threads share
 
     def config(self, number: int) -> DBOSConfig:
         """Of worker `number`: it recovers what it had in hand itself, which the executor's id tells."""
@@ -50,9 +51,26 @@ class System:
         }
 
 
+class Impossible(LabError):
+    """What a service says would go wrong again, whoever asks again. It may be what DBOS writes down: text only."""
+
+
 def try_again(problem: BaseException) -> bool:
-    """Whether asking again makes sense: whatever else goes wrong would go wrong again."""
-    return isinstance(problem, TransientError | psycopg.OperationalError)
+    return not isinstance(problem, Impossible)
+
+
+@contextmanager
+def told_apart() -> Iterator[None]:
+    """Raises Impossible instead of whatever a step raises that is not transient.
+
+    Within the step: an error of DBOS itself, outside of it, is no reason to undo anything.
+    """
+    try:
+        yield
+    except (TransientError, psycopg.OperationalError):
+        raise
+    except Exception as problem:
+        raise Impossible(f"{type(problem).__name__}: {problem}") from problem
 
 
 @DBOS.dbos_class(CLASS)
@@ -72,20 +90,23 @@ class OrderSaga(DBOSConfiguredInstance):
             begun.append(action)  # before the call: what nobody knows the outcome of is undone as well
             try:
                 reply = self.step(action, order, attempts=5)
-            except error.DBOSMaxStepRetriesExceeded:
+            except (error.DBOSMaxStepRetriesExceeded, Impossible):
                 return self.undo(begun, order)
             if reply.refused:
                 return self.undo(begun[:-1], order)
         return Outcome.COMPLETED
 
     def undo(self, begun: list[Action], order: Order) -> Outcome:
-        """Backwards. Raises DBOSMaxStepRetriesExceeded, which ends the workflow: what is undone stays undone."""
+        """Backwards. Raises as `step` does, which ends the workflow: what is undone stays undone."""
         for action in reversed(begun):
             self.step(UNDO[action], order, self.undo_attempts)
         return Outcome.COMPENSATED
 
     def step(self, action: Action, order: Order, attempts: int) -> Reply:
-        """Ask a service, once where the answer is known. Its name in the database is the action's."""
+        """Ask a service, once where the answer is known. Its name in the database is the action's.
+
+        Raises DBOSMaxStepRetriesExceeded and Impossible: nobody knows whether it was done.
+        """
         options: StepOptions = {
             "name": action.value,
             "retries_allowed": True,
@@ -100,12 +121,12 @@ class OrderSaga(DBOSConfiguredInstance):
 class Counter:
     """The services for the threads of a process: each has connections of its own while it asks."""
 
-    def __init__(self, shop: Shop, things: ExitStack) -> None:
+    def __init__(self, shop: Shop, things: ExitStack, lent: int) -> None:
         self._shop = shop
         self._things = things
         # The one used last is lent first; None stands for one that is not open yet.
         self._free: queue.LifoQueue[Services | None] = queue.LifoQueue()
-        for _ in range(LENT):
+        for _ in range(lent):
             self._free.put(None)
 
     @contextmanager
@@ -126,10 +147,10 @@ def work(shop: Shop, system: System, number: int, kill: Kill | None = None) -> N
     """
     with ExitStack() as things:
         at = things.enter_context(hook(None if kill and _fired(kill) else kill))
-        counter = Counter(shop, things)
+        counter = Counter(shop, things, system.lent)
 
         def ask(request: Request) -> Reply:
-            with counter.lent() as services:
+            with told_apart(), counter.lent() as services:
                 return services(request, at=at)
 
         DBOS(config=system.config(number))

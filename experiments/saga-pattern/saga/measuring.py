@@ -8,14 +8,20 @@ from pathlib import Path
 
 import psutil
 
-from saga.engines import Ended, Engine, drive, wait
+from saga.engines import Ended, Engine, await_ends, drive, wait
+from saga.invariant import Ending, judge
 from saga.order import Order
-from shared.errors import FaultNotFired
+from saga.services.shop import Shop
+from shared.errors import FaultNotFired, LabError
 from shared.postgres import Connection, connect
 from shared.wait import until
 from shared.worker import Worker
 
 PAUSE = 0.001  # seconds between two looks at a saga that is alone
+
+
+class NothingToMeasure(LabError):
+    """Sagas did not end as they should have, although no step failed."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +30,7 @@ class Load:
 
     rate: float  # sagas per second, from the first start to the last end
     ended: dict[str, Ended]
+    asking: float  # CPU time of whoever starts sagas and asks for their ends, ms per saga
 
     @property
     def milliseconds(self) -> list[float]:
@@ -32,9 +39,10 @@ class Load:
 
 def carry(engine: Engine, orders: Sequence[Order], at_once: int) -> Load:
     """Carry out all orders. Raises DeadlineExceeded."""
-    began = time.perf_counter()
+    began, cpu = time.perf_counter(), time.process_time()
     ended = drive(engine, orders, at_once)
-    return Load(len(orders) / (time.perf_counter() - began), ended)
+    seconds, asking = time.perf_counter() - began, time.process_time() - cpu
+    return Load(len(orders) / seconds, ended, 1000 * asking / len(orders))
 
 
 def alone(engine: Engine, order: Order) -> float:
@@ -67,6 +75,34 @@ def recover(engine: Engine, orders: Sequence[Order], kill: Callable[[Worker], ob
         raise FaultNotFired(f"all {len(sagas)} sagas of {engine.name} had ended when its workers were killed")
     wait(engine, left)
     return time.perf_counter() - killed
+
+
+def goes_on(engine: Engine, orders: Sequence[Order], kill: Callable[[Worker], object], patience: float) -> bool:
+    """Whether all ends in time that had begun when one worker of several died, and did not come back until then.
+
+    Raises FaultNotFired when nothing was open by then, and DeadlineExceeded when it does not end with it either.
+    """
+    for order in orders:
+        engine.start(order)
+    sagas = {order.id for order in orders}
+    until("a first saga to end", lambda: engine.ended(sagas))
+    victim = engine.workers[0]
+    kill(victim)
+    left = sagas - engine.ended(sagas).keys()
+    if not left:
+        raise FaultNotFired(f"all {len(sagas)} sagas of {engine.name} had ended when its worker was killed")
+    alone = left.issubset(await_ends(engine, left, patience))
+    victim.start()
+    wait(engine, left)
+    return alone
+
+
+def require_complete(shop: Shop, count: int) -> None:
+    """Raises NothingToMeasure unless so many orders are complete in all services, and no other was begun."""
+    standing = judge(shop)
+    if standing.violations or standing.count(Ending.COMPLETE) != count or len(standing.endings) != count:
+        complete = standing.count(Ending.COMPLETE)
+        raise NothingToMeasure(f"{complete} of {count} orders complete: {standing.endings} {standing.violations[:3]}")
 
 
 @dataclass(frozen=True)

@@ -98,6 +98,15 @@ def request_of(message: Message) -> Request:
     return request
 
 
+def attempt_of(message: Message) -> int:
+    """The attempt, counted from 1, that a reply answers: it names its command. Raises Unreadable."""
+    cause = header(message, Header.CAUSATION)
+    number = cause.rpartition("#")[2]
+    if not (number.isascii() and number.isdigit()):
+        raise Unreadable(f"the reply does not say which attempt it answers: {cause!r}")
+    return int(number)
+
+
 def reply_of(message: Message) -> tuple[Reply, str]:
     """The reply, and the reason of a service that is busy, or empty. Raises Unreadable."""
     busy = header(message, Header.BUSY)

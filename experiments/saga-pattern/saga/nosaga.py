@@ -1,4 +1,4 @@
-"""Four services and no saga: calls in a row, the same under a lock, and two-phase commit.
+"""Four services and no saga: calls in a row, the same under a lock, with and without a lease, and two-phase commit.
 
 Each takes a hook that is called between any two steps, where the process may die. For what two-phase commit does in
 Postgres see its documentation of PREPARE TRANSACTION: a prepared transaction belongs to no session, keeps its locks,
@@ -20,8 +20,14 @@ from shared.faults import Hook, nowhere
 from shared.postgres import Connection
 from shared.wait import until
 
-LOCKS = "create table locks (name text primary key, holder text not null)"
-TAKE = "insert into locks values (%s, %s) on conflict do nothing"
+LOCKS = "create table locks (name text primary key, holder text not null, ends_at timestamptz not null)"
+TAKE = """
+insert into locks values (%s, %s, coalesce(clock_timestamp() + make_interval(secs => %s), 'infinity'))
+on conflict (name) do update set holder = excluded.holder, ends_at = excluded.ends_at
+where locks.ends_at < clock_timestamp()
+"""
+GIVE_BACK = "delete from locks where name = %s and holder = %s"  # another's by now, if the lease has run out
+ENDS = "select extract(epoch from min(ends_at))::float8 from locks where holder = %s"
 PATIENCE = 0.05  # seconds for which an order waits for another's lock
 PARTIES = tuple(SERVICE[action] for action in STEPS)
 
@@ -55,57 +61,94 @@ class Locked(LabError):
     """Another order holds what this one needs."""
 
 
-def four_calls(services: Services, order: Order, at: Hook = nowhere) -> None:
-    """One call after the other, as if nothing could happen between."""
+def four_calls(services: Services, order: Order, at: Hook = nowhere) -> str:
+    """One call after the other, until one is refused; returns why. Nobody undoes what was done before it."""
     at(CallWindow.BEFORE)
     for action in STEPS:
-        services(Request(order.id, action, order))
+        if refused := services(Request(order.id, action, order)).refused:
+            return refused
         at(AFTER[action])
+    return ""
 
 
-def locked_calls(locks: Connection, services: Services, order: Order, at: Hook = nowhere) -> None:
+def locked_calls(
+    locks: Connection, services: Services, order: Order, at: Hook = nowhere, lease: float | None = None
+) -> str:
     """The same with a lock on customer and product around it. Raises Locked."""
-    with lock(locks, sorted((order.customer, order.product)), order.id):
-        four_calls(services, order, at)
+    with lock(locks, sorted((order.customer, order.product)), order.id, lease):
+        return four_calls(services, order, at)
 
 
 @contextmanager
-def lock(locks: Connection, names: Sequence[str], holder: str) -> Iterator[None]:
-    """A distributed lock: rows that whoever made them deletes again. Raises Locked."""
+def lock(locks: Connection, names: Sequence[str], holder: str, lease: float | None = None) -> Iterator[None]:
+    """A distributed lock: rows that their holder deletes again, or that end after `lease` seconds. Raises Locked."""
     with ExitStack() as held:
         for name in names:
-            _take(locks, name, holder)
-            held.callback(locks.execute, "delete from locks where name = %s", [name])
+            _take(locks, name, holder, lease)
+            held.callback(locks.execute, GIVE_BACK, [name, holder])
         yield
 
 
-def _take(locks: Connection, name: str, holder: str) -> None:
+def _take(locks: Connection, name: str, holder: str, lease: float | None) -> None:
     try:
-        until(f"lock {name}", lambda: locks.execute(TAKE, [name, holder]).rowcount, PATIENCE)
+        until(f"lock {name}", lambda: locks.execute(TAKE, [name, holder, lease]).rowcount, PATIENCE)
     except DeadlineExceeded as error:
         raise Locked(f"{holder}: {error}") from error
 
 
-def two_phase(shop: Shop, order: Order, at: Hook = nowhere, patience: float = PATIENCE) -> None:
-    """All four services' transactions, prepared and then committed. Raises Locked, and nothing is done then."""
+def lock_ends(locks: Connection, holder: str) -> float | None:
+    """When the first of its locks ends by itself, in seconds of Unix time, maybe infinite; None: it holds none."""
+    row = locks.execute(ENDS, [holder]).fetchone()
+    return row[0] if row else None
+
+
+def two_phase(shop: Shop, order: Order, at: Hook = nowhere, patience: float = PATIENCE) -> str:
+    """All four services' transactions, prepared and then committed. Or none, if one refuses; returns why.
+
+    Raises Locked, and nothing is done then.
+    """
     with ExitStack() as things:
         parties = [things.enter_context(_party(shop.conninfos[name], patience)) for name in PARTIES]
         try:
-            for action, party in zip(STEPS, parties, strict=True):
-                party.tpc_begin(party.xid(0, order.id, SERVICE[action]))
-                EFFECTS[action](party, order)
-            at(CommitWindow.WORKED)
-            for number, party in enumerate(parties):
-                party.tpc_prepare()
-                at(PREPARED.get(number, ""))
+            refused = _work(parties, order)
+            if not refused:
+                _prepare(parties, at)
         except LockNotAvailable as error:
-            for party in parties:
-                with suppress(psycopg.ProgrammingError):  # one that has not begun
-                    party.tpc_rollback()
+            _roll_back(parties)
             raise Locked(f"{order.id}: {error}") from error
-        for number, party in enumerate(parties):
-            party.tpc_commit()
-            at(COMMITTED.get(number, ""))
+        if refused:
+            _roll_back(parties)
+        else:
+            _commit(parties, at)
+        return refused
+
+
+def _work(parties: Sequence[Connection], order: Order) -> str:
+    """Each service's part, in a transaction that is open when this returns; why one refuses."""
+    for action, party in zip(STEPS, parties, strict=True):
+        party.tpc_begin(party.xid(0, order.id, SERVICE[action]))
+        if refused := EFFECTS[action](party, order):
+            return refused
+    return ""
+
+
+def _prepare(parties: Sequence[Connection], at: Hook) -> None:
+    at(CommitWindow.WORKED)
+    for number, party in enumerate(parties):
+        party.tpc_prepare()
+        at(PREPARED.get(number, ""))
+
+
+def _commit(parties: Sequence[Connection], at: Hook) -> None:
+    for number, party in enumerate(parties):
+        party.tpc_commit()
+        at(COMMITTED.get(number, ""))
+
+
+def _roll_back(parties: Sequence[Connection]) -> None:
+    for party in parties:
+        with suppress(psycopg.ProgrammingError):  # one that has not begun
+            party.tpc_rollback()
 
 
 @contextmanager

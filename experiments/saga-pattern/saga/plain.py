@@ -72,12 +72,12 @@ def resume(log: Connection, services: Services) -> int:
     return len(orders)
 
 
-def in_between(shop: Shop) -> dict[str, float]:
-    """Order -> seconds from the first service's answer to the last one's: so long it could be seen half done."""
+def spans(shop: Shop) -> dict[str, tuple[float, float]]:
+    """Order -> when the first service answered, and the last, in seconds of Unix time. Between, it is half done."""
     first, last = dict[str, float](), dict[str, float]()
     for conninfo in shop.conninfos.values():
         with postgres.connect(conninfo) as connection:
             for order, began, ended in connection.execute(SPAN):
                 first[order] = min(began, first.get(order, began))
                 last[order] = max(ended, last.get(order, ended))
-    return {order: last[order] - first[order] for order in first}
+    return {order: (first[order], last[order]) for order in first}

@@ -10,9 +10,10 @@ import asyncio
 import math
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Coroutine, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -21,9 +22,12 @@ from saga.orchestrator.definition import Retry
 from saga.order import Action, Order, Request
 from saga.services.participant import perform
 from saga.services.shop import Services, Shop
+from shared.run import Run
 from shared.wait import until
 
 HOST = "127.0.0.1"
+RIGHT = "backoff and jitter"
+BINS = 40  # points of a load curve
 FOR_EVER = 10**9  # attempts: until the patience ends
 NUMBER = 4  # bytes of an attempt's number
 Address = tuple[str, int]
@@ -47,7 +51,7 @@ def policies(first: float, longest: float) -> dict[str, Retry]:
         "retry at once": Retry(FOR_EVER, first=0, jitter=0),
         "fixed pause": Retry(FOR_EVER, first, factor=1, longest=longest, jitter=0),
         "backoff": Retry(FOR_EVER, first, factor=2, longest=longest, jitter=0),
-        "backoff and jitter": Retry(FOR_EVER, first, factor=2, longest=longest, jitter=0.5),
+        RIGHT: Retry(FOR_EVER, first, factor=2, longest=longest, jitter=0.5),
     }
 
 
@@ -103,6 +107,7 @@ class Call:
     """One attempt. Seconds since the rush began."""
 
     order: str
+    number: int  # of the attempt, from 1
     at: float
     answered: bool
 
@@ -114,6 +119,12 @@ class Rush:
     sagas: int
     calls: list[Call] = field(default_factory=list)
     served: dict[str, float] = field(default_factory=dict)  # order -> the second at which its answer came
+    vain: list[float] = field(default_factory=list)  # when an answer came that nobody waited for any more
+
+    @property
+    def given_up(self) -> list[str]:
+        """The orders whose callers lost patience."""
+        return sorted({call.order for call in self.calls} - self.served.keys())
 
     @property
     def recovered(self) -> float:
@@ -126,16 +137,29 @@ class Rush:
         counted = Counter(int(call.at / width) for call in self.calls)
         return [counted[number] / width for number in range(bins)]
 
+    def spread(self, number: int) -> float:
+        """Seconds between the first and the last saga's attempt of this number."""
+        found = [call.at for call in self.calls if call.number == number]
+        return max(found) - min(found) if found else 0.0
+
+    def in_vain(self, after: float) -> float:
+        """Share of the answers after this second that came to nobody; 0 where there was none."""
+        vain, useful = (sum(at > after for at in answers) for answers in (self.vain, self.served.values()))
+        return vain / (vain + useful) if vain else 0.0
+
 
 class Callers(asyncio.DatagramProtocol):
     """The sagas' end of the line."""
 
     def __init__(self) -> None:
         self.open: dict[bytes, asyncio.Future[None]] = {}
+        self.vain: list[float] = []  # time.monotonic() of answers that come too late
 
     def datagram_received(self, data: bytes, addr: Address) -> None:
         if (waiting := self.open.get(data)) and not waiting.done():
             waiting.set_result(None)
+        else:
+            self.vain.append(time.monotonic())
 
 
 async def rush(port: int, made: Sequence[Order], retry: Retry, limits: Limits) -> Rush:
@@ -159,7 +183,7 @@ async def rush(port: int, made: Sequence[Order], retry: Retry, limits: Limits) -
             await asyncio.sleep(pause)
             at, attempt = time.monotonic() - began, attempt + 1
             answered = await ask(attempt.to_bytes(NUMBER, "big") + request)
-            seen.calls.append(Call(order.id, at, answered))
+            seen.calls.append(Call(order.id, attempt, at, answered))
             if answered:
                 seen.served[order.id] = time.monotonic() - began
                 return
@@ -169,4 +193,24 @@ async def rush(port: int, made: Sequence[Order], retry: Retry, limits: Limits) -
         await asyncio.gather(*map(charge, made))
     finally:
         transport.close()
+    seen.vain = [at - began for at in callers.vain]
     return seen
+
+
+async def together(rushing: Iterable[Coroutine[None, None, Rush]]) -> list[Rush]:
+    """Several rushes at the same time."""
+    return await asyncio.gather(*rushing)
+
+
+def note_rushes(run: Run, rushes: dict[str, Rush]) -> None:
+    """Figures of what each policy did."""
+    span = max(seen.calls[-1].at for name, seen in rushes.items() if name != "no retry")
+    for name, seen in rushes.items():
+        figure = partial(run.figure, variant=name, wrong_way=name != RIGHT)
+        for number, load in enumerate(seen.load(span, BINS)):
+            at = round(number * span / BINS, 2)
+            figure("load on the service", load, "calls/s", x=at, x_label="seconds of the rush")
+        figure("calls for each saga", len(seen.calls) / seen.sagas, "calls")
+        figure("sagas served", len(seen.served), "sagas", of=seen.sagas)
+        if len(seen.served) == seen.sagas:
+            figure("until all are served", seen.recovered, "s")

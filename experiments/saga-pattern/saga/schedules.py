@@ -8,7 +8,7 @@ import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from saga.engines import Ended, Engine, Outcome, wait
+from saga.engines import PATIENCE, Ended, Engine, Outcome, await_ends
 from saga.fates import Fate, Fates
 from saga.invariant import Ending, judge
 from saga.order import STEPS, Action, Order, World, orders
@@ -17,7 +17,6 @@ from shared.errors import DeadlineExceeded
 from shared.wait import until
 from shared.worker import Worker
 
-PATIENCE = 60.0  # seconds after which a saga is called stuck
 AGREE = {Outcome.COMPLETED: Ending.COMPLETE, Outcome.COMPENSATED: Ending.COMPENSATED}
 
 
@@ -48,6 +47,10 @@ class Schedule:
         """The orders of whose last step nobody knows whether it was done."""
         return {self.orders[1].id} if self.worst else set()
 
+    def waiting(self, decides: bool) -> set[str]:
+        """The orders that have to wait: the doomed ones and, where nobody decides about them, the doubtful ones."""
+        return self.doomed if decides else self.doomed | self.doubtful
+
     @property
     def fixed(self) -> dict[tuple[str, Action], Fate]:
         """The fates of these. Those of all others are drawn."""
@@ -59,8 +62,8 @@ class Schedule:
 
     @property
     def killed_after(self) -> int:
-        """How many of its sagas have ended when the worker dies: less than half of them."""
-        return random.Random(f"{self.seed} when").randrange(self.count // 2)  # noqa: S311
+        """How many of its sagas have ended when the worker dies: less than half of them, and none in the worst."""
+        return 0 if self.worst else random.Random(f"{self.seed} when").randrange(self.count // 2)  # noqa: S311
 
     def victim(self, workers: int) -> int:
         return random.Random(f"{self.seed} who").randrange(workers)  # noqa: S311
@@ -75,6 +78,10 @@ class Verdict:
     waiting: list[str]  # in the operator's list, as they should
     outcomes: dict[str, Ended]
     open_at_kill: int
+
+    def outcome(self, saga: str) -> Outcome | None:
+        """None for a saga that has not ended."""
+        return self.outcomes[saga].outcome if saga in self.outcomes else None
 
 
 def drawn(seed: int, number: int, count: int = 10, worst: int = 10) -> list[Schedule]:
@@ -93,48 +100,68 @@ def endure(
     schedules: Sequence[Schedule],
     kill: Callable[[Worker], object],
     patience: float = PATIENCE,
+    decides: bool = True,
 ) -> Verdict:
-    """Carry out all schedules, and judge. `kill` is given each worker that is to die."""
-    open_at_kill = sum(_carry_out(engine, schedule, kill, patience) for schedule in schedules)
+    """Carry out all schedules, and judge. `kill` is given each worker that is to die.
+
+    `decides` says whether the engine has to undo a step of which nobody knows whether it was done, or may leave it to
+    an operator.
+    """
+    # One saga ahead: when it has ended, all processes are there. An attempt may be out of time before they are.
+    [first] = orders(schedules[0].seed, 1, schedules[0].world, "first")
+    engine.start(first)
+    await_ends(engine, [first.id], patience)
+    held = {saga for schedule in schedules for saga in schedule.waiting(decides)}
+    carried = [_carry_out(engine, schedule, held, kill, patience) for schedule in schedules]
+    open_at_kill, stood = sum(len(open_) for open_, _ in carried), set().union(*(still for _, still in carried))
     sagas = [order.id for schedule in schedules for order in schedule.orders]
-    doomed = {saga for schedule in schedules for saga in schedule.doomed}
     found = await_ends(engine, sagas, patience)
-    stuck = [saga for saga in sagas if saga not in found or (found[saga].outcome is Outcome.PARKED) != (saga in doomed)]
-    waiting = sorted(doomed - set(stuck))
-    return Verdict(list(_violations(shop, found, doomed)), stuck, waiting, found, open_at_kill)
+    wrong = {saga for saga in sagas if saga not in found or (found[saga].outcome is Outcome.PARKED) != (saga in held)}
+    stuck = [saga for saga in sagas if saga in stood | wrong]
+    return Verdict(list(_violations(shop, found, held)), stuck, sorted(held - set(stuck)), found, open_at_kill)
 
 
-def await_ends(engine: Engine, sagas: Iterable[str], patience: float = PATIENCE) -> dict[str, Ended]:
-    """Those of these sagas that end in time: a saga that is stuck is a finding, and no reason to stop."""
-    waited = list(sagas)
-    try:
-        return wait(engine, waited, patience)
-    except DeadlineExceeded:
-        return engine.ended(waited)
+def _carry_out(
+    engine: Engine, schedule: Schedule, held: set[str], kill: Callable[[Worker], object], patience: float
+) -> tuple[set[str], set[str]]:
+    """One schedule, to the end but for orders that wait.
 
-
-def _carry_out(engine: Engine, schedule: Schedule, kill: Callable[[Worker], object], patience: float) -> int:
-    """One schedule, to the end but for its doomed order; returns how many sagas were open when the worker died."""
-    for order in schedule.orders:
-        engine.start(order)
-    sagas = {order.id for order in schedule.orders} - schedule.doomed
+    Returns the sagas that were open when the worker died, and those that had stood still until then: they are stuck,
+    even if they go on with the worker that is started again.
+    """
+    # These come to what fails for good before anything is killed: a kill can have them undone on the way there.
+    _begin(engine, [order for order in schedule.orders if order.id in held])
+    await_ends(engine, {order.id for order in schedule.orders} & held, patience)
+    _begin(engine, [order for order in schedule.orders if order.id not in held])
+    sagas = {order.id for order in schedule.orders} - held
     enough = f"{schedule.killed_after} sagas of schedule {schedule.seed} to end"
-    until(enough, lambda: len(engine.ended(sagas)) >= schedule.killed_after, patience)
+    still = set[str]()
+    try:
+        until(enough, lambda: len(engine.ended(sagas)) >= schedule.killed_after, patience)
+    except DeadlineExceeded:
+        still = sagas - engine.ended(sagas).keys()
     victim = engine.workers[schedule.victim(len(engine.workers))]
     kill(victim)
     victim.start()
     left = sagas - engine.ended(sagas).keys()
     await_ends(engine, left, patience)
-    return len(left)
+    return left, still
 
 
-def _violations(shop: Shop, outcomes: dict[str, Ended], doomed: set[str]) -> Iterator[str]:
+def _begin(engine: Engine, some: Iterable[Order]) -> None:
+    for order in some:
+        engine.start(order)
+
+
+def _violations(shop: Shop, outcomes: dict[str, Ended], held: set[str]) -> Iterator[str]:
     """What is wrong in the services, and where the engine says something else of an order than they do.
 
-    A doomed order is half done until the operator has seen to it. Money and stock hold all the same.
+    An order that waits is half done until the operator has seen to it. Money and stock hold all the same, and nothing
+    has happened to it twice.
     """
     standing = judge(shop)
-    yield from (violation for violation in standing.violations if violation.partition(":")[0] not in doomed)
+    yield from (said for said in standing.half_done if said.partition(":")[0] not in held)
+    yield from standing.wrong
     for saga, ended in outcomes.items():
         found = standing.endings.get(saga, Ending.COMPENSATED)  # refused at once: nobody has begun anything
         if ended.outcome in AGREE and AGREE[ended.outcome] is not found:

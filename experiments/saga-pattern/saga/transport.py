@@ -4,7 +4,9 @@ The place is written in the transaction of what is done with the messages. A rea
 no group: nothing is rebalanced, and whoever is started again reads on at once.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
 
 import msgspec
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
@@ -16,13 +18,15 @@ from shared.history import Action, Op, Outcome, Recorder, now
 from shared.postgres import Connection
 from shared.servers.server import Endpoint
 
-TABLES = """
+OFFSETS = """
 create table if not exists offsets (
     topic     text not null,
     partition int not null,
     next      bigint not null,       -- the first record that is not done with
     primary key (topic, partition)
 );
+"""
+PARKED = """
 create table if not exists parked_messages (
     position  bigint generated always as identity primary key,
     topic     text not null,
@@ -36,6 +40,7 @@ create table if not exists parked_messages (
     unique (topic, partition, "offset")   -- whoever reads it again does not park it again
 );
 """
+TABLES = OFFSETS + PARKED
 # A reader that was thought dead and writes its place late must not move it back.
 ADVANCE = """
 insert into offsets select * from unnest(%s::text[], %s::int[], %s::bigint[])
@@ -50,6 +55,7 @@ PRODUCER = {"linger_ms": 0, "socket_nagle_disable": True, "delivery_report_only_
 CONSUMER = {"group.id": "unused", "socket.nagle.disable": True}
 MOST = 500  # messages of one transaction
 Place = tuple[str, int]  # topic, partition
+Headers = list[tuple[str, str | bytes | None]]
 
 
 class NotSent(LabError):
@@ -85,7 +91,7 @@ def reached(messages: Iterable[Message]) -> dict[Place, int]:
 class Inlet:
     """Reads topics from where `start` says on, else from their beginning. Not for several threads.
 
-    Of `sharers` readers, number `share` (from 0) reads every so-many-th partition.
+    Of `sharers` readers, number `share` (from 0) reads every so-many-th partition. `settings` are the consumer's.
     """
 
     def __init__(
@@ -96,19 +102,26 @@ class Inlet:
         share: int = 0,
         sharers: int = 1,
         recorder: Recorder | None = None,
+        settings: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         self.recorder = recorder
-        self._consumer = Consumer({**kafka.config(broker), **kafka.CONSUMER, **CONSUMER})
-        places = [place for place in self._places(topics) if place[1] % sharers == share]
+        self.sharers = sharers
+        self._consumer = Consumer({**kafka.config(broker), **kafka.CONSUMER, **CONSUMER, **settings})
+        self._all = list(self._places(topics))
+        self.take({share}, start)
+
+    def take(self, shares: Collection[int], start: Mapping[Place, int]) -> None:
+        """From now on read these shares, from where `start` says on. What was read before has to be in it."""
+        places = [place for place in self._all if place[1] % self.sharers in shares]
         self._consumer.assign([TopicPartition(*place, start.get(place, 0)) for place in places])
 
-    def read(self, seconds: float) -> list[Message]:
-        """Wait so long for a first message; returns it with those that are there already."""
+    def read(self, seconds: float, most: int = MOST) -> list[Message]:
+        """Wait so long for a first message; returns it with those that are there already, `most` at once."""
         first = self._consumer.poll(seconds)
         if first is None:
             return []
         # consume() would wait for its whole number or the time-out; poll() hands over the first at once.
-        messages = list(kafka.checked([first, *self._consumer.consume(MOST - 1, timeout=0)]))
+        messages = list(kafka.checked([first, *self._consumer.consume(most - 1, timeout=0)]))
         if self.recorder:
             self.recorder.add(*(_delivery(self.recorder, message) for message in messages))
         return messages
@@ -125,13 +138,15 @@ class Inlet:
 
 
 class Outlet:
-    """Sends messages, and says when the broker did not take one."""
+    """Sends messages, and says when the broker did not take one. `settings` are the producer's."""
 
-    def __init__(self, broker: Endpoint, recorder: Recorder | None = None) -> None:
+    def __init__(
+        self, broker: Endpoint, recorder: Recorder | None = None, settings: Mapping[str, Any] = MappingProxyType({})
+    ) -> None:
         self.recorder = recorder
         self._failure: KafkaError | None = None
         self._topics: set[str] = set()
-        self._producer: Producer = kafka.producer(broker, on_delivery=self._delivered, **PRODUCER)
+        self._producer: Producer = kafka.producer(broker, on_delivery=self._delivered, **{**PRODUCER, **settings})
 
     def note(self, messages: Sequence[Outgoing], outcome: Outcome) -> None:
         """Write into the history that these are about to be promised (`invoke`), or that they are now (`ok`)."""
@@ -151,12 +166,19 @@ class Outlet:
     def send(self, messages: Sequence[Outgoing]) -> None:
         """Hand them to the producer, whose thread sends them at once. Raises NotSent about earlier ones."""
         for one in messages:
-            try:
-                self._producer.produce(one.topic, one.value, one.saga, headers=one.headers)
-            except BufferError:  # the queue is full: let the broker catch up
-                self._producer.flush()
-                self._producer.produce(one.topic, one.value, one.saga, headers=one.headers)
+            self.put(one.topic, one.value, one.saga, one.headers)
         self.check()
+
+    def put(self, topic: str, value: bytes, key: str, headers: Headers) -> None:
+        """Hand one message to the producer. Whether the broker takes it is said by `check` and `flush`.
+
+        Raises NotSent where there is no room for it, and does not come to be.
+        """
+        try:
+            self._producer.produce(topic, value, key, headers=headers)
+        except BufferError:  # the queue is full: let the broker catch up
+            self.flush()
+            self._producer.produce(topic, value, key, headers=headers)
 
     def check(self) -> None:
         """Raises NotSent when the broker did not take something."""
@@ -170,6 +192,11 @@ class Outlet:
         self.check()
         if left:
             raise NotSent(f"{left} messages are not with the broker after {seconds:g} s")
+
+    def close(self) -> None:
+        """Let go of the broker. What is not with it is not sent."""
+        self._producer.purge()
+        self._producer.close()
 
     def _delivered(self, error: KafkaError | None, message: Message) -> None:
         self._failure = error or self._failure

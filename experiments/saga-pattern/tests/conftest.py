@@ -1,6 +1,7 @@
 """A shop per test, and an orchestrator for it on topics of its own."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from saga.fates import KIND
@@ -13,9 +14,10 @@ from saga.services.shop import Services, Shop
 
 from shared import kafka as kafka_helpers
 from shared.servers.server import Endpoint
+from shared.worker import Worker
 
-# Nothing is waited for that does not come: what is asked again is asked soon.
-QUICK = Retry(attempts=3, first=0.02, factor=2.0, longest=0.2, jitter=0.5)
+# What is asked again is asked soon, and for longer than a busy machine takes to start a process.
+QUICK = Retry(attempts=400, first=0.02, factor=2.0, longest=0.2, jitter=0.5)
 
 
 @pytest.fixture
@@ -39,8 +41,8 @@ def order() -> Order:
 
 @pytest.fixture
 def quick() -> Definition:
-    """The order saga with short times."""
-    return timed(read(), attempt=0.3, retry=QUICK, whole=20.0)
+    """The order saga, which asks again soon: only a refusal has it compensated."""
+    return timed(read(), attempt=0.3, retry=QUICK, whole=120.0)
 
 
 @pytest.fixture
@@ -57,3 +59,17 @@ def stage(schema: str, kafka: Endpoint, topics: Topics, shop: Shop, quick: Defin
     """Orchestrator and services in this process."""
     with staged(schema, kafka, topics, shop, quick) as opened:
         yield opened
+
+
+@pytest.fixture
+def starter(tmp_path: Path) -> Iterator[Callable[..., Worker]]:
+    """As Run.worker: started processes, stopped at the end."""
+    workers: list[Worker] = []
+
+    def start(name: str, target: Callable[..., None], *arguments: object) -> Worker:
+        workers.append(Worker(name, tmp_path / f"{name}.log", target, *arguments).start())
+        return workers[-1]
+
+    yield start
+    for worker in workers:
+        worker.stop()

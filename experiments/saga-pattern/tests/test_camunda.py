@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from uuid import uuid4
 
+import msgspec
 import pytest
 from saga.camunda import BPMN
 from saga.camunda.client import Camunda, Refused, Unavailable
@@ -22,9 +23,11 @@ from shared.faults import require
 from shared.history import History
 from shared.postgres import connect
 from shared.servers.server import Endpoint
+from shared.wait import until
 from shared.worker import Worker
 
-FINE, REFUSED, TRANSIENT, BROKEN, STUCK, LATE, SLOW_UNDO = orders(17, 7, World())
+FINE, REFUSED, TRANSIENT, BROKEN, STUCK, LATE, SLOW_UNDO, SMALL, TAKEN, *GOOD = orders(17, 12, World())
+HUGE = msgspec.structs.replace(SMALL, quantity=2**31)  # a valid order, and no integer of the databases'
 UNDONE = [Action.REFUND, Action.RELEASE, Action.CANCEL]
 FATES = Fates(
     steps={},
@@ -130,6 +133,25 @@ def test_a_compensation_that_fails_for_good_waits_for_the_operator(engine: Camun
     assert ending(site.shop, STUCK) is Ending.COMPENSATED
 
 
+def test_a_poison_order_waits_with_its_reason_and_harms_neither_workers_nor_other_orders(engine: CamundaEngine) -> None:
+    for order in (HUGE, *GOOD):
+        engine.start(order)
+    ended = wait(engine, [order.id for order in (HUGE, *GOOD)])
+    assert [ended[order.id].outcome for order in (HUGE, *GOOD)] == [Outcome.PARKED] + [Outcome.COMPLETED] * len(GOOD)
+    assert "NumericValueOutOfRange: integer out of range" in engine.camunda.incidents().values()
+    assert [worker.alive() for worker in engine.workers] == [True, True]
+
+
+def test_a_poison_order_that_nobody_mends_is_undone_when_its_time_is_up(engine: CamundaEngine, site: Site) -> None:
+    with connect(site.shop.conninfos["shipping"]) as connection:  # nobody can ship it once more
+        connection.execute("insert into shipments values (%s, 'recalled')", [TAKEN.id])
+    assert carry_out(engine, TAKEN) is Outcome.PARKED
+    assert any(reason.startswith("UniqueViolation") for reason in engine.camunda.incidents().values())
+    engine.camunda.hurry(TAKEN.id)
+    until("it to end", lambda: Outcome.COMPENSATED in {one.outcome for one in engine.ended([TAKEN.id]).values()})
+    assert ending(site.shop, TAKEN) is Ending.COMPENSATED
+
+
 def test_the_timer_gives_up_what_would_go_on_for_ever(making: Making) -> None:
     site = making()
     with opened(site, replace(QUICK, attempts=1_000)) as engine:
@@ -153,13 +175,26 @@ def test_what_the_timer_gave_up_is_done_no_more(making: Making) -> None:
     assert late.refused == "refund-payment came before it"
 
 
-def test_the_timer_ends_when_the_compensation_begins(engine: CamundaEngine, site: Site) -> None:
-    engine.start(SLOW_UNDO, 30.0)
-    query = {"processInstanceId": engine.camunda.instances([SLOW_UNDO.id])[0].id}
-    assert len(engine.camunda.ask("GET", "/job", params=query)) == 1
-    assert wait(engine, [SLOW_UNDO.id])[SLOW_UNDO.id].outcome is Outcome.PARKED
-    assert done(engine, SLOW_UNDO) == [Action.PLACE, Action.RESERVE, "undo-step", Action.CANCEL]
-    assert engine.camunda.ask("GET", "/job", params=query) == []
+def test_the_timer_ends_when_the_compensation_begins(making: Making) -> None:
+    site = making(workers=0)
+    with opened(site) as engine:
+        engine.start(SLOW_UNDO)
+        query = {"processInstanceId": engine.camunda.instances([SLOW_UNDO.id])[0].id}
+        assert len(engine.camunda.ask("GET", "/job", params=query)) == 1
+        with site.worker("late", work, site.shop, engine.url, site.name, QUICK):
+            assert wait(engine, [SLOW_UNDO.id])[SLOW_UNDO.id].outcome is Outcome.PARKED
+        assert done(engine, SLOW_UNDO) == [Action.PLACE, Action.RESERVE, "undo-step", Action.CANCEL]
+        assert engine.camunda.ask("GET", "/job", params=query) == []
+
+
+def test_what_is_kept_for_a_look_is_there_after_the_engine(making: Making) -> None:
+    site = replace(making(workers=0), keep=True)
+    with opened(site) as engine:
+        engine.start(FINE)
+    with Camunda(engine.url, site.name) as camunda:
+        assert [instance.saga for instance in camunda.instances([FINE.id])] == [FINE.id]
+        camunda.remove()
+        assert camunda.instances([FINE.id]) == []
 
 
 @pytest.mark.fault

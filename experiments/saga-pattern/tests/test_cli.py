@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import typer
+from msgspec.structs import replace
 from saga.cli import cli as app
 from saga.orchestrator import machine
 from saga.orchestrator.definition import Definition
@@ -67,6 +68,18 @@ def test_list_leaves_out_what_has_ended_unless_asked(lab: Lab, store: Store, qui
     stored(store, quick, order, *map(Answered, STEPS))
     assert order.id not in lab("list")
     assert "completed" in lab("list", "--all")
+
+
+def test_list_shows_those_that_wait_first_and_how_many_it_leaves_out(
+    lab: Lab, store: Store, quick: Definition, order: Order
+) -> None:
+    with store.transaction():
+        for number in range(101):
+            stored(store, quick, replace(order, id=f"runs-{number:03d}"))
+    stored(store, quick, replace(order, id="waits"), *PARKED)  # the youngest
+    header, first, *_, last = lab("list").splitlines()
+    assert (header.split()[0], first.split()[0], last) == ("saga", "waits", "2 more (--all shows them)")
+    assert "more (" not in lab("list", "--all")
 
 
 def test_show_tells_the_history(lab: Lab, store: Store, quick: Definition, order: Order) -> None:

@@ -1,24 +1,20 @@
 """Every experiment of the lab, small: it holds, and what its topics promise is claimed."""
 
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from shared.labs import find
-from shared.record import RunRecord
 from shared.servers.server import Endpoint
+from shared.smoke import Smoke
 
-LAB = find("saga-pattern")
+SMOKE = Smoke("saga-pattern", side_by_side=("05", "04", "09", "03", "06", "02", "01", "08"))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("script", LAB.scripts, ids=lambda script: script.stem)
-def test_it_holds_at_scale_smoke(script: Path, postgres: Endpoint, kafka: Endpoint) -> None:
-    argv = [sys.executable, str(script), "--scale", "smoke", "--seed", "1", "--json"]
-    done = subprocess.run(argv, capture_output=True, text=True, check=False)
-    record = RunRecord.model_validate_json(done.stdout) if done.stdout else None
-    assert done.returncode == 0, done.stderr + done.stdout
-    assert record is not None
-    assert {topic for claim in record.claims for topic in claim.topics} == set(record.topics)
+@pytest.mark.timeout(600)  # several run side by side, and the first has the time of all
+@pytest.mark.parametrize("script", SMOKE.scripts, ids=lambda script: script.stem)
+def test_it_holds_at_scale_smoke(
+    script: Path, request: pytest.FixtureRequest, server: Callable[[str], Endpoint]
+) -> None:
+    SMOKE.check(script, request, server)

@@ -70,14 +70,22 @@ def test_a_step_that_nobody_answers_is_asked_again_and_at_last_undone_itself() -
 
 
 def test_a_busy_service_is_asked_again_after_a_pause() -> None:
-    busy, again = play(Busy(Action.PLACE, "busy"), Woken())
+    busy, again = play(Busy(Action.PLACE, "busy", 1), Woken())
     assert (busy.command, busy.state.waiting, again.command) == (None, False, Action.PLACE)
     assert (again.state.attempt, again.state.due) == (2, (busy.state.due or 0) + 1.0)
 
 
 def test_a_service_that_says_twice_that_it_is_busy_is_asked_again_once() -> None:
-    first, second = play(Busy(Action.PLACE, "busy"), Busy(Action.PLACE, "busy"))
+    first, second = play(*[Busy(Action.PLACE, "busy", 1)] * 2)
     assert (second.state, second.command, second.stray) == (first.state, None, False)
+
+
+@pytest.mark.parametrize("before", [Busy(Action.PLACE, "busy", 1), Woken()], ids=["comes again", "comes late"])
+def test_a_busy_service_uses_up_the_attempt_that_it_answers_and_no_other(before: Happening) -> None:
+    *_, asked, stale, busy = play(before, Woken(), Busy(Action.PLACE, "busy", 1), Busy(Action.PLACE, "busy", 2))
+    assert (asked.state.attempt, stale.state) == (2, asked.state)
+    assert stale.note == "answer of place-order ignored: it comes again, or too late"
+    assert busy.command == Action.CANCEL  # two attempts is the policy
 
 
 def test_an_answer_to_an_earlier_attempt_counts() -> None:
@@ -119,12 +127,12 @@ def test_no_attempt_lasts_beyond_the_deadline_of_the_saga() -> None:
 
 def test_a_compensation_that_nobody_answers_is_parked_and_what_is_undone_stays_so() -> None:
     turns = play(*done(Action.PLACE, Action.RESERVE), Answered(Action.CHARGE, "no"), Answered(Action.RELEASE))
-    turns += play(*[Woken()] * 19, state=turns[-1].state)
+    turns += play(*[Woken()] * 39, state=turns[-1].state)
     parked = turns[-1].state
     assert (parked.status, parked.due, parked.reason) == (
         Status.PARKED,
         None,
-        "cancel-order: no answer in time, after 10 attempts",
+        "cancel-order: no answer in time, after 20 attempts",
     )
     assert commands(turns).count(Action.RELEASE) == 1
 
@@ -138,6 +146,28 @@ def parked() -> SagaState:
     """At the compensation of the second step."""
     turns = play(*done(Action.PLACE, Action.RESERVE), Answered(Action.CHARGE, "no"), Answered(Action.RELEASE, "never"))
     return turns[-1].state
+
+
+def test_a_parked_compensation_that_is_done_after_all_needs_no_operator() -> None:
+    release, cancel = play(*done(Action.RELEASE, Action.CANCEL), state=parked())
+    assert (release.state.status, release.command) == (Status.COMPENSATING, Action.CANCEL)
+    assert release.note == "after all release-stock done: ask for cancel-order, attempt 1"
+    reason = "release-stock refused: never; done later"
+    assert (cancel.state.status, cancel.state.reason) == (Status.COMPENSATED, reason)
+
+
+@pytest.mark.parametrize(
+    "answer", [Answered(Action.RELEASE, "never"), Answered(Action.CHARGE), Answered(Action.CANCEL)]
+)
+def test_no_other_answer_moves_a_parked_compensation(answer: Answered) -> None:
+    [turn] = play(answer, state=parked())
+    assert (turn.state, turn.command, turn.stray) == (parked(), None, answer.action == Action.CANCEL)
+
+
+def test_a_parked_step_is_left_to_the_operator_though_it_is_answered() -> None:
+    waiting = park(NEW, "its order cannot be read").state
+    [turn] = play(Answered(Action.PLACE), state=waiting)
+    assert (turn.state, turn.command) == (waiting, None)
 
 
 @pytest.mark.parametrize(("verb", "asks"), [(Verb.RETRY, Action.RELEASE), (Verb.SKIP, Action.CANCEL)])
@@ -181,11 +211,11 @@ def test_steps_that_leave_nothing_are_not_undone() -> None:
 
 Likely = Callable[[Action], Happening]
 # What is mostly: the answer that is waited for. Without it few sequences would get anywhere.
-LIKELY: list[Likely] = [Answered, lambda action: Answered(action, "no"), lambda action: Busy(action, "busy")]
+LIKELY: list[Likely] = [Answered, lambda action: Answered(action, "no"), lambda action: Busy(action, "busy", 1)]
 actions = st.sampled_from(list(Action))
 happenings = st.one_of(
     st.builds(Answered, actions, st.sampled_from(["", "", "no"])),
-    st.builds(Busy, actions, st.just("busy")),
+    st.builds(Busy, actions, st.just("busy"), st.integers(1, 3)),
     st.just(Woken()),
     st.builds(Told, st.sampled_from(Verb)),
 )

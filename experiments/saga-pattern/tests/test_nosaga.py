@@ -1,23 +1,26 @@
 """Without a saga: what dies in the middle stays there, half done or locked. And the simplest saga, which does not."""
 
+import math
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 
 import pytest
-from saga import plain
+from saga import nosaga, plain, ways
 from saga.fates import Fates
 from saga.invariant import Ending, judge
-from saga.nosaga import CallWindow, CommitWindow, in_doubt, resolve
+from saga.nosaga import CallWindow, CommitWindow, Locked, in_doubt, lock, resolve
 from saga.order import Order, World, orders
 from saga.services.shop import SERVICES
-from saga.ways import Site, Way, build, carry_out_all, die, held_up
+from saga.ways import Site, Way, build, cannot_pay, carry_out_all, die, held_up, others
 from saga.windows import Kill
 
 from shared import postgres as helpers
 from shared.faults import require
 from shared.history import History
+from shared.postgres import Connection
 from shared.servers.handle import own_instance
 from shared.servers.server import Endpoint
 from shared.settings import Settings
@@ -65,6 +68,58 @@ def test_killed_between_calls_an_order_stays_half_done(site: Site, way: Way, tmp
 
 
 @pytest.mark.fault
+def test_after_its_lease_others_go_on_beside_the_half_order_and_not_before(site: Site, tmp_path: Path) -> None:
+    kill(tmp_path, die, site, Way.LEASE, FIRST, window=CallWindow.CHARGED)
+    assert held_up(site, Way.LEASE, others(site, FIRST, "early")) != []
+    with helpers.connect(site.own) as locks:  # time goes by
+        locks.execute("update locks set ends_at = clock_timestamp()")
+    ends = ways.lock_ends(site, FIRST)
+    ways.until_free(site)
+    assert held_up(site, Way.LEASE, others(site, FIRST, "late")) == []
+    assert judge(site.shop).endings["first"] is Ending.INCONSISTENT
+    assert ways.entered(site, FIRST, before=ends) == []
+
+
+@pytest.fixture
+def locks(schema: str) -> Iterator[Connection]:
+    with helpers.connect(schema) as connection:
+        connection.execute(nosaga.LOCKS)
+        yield connection
+
+
+def test_a_lock_keeps_others_out_until_it_is_given_back(locks: Connection) -> None:
+    with lock(locks, ["account"], "first"):
+        assert nosaga.lock_ends(locks, "first") == math.inf
+        with pytest.raises(Locked, match="second: waited"), lock(locks, ["account"], "second"):
+            pass
+    with lock(locks, ["account"], "second"):
+        assert nosaga.lock_ends(locks, "first") is None
+
+
+def test_who_held_a_lock_beyond_its_lease_does_not_give_back_that_of_the_next(locks: Connection) -> None:
+    with ExitStack() as things:
+        with lock(locks, ["account"], "first", lease=0.0):
+            things.enter_context(lock(locks, ["account"], "second"))
+        assert nosaga.lock_ends(locks, "second") == math.inf
+
+
+def test_two_phase_commit_does_nothing_of_an_order_that_is_refused(two_phase: Site) -> None:
+    assert cannot_pay(two_phase, Way.TWO_PHASE) == (None, "")
+    assert in_doubt(two_phase.shop) == []
+
+
+@pytest.mark.parametrize("way", [Way.CALLS, Way.LOCK])
+def test_calls_in_a_row_stop_at_a_refusal_and_leave_what_came_before_it(site: Site, way: Way) -> None:
+    said = "unpaid: orders placed, stock reserved, payments nothing, shipping nothing"
+    assert cannot_pay(site, way) == (Ending.INCONSISTENT, said)
+    assert held_up(site, way, others(site, FIRST, "late")) == []
+
+
+def test_saga_undoes_an_order_that_is_refused(site: Site) -> None:
+    assert cannot_pay(site, Way.SAGA) == (Ending.COMPENSATED, "")
+
+
+@pytest.mark.fault
 def test_saga_killed_at_the_same_place_holds_nobody_up_and_is_taken_up_again(site: Site, tmp_path: Path) -> None:
     kill(tmp_path, die, site, Way.SAGA, FIRST, window=CallWindow.CHARGED)
     assert held_up(site, Way.SAGA, [SAME_CUSTOMER, OTHER]) == []
@@ -78,7 +133,7 @@ def test_saga_under_seeded_failures_ends_consistent(site: Site) -> None:
     standing = judge(site.shop)
     assert standing.violations == []
     assert standing.count(Ending.COMPLETE) > 0 < standing.count(Ending.COMPENSATED)
-    assert max(plain.in_between(site.shop).values()) > 0
+    assert max(last - first for first, last in plain.spans(site.shop).values()) > 0
 
 
 @pytest.mark.fault
@@ -92,6 +147,16 @@ def test_prepared_transactions_of_a_dead_coordinator_lock_until_they_are_ended_b
     assert resolve(two_phase.shop, "first", commit=True) == 4
     assert held_up(two_phase, Way.TWO_PHASE, [SAME_CUSTOMER]) == []
     assert judge(two_phase.shop).endings == dict.fromkeys(("first", "second", "third"), Ending.COMPLETE)
+
+
+@pytest.mark.fault
+def test_who_waits_for_a_prepared_transaction_goes_on_when_it_is_ended(two_phase: Site, tmp_path: Path) -> None:
+    kill(tmp_path, die, two_phase, Way.TWO_PHASE, FIRST, window=CommitWindow.PREPARED)
+    with Worker("waiting", tmp_path / "waiting.log", ways.wait_for_turn, two_phase, SAME_CUSTOMER) as worker:
+        assert ways.until_waiting(two_phase, seconds=0.05) == [("first", "payments")]
+        assert resolve(two_phase.shop, "first", commit=False) == 4
+        worker.wait()
+    assert judge(two_phase.shop).endings == {"second": Ending.COMPLETE}
 
 
 @pytest.mark.fault

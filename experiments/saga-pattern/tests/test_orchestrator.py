@@ -1,5 +1,7 @@
 """Our orchestrator on real servers: what becomes of an order, whatever is lost, doubled, late, broken or killed."""
 
+import time
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,15 +14,17 @@ from saga.fates import Fate, Fates
 from saga.invariant import Ending, judge
 from saga.messaging import Header, Outgoing, Topics
 from saga.orchestrator.definition import Definition, DefinitionError, Retry, timed
-from saga.orchestrator.machine import Status, Verb
+from saga.orchestrator.machine import Status, Verb, begin
 from saga.orchestrator.office import Client, Office, client
 from saga.orchestrator.operator import put_aside, tell
+from saga.orchestrator.shares import Shares, each_reads_its_own, stood_in_for, there
 from saga.orchestrator.stage import Stage
-from saga.orchestrator.store import Store, create, publish
+from saga.orchestrator.store import Saga, Store, create, publish
 from saga.orchestrator.worker import work
 from saga.order import STEPS, Action, Order, Reply, World, orders
 from saga.services.host import host, prepare
 from saga.services.shop import Shop
+from saga.transport import Inlet
 from saga.windows import EffectWindow, HostWindow, Kill, WorkerWindow
 
 from shared import kafka as kafka_helpers
@@ -51,6 +55,14 @@ def test_an_order_is_completed_in_all_services(stage: Stage, order: Order) -> No
     assert judge(stage.shop).endings == {order.id: Ending.COMPLETE}
 
 
+def test_a_saga_whose_client_died_before_it_could_ask_is_asked_for_by_its_time_out(stage: Stage, order: Order) -> None:
+    definition, turn = stage.client.definition, begin(stage.client.definition, order.id, time.time())
+    saga = Saga(turn.state, definition.name, definition.version, msgspec.json.encode(order))
+    assert stage.client.store.add(saga, turn.note)  # and nothing is sent
+    assert stage.play(order.id) == Status.COMPLETED
+    assert any(note.startswith("the pause is over: ask for place-order") for note in stage.notes(order.id))
+
+
 def test_the_same_saga_is_begun_once(stage: Stage, order: Order) -> None:
     assert [stage.client.start(order) for _ in range(3)] == [True, False, False]
     assert len(stage.notes(order.id)) == 1
@@ -73,15 +85,33 @@ def test_what_fails_for_a_while_is_asked_again_and_done_once(fate: Fate, stage: 
     assert judge(stage.shop).violations == []
 
 
+def test_a_busy_answer_that_comes_again_does_not_use_up_the_next_attempt(
+    stage: Stage, order: Order, quick: Definition
+) -> None:
+    waits_long = msgspec.structs.replace(timed(quick, attempt=30.0, retry=Retry(first=0.02), whole=120.0), version=2)
+    publish(stage.connection, waits_long)
+    replace(stage.client, definition=waits_long).start(order)
+    reply = msgspec.json.encode(Reply(order.id, Action.PLACE))
+    cause, busy = f"{order.id}:place-order#1", ((str(Header.BUSY), "busy"),)
+    answer = [Outgoing(stage.office.topics.replies, order.id, reply, "by hand", cause, busy)]
+    stage.client.outlet.send(answer)
+    stage.until("attempt 2", lambda: "attempt 2" in stage.notes(order.id)[-1], host=False)
+    stage.client.outlet.send(answer)
+    assert stage.until("it", lambda: stage.notes(order.id)[3:], host=False) == [
+        "answer of place-order ignored: it comes again, or too late"
+    ]
+    assert stage.play(order.id) == Status.COMPLETED
+
+
 def test_replies_that_come_again_change_nothing(stage: Stage, order: Order, kafka: Endpoint) -> None:
     stage.client.start(order)
     stage.play(order.id)
     replies = kafka_helpers.read_all(kafka, stage.office.topics.replies)
     for message in replies:
         send(stage, stage.office.topics.replies, message.value() or b"", order.id)
-    stage.until(
-        "the copies to be read", lambda: sum("ignored" in note for note in stage.notes(order.id)) == len(replies) > 3
-    )
+    end = sum(kafka_helpers.end_offsets(kafka, stage.office.topics.replies).values())
+    stage.until("the copies to be read", lambda: sum(stage.orchestrator.store.offsets().values()) >= end)
+    assert sum("ignored" in note for note in stage.notes(order.id)) >= len(replies) > 3
     assert (stage.status(order.id), stage.parked_messages()) == (Status.COMPLETED, [])
 
 
@@ -103,10 +133,12 @@ def test_replies_that_cannot_be_used_are_put_aside_with_the_reason(stage: Stage,
     send(stage, replies, msgspec.json.encode(Reply("unknown", Action.PLACE)))
     send(stage, replies, msgspec.json.encode(Reply("NUL\0", Action.PLACE)))
     send(stage, replies, msgspec.json.encode(Reply(order.id, Action.SHIP)))
-    stage.until("4 messages put aside", lambda: len(stage.parked_messages()) == 4, host=False)
+    send(stage, replies, msgspec.json.encode(Reply(order.id, Action.PLACE)), order.id, (str(Header.BUSY), "busy"))
+    stage.until("5 messages put aside", lambda: len(stage.parked_messages()) == 5, host=False)
     reasons = "; ".join(stage.parked_messages())
     for reason in ("not a reply", "there is no saga 'unknown'", "has a NUL", "ship-order, which was never asked"):
         assert reason in reasons
+    assert "the reply does not say which attempt it answers: 'nothing'" in reasons
     assert {put.value for put in put_aside(stage.connection)} >= {b"nonsense"}
     assert stage.play(order.id) == Status.COMPLETED
 
@@ -127,9 +159,13 @@ def test_commands_that_cannot_be_used_are_put_aside_with_the_reason(stage: Stage
     assert judge(stage.shop).endings == {}
 
 
-def test_a_command_that_the_database_cannot_take_is_put_aside_and_the_order_undone(stage: Stage, order: Order) -> None:
+def test_a_command_that_the_database_cannot_take_is_put_aside_and_the_order_undone(
+    stage: Stage, order: Order, quick: Definition
+) -> None:
+    asks_once = msgspec.structs.replace(timed(quick, attempt=0.3, retry=Retry(attempts=1), whole=120.0), version=2)
+    publish(stage.connection, asks_once)
     absurd = Order(order.id, order.customer, order.product, 10**12, order.cents)
-    stage.client.start(absurd)
+    replace(stage.client, definition=asks_once).start(absurd)
     assert stage.play(order.id) == Status.COMPENSATED
     [*_, last] = put_aside(stage.host.services.connections["orders"])
     assert last.reason.startswith("NumericValueOutOfRange")
@@ -163,7 +199,7 @@ def test_a_compensation_that_fails_for_good_waits_for_the_operator_and_the_rest_
     stage: Stage, order: Order
 ) -> None:
     given_up_soon = msgspec.structs.replace(
-        stage.client.definition, version=2, undo_retry=Retry(attempts=2, first=0.01)
+        stage.client.definition, version=2, undo_timeout=10.0, undo_retry=Retry(attempts=2, first=0.01)
     )
     publish(stage.connection, given_up_soon)
     fates = {(order.id, Action.SHIP): Fate.REFUSED, (order.id, Action.RELEASE): Fate.BROKEN}
@@ -250,6 +286,21 @@ def test_a_host_that_is_killed_in_any_window_does_everything_once(
     assert (judge(shop).violations, judge(shop).count(Ending.COMPLETE)) == ([], len(sagas))
 
 
+def test_a_worker_reads_for_one_that_is_gone_until_it_is_back(
+    schema: str, kafka: Endpoint, topics: Topics, quick: Definition
+) -> None:
+    create(schema, quick)
+    with connect(schema) as mine, closing(Inlet(kafka, [topics.replies], {}, 0, 2)) as inlet:
+        shares = Shares(Store(mine, 0), inlet, 0)
+        assert shares.look() == {0, 1}
+        with connect(schema) as other, closing(Inlet(kafka, [topics.replies], {}, 1, 2)) as of_other:
+            assert (Shares(Store(other, 1), of_other, 1).look(), there(mine)) == ({1}, {0, 1})
+            assert (stood_in_for(mine), each_reads_its_own(mine, 2)) == ({1}, False)  # not given back yet
+            until("its share to be given back", lambda: shares.look() == {0})
+            assert each_reads_its_own(mine, 2)
+        until("its share to be taken over", lambda: shares.look() == {0, 1})
+
+
 @pytest.mark.fault
 def test_two_workers_and_a_host_that_dies_again_and_again_end_every_saga(
     postgres: Endpoint, kafka: Endpoint, shop: Shop, quick: Definition, unique: str, tmp_path: Path
@@ -258,24 +309,29 @@ def test_two_workers_and_a_host_that_dies_again_and_again_end_every_saga(
         return Worker(name, tmp_path / f"{name}.log", *arguments).start()
 
     failing, history = replace(shop, fates=Fates(seed=5)), tmp_path / "history.jsonl"
+    begun = list(orders(5, 30, World()))
+    refused = {order.id for order in begun if Fate.REFUSED in {failing.fates.of(order, step) for step in STEPS}}
     kill = Kill(HostWindow.COMMITTED, history, nth=3)
     site = Site(failing, unique, {"postgres": postgres, "kafka": kafka}, tmp_path, worker, workers=2, kill=kill)
     with opened(site, quick) as engine:
-        for order in orders(5, 30, World()):
+        connection = engine.client.store.connection
+        until("both workers to read their shares", lambda: each_reads_its_own(connection, site.workers))
+        for order in begun:
             engine.start(order)
 
         def rest() -> dict[str, Ended]:
             for dead in (host for host in engine.hosts if not host.alive()):
                 dead.start()
-            ended = engine.ended(order.id for order in orders(5, 30, World()))
-            return ended if len(ended) == 30 else {}
+            ended = engine.ended(order.id for order in begun)
+            return ended if len(ended) == len(begun) else {}
 
-        outcomes = until("all sagas to rest", rest)
-        askers = engine.client.store.connection.execute("select distinct asker from sagas").fetchall()
+        outcomes = until("all sagas to rest", rest, 100)
+        askers = connection.execute("select distinct asker from sagas").fetchall()
     standing, kills = judge(failing), len(History.read(history).faults)
-    completed = sum(ended.outcome is Outcome.COMPLETED for ended in outcomes.values())
-    assert (standing.violations, standing.count(Ending.COMPLETE)) == ([], completed)
-    assert (0 < completed < 30, len(askers), kills > 1) == (True, 2, True)
+    compensated = {saga for saga, ended in outcomes.items() if ended.outcome is Outcome.COMPENSATED}
+    assert (standing.violations, compensated) == ([], refused)
+    assert standing.count(Ending.COMPLETE) == len(begun) - len(refused)
+    assert (0 < len(refused) < len(begun), len(askers), kills > 1) == (True, 2, True)
 
 
 def test_a_window_that_it_does_not_have_is_a_clear_error(shop: Shop, unique: str, tmp_path: Path) -> None:

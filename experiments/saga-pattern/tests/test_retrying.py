@@ -20,7 +20,7 @@ from shared.kafka import delete_topics
 from shared.servers.server import Endpoint
 from shared.worker import Worker
 
-LIMITS = Limits(service=0.005, timeout=0.05, patience=0.6)  # ten answers in time
+LIMITS = Limits(service=0.005, timeout=0.05, patience=3.2)  # ten answers in time
 POLICIES = policies(first=0.05, longest=0.8)
 
 
@@ -40,12 +40,13 @@ def rushed(shop: Shop, folder: Path, policy: str, sagas: int, **limits: float) -
 def test_within_its_capacity_the_service_answers_everybody_at_the_first_call(shop: Shop, tmp_path: Path) -> None:
     seen = rushed(shop, tmp_path, "no retry", sagas=4, timeout=10)
     assert len(seen.served) == len(seen.calls) == 4
+    assert seen.vain == []
 
 
 def test_retried_at_once_an_overloaded_service_does_not_recover(shop: Shop, tmp_path: Path) -> None:
-    seen = rushed(shop, tmp_path, "retry at once", sagas=40)
-    assert len(seen.served) < 40
-    assert len(seen.calls) > 100
+    seen = rushed(shop, tmp_path, "retry at once", sagas=80)  # a caller that stands still has ten more served
+    assert len(seen.served) < 80 < 100 < len(seen.calls)
+    assert len(seen.vain) > len(seen.served)
 
 
 def test_with_backoff_and_jitter_everybody_is_served_and_charged_once(
@@ -67,8 +68,18 @@ def test_jitter_spreads_those_who_failed_together(jitter: float, instants: int) 
 
 
 def test_the_load_is_calls_per_second() -> None:
-    calls = [Call("order", at, answered=False) for at in (0.0, 0.1, 0.9)]
+    calls = [Call("order", number, at, answered=False) for number, at in enumerate((0.0, 0.1, 0.9), 1)]
     assert Rush(1, calls).load(seconds=1.0, bins=2) == [4.0, 2.0]
+
+
+def test_the_spread_is_of_attempts_of_the_same_number() -> None:
+    calls = [Call("order", number, at, answered=False) for number, at in ((1, 0.0), (2, 0.25), (2, 0.75))]
+    assert (Rush(1, calls).spread(1), Rush(1, calls).spread(2), Rush(1).spread(2)) == (0.0, 0.5, 0.0)
+
+
+def test_an_answer_is_in_vain_that_comes_when_nobody_waits_for_it() -> None:
+    seen = Rush(2, served={"first": 0.1, "second": 0.7}, vain=[0.4, 0.6, 0.8, 0.9])
+    assert (seen.in_vain(0.0), seen.in_vain(0.5), seen.in_vain(1.0)) == (4 / 6, 3 / 4, 0.0)
 
 
 def test_a_consumer_that_dies_of_a_message_never_comes_to_those_behind_it(

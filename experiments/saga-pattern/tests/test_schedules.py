@@ -1,21 +1,25 @@
 """What judges the engines: schedules that are the same for all, and verdicts on engines that do it wrong."""
 
-from collections.abc import Iterable
+import ast
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
-from saga.contenders import CONTENDERS, Contender
+from saga.contenders import CONTENDERS, HERE, Contender
 from saga.engines import Ended, Outcome
 from saga.fates import Fate
-from saga.measuring import code_lines
+from saga.measuring import NothingToMeasure, code_lines, goes_on, require_complete
 from saga.order import STEPS, Action, Order, Request
 from saga.schedules import Schedule, Verdict, drawn, endure, fates
 from saga.services.shop import Services, Shop
 
+from shared.errors import FaultNotFired
 from shared.worker import Worker
 
 [SCHEDULE] = drawn(7, 1, count=4)
+# One of its sagas has to end before the worker is killed.
+WAITED = next(one for one in drawn(7, 20, count=4) if one.killed_after == 1)
 
 
 @dataclass
@@ -79,13 +83,36 @@ def test_an_engine_that_says_more_than_it_did_is_found_out(services: Services, s
 
 def test_orders_that_are_left_half_done_are_violations_but_for_the_doomed_one(services: Services, shop: Shop) -> None:
     verdict = judged(services, shop, SCHEDULE, Outcome.PARKED, steps=2)
-    assert len(verdict.violations) == SCHEDULE.count - 1
+    assert len(verdict.violations) == SCHEDULE.count  # one ahead of them, and all but the doomed one
     assert (len(verdict.stuck), verdict.waiting) == (SCHEDULE.count - 1, list(SCHEDULE.doomed))
 
 
-def test_sagas_that_do_not_end_are_stuck(services: Services, shop: Shop) -> None:
-    waited = replace(SCHEDULE, seed=next(seed for seed in range(99) if replace(SCHEDULE, seed=seed).killed_after == 0))
-    assert judged(services, shop, waited, None).stuck == [order.id for order in waited.orders]
+def test_an_order_that_waits_may_be_half_done_and_not_charged_twice(services: Services, shop: Shop) -> None:
+    [doomed] = SCHEDULE.doomed
+
+    def charge_again(worker: Worker) -> None:
+        services.connections["payments"].execute("update charges set charged = 2 where order_id = %s", [doomed])
+
+    verdict = endure(Fake(services, Outcome.PARKED, steps=3), shop, [SCHEDULE], charge_again, patience=0.1)
+    assert f"{doomed}: charged 2, refunded 0 times" in verdict.violations
+
+
+@pytest.mark.parametrize("schedule", [SCHEDULE, WAITED], ids=["killed at once", "killed after the first end"])
+def test_sagas_that_do_not_end_are_stuck(services: Services, shop: Shop, schedule: Schedule) -> None:
+    verdict = judged(services, shop, schedule, None)
+    assert verdict.stuck == [order.id for order in schedule.orders]
+    assert {verdict.outcome(saga) for saga in verdict.stuck} == {None}
+
+
+def test_sagas_that_only_a_new_worker_moves_on_were_stuck(services: Services, shop: Shop) -> None:
+    engine = Fake(services, says=None)
+
+    def kill(worker: Worker) -> None:
+        engine.says = Outcome.COMPENSATED
+
+    verdict = endure(engine, shop, [WAITED], kill, patience=0.1)
+    assert verdict.stuck == [order.id for order in WAITED.orders]
+    assert {verdict.outcome(saga) for saga in verdict.stuck} == {Outcome.COMPENSATED}
 
 
 def test_a_doomed_order_that_is_said_to_be_undone_is_found_out(services: Services, shop: Shop) -> None:
@@ -93,11 +120,68 @@ def test_a_doomed_order_that_is_said_to_be_undone_is_found_out(services: Service
     assert (verdict.stuck, verdict.waiting) == (list(SCHEDULE.doomed), [])
 
 
+@dataclass
+class Halting(Fake):
+    """An engine that ends its first saga, and the others some looks later: when its worker is back, or `without` it."""
+
+    without: bool = False
+    back: bool = False
+    looks: int = 0
+
+    def ended(self, sagas: Iterable[str]) -> dict[str, Ended]:
+        first, on = min(self.started), self.back or (self.without and self.looks > 3)
+        self.looks += 1
+        return {saga: end for saga, end in super().ended(sagas).items() if on or saga == first}
+
+
+@pytest.mark.parametrize("without", [True, False])
+def test_an_engine_that_waits_for_its_dead_worker_does_not_go_on(without: bool, services: Services) -> None:
+    engine = Halting(services, Outcome.COMPLETED, without=without)
+    [worker] = engine.workers
+    worker.start = lambda: setattr(engine, "back", True)  # type: ignore[assignment, method-assign, return-value]
+    found = goes_on(engine, SCHEDULE.orders, lambda worker: None, patience=0.1)
+    assert (found, engine.back) == (without, True)
+
+
+def test_a_kill_that_meets_no_open_saga_shows_nothing(services: Services) -> None:
+    with pytest.raises(FaultNotFired, match="all 4 sagas of fake had ended"):
+        goes_on(Fake(services, Outcome.COMPLETED), SCHEDULE.orders, lambda worker: None, patience=0.1)
+
+
+def test_a_load_that_is_not_complete_is_not_measured(services: Services, shop: Shop) -> None:
+    engine = Fake(services, Outcome.COMPLETED, steps=len(STEPS))
+    for order in SCHEDULE.orders:
+        engine.start(order)
+    require_complete(shop, SCHEDULE.count)
+    for wrong in (SCHEDULE.count - 1, SCHEDULE.count + 1):
+        with pytest.raises(NothingToMeasure, match=f"of {wrong} orders complete"):
+            require_complete(shop, wrong)
+
+
 def test_lines_of_code_are_neither_comments_nor_docstrings_nor_brackets(tmp_path: Path) -> None:
     (tmp_path / "module.py").write_text(
         '"""Doc\nstring."""\n\n# comment\nX = [\n    1,\n]\n\n\ndef f() -> None:\n    "doc"\n    g(X)\n'
     )
     assert code_lines([tmp_path / "module.py"]) == len(["X = [", "1,", "def f", "g(X)"])
+
+
+# What belongs to no engine: it is the same for all, or measures and stages them. The wrong ways are left out.
+COMMON = "engines", "fates", "invariant", "measuring", "order", "schedules", "windows", "services", "choreography/naive"
+
+
+def imported(path: Path) -> Iterator[str]:
+    """Modules of this lab that it imports, as paths within the package."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "saga":
+            inner = "/".join(node.module.split(".")[1:])
+            found = {f"{inner}/{alias.name}.py".strip("/") for alias in node.names} | {f"{inner}.py"}
+            yield from (name for name in found if (HERE / name).exists())
+
+
+@pytest.mark.parametrize("contender", CONTENDERS, ids=lambda contender: contender.name)
+def test_the_code_of_an_engine_imports_nothing_that_is_not_counted(contender: Contender) -> None:
+    used = {name for path in contender.code for name in imported(HERE / path) if not name.startswith(COMMON)}
+    assert used - set(contender.code) == set()
 
 
 @pytest.mark.parametrize("contender", CONTENDERS, ids=lambda contender: contender.name)

@@ -1,9 +1,12 @@
 """The saga as a state machine on moto: what becomes of an order, whatever fails, and whoever dies."""
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from uuid import uuid4
 
+import msgspec
 import pytest
+from msgspec.structs import replace
 from saga.engines import Outcome, Site, wait
 from saga.engines.stepfunctions import StepFunctions, StrangeEnd, opened
 from saga.fates import Fate, Fates, mend
@@ -11,7 +14,17 @@ from saga.invariant import Ending, judge
 from saga.order import STEPS, UNDO, Action, Order, World, orders
 from saga.services import shop as shops
 from saga.services.shop import SERVICES, Shop
-from saga.stepfunctions.client import OPERATOR, DefinitionError, definition
+from saga.stepfunctions.client import (
+    OPERATOR,
+    Account,
+    Body,
+    Definition,
+    DefinitionError,
+    Sagas,
+    definition,
+    deploy,
+    make_queues,
+)
 from saga.stepfunctions.worker import work
 from saga.windows import EffectWindow, Kill
 
@@ -22,7 +35,8 @@ from shared.servers.server import Endpoint
 from shared.wait import until
 from shared.worker import Worker
 
-FINE, REFUSED, TRANSIENT, STUCK = orders(19, 4, World())
+FINE, REFUSED, TRANSIENT, STUCK, SMALL, TAKEN = orders(19, 6, World())
+HUGE = replace(SMALL, quantity=2**31)  # a valid order, and no integer of the databases'
 FATES = Fates(
     steps={},
     undos={},
@@ -66,7 +80,9 @@ def site(making: Making) -> Site:
 def engine(site: Site) -> Iterator[StepFunctions]:
     """A state machine with a worker, on which all orders are begun: they have their own fates, and take seconds."""
     with opened(site) as up:
-        for order in (FINE, REFUSED, TRANSIENT, STUCK):
+        with connect(site.shop.conninfos["shipping"]) as connection:  # nobody can ship it once more
+            connection.execute("insert into shipments values (%s, 'recalled')", [TAKEN.id])
+        for order in (HUGE, TAKEN, FINE, REFUSED, TRANSIENT, STUCK):
             up.start(order)
         yield up
 
@@ -80,6 +96,20 @@ def entered(engine: StepFunctions, order: Order) -> list[str]:
     arn = engine.sagas.machine.execution(order.id)
     events = engine.sagas.states.get_execution_history(executionArn=arn, maxResults=1000)["events"]
     return [event["stateEnteredEventDetails"]["name"] for event in events if "stateEnteredEventDetails" in event]
+
+
+def failures(engine: StepFunctions, order: Order) -> set[str]:
+    """The errors of the tasks of an execution that failed."""
+    arn = engine.sagas.machine.execution(order.id)
+    events = engine.sagas.states.get_execution_history(executionArn=arn, maxResults=1000)["events"]
+    return {event["taskFailedEventDetails"]["error"] for event in events if "taskFailedEventDetails" in event}
+
+
+def impatient(asl: Definition) -> Definition:
+    """The same, but a compensation that fails once needs the operator."""
+    for undo in UNDO.values():
+        asl["States"][undo]["Retry"] = []
+    return asl
 
 
 def ending(shop: Shop, order: Order) -> Ending | None:
@@ -126,6 +156,50 @@ def test_a_compensation_that_fails_for_good_waits_for_the_operator(engine: StepF
     assert ending(site.shop, STUCK) is Ending.COMPENSATED
 
 
+@pytest.mark.parametrize(("poison", "ends"), [(HUGE, None), (TAKEN, Ending.COMPENSATED)], ids=["huge", "taken"])
+def test_a_poison_order_is_undone_and_no_worker_dies_of_it(
+    engine: StepFunctions, site: Site, poison: Order, ends: Ending | None
+) -> None:
+    assert outcome(engine, poison) is Outcome.COMPENSATED
+    failed = engine.sagas.look(poison.id)
+    assert failed
+    assert "Impossible" in failed.cause
+    assert ending(site.shop, poison) is ends
+    assert [worker.alive() for worker in engine.workers] == [True]
+
+
+def test_a_plea_that_cannot_be_sent_is_sent_later(making: Making) -> None:
+    site = making()
+    with opened(site, impatient) as engine:
+        account, queue = engine.sagas.machine.account, engine.sagas.machine.queues[OPERATOR]
+        engine.sagas.queue.delete_queue(QueueUrl=queue)
+        engine.start(STUCK)
+        until("the plea to fail", lambda: "SQS.SdkClientException" in failures(engine, STUCK))
+        assert make_queues(account, site.name, 5)[OPERATOR] == queue
+        assert outcome(engine, STUCK) is Outcome.PARKED
+
+
+def test_a_queue_that_is_away_for_a_while_kills_no_worker(making: Making) -> None:
+    site = making()
+    with opened(site) as engine:
+        account, queue, [worker] = engine.sagas.machine.account, engine.sagas.machine.queues["stock"], engine.workers
+        engine.sagas.queue.delete_queue(QueueUrl=queue)
+        until(
+            "the worker to find it gone", lambda: worker.log.exists() and "NonExistentQueue" in worker.log.read_text()
+        )
+        assert make_queues(account, site.name, 5)["stock"] == queue
+        engine.start(FINE)
+        assert outcome(engine, FINE) is Outcome.COMPLETED
+        assert worker.alive()
+
+
+def test_what_is_kept_for_a_look_is_there_after_the_engine(making: Making) -> None:
+    with opened(dataclasses.replace(making(workers=0), keep=True)) as engine:
+        engine.start(FINE)
+    assert engine.sagas.running() == {FINE.id}
+    engine.sagas.remove()
+
+
 @pytest.mark.fault
 def test_a_worker_is_killed_at_any_effect_and_another_sees_its_message_again(making: Making) -> None:
     site, sagas = making(workers=0), list[str]()
@@ -143,9 +217,13 @@ def test_a_worker_is_killed_at_any_effect_and_another_sees_its_message_again(mak
 
 
 def test_a_message_that_no_worker_can_read_comes_to_the_operator(engine: StepFunctions) -> None:
-    engine.sagas.queue.send_message(QueueUrl=engine.sagas.machine.queues["stock"], MessageBody="{")
-    until("the operator to have it", lambda: engine.ended(["nobody"]) or engine.unreadable)
-    assert "truncated" in str(engine.unreadable[0].reason)
+    queue, tokenless = engine.sagas.machine.queues["stock"], Body("", FINE.id, Action.RESERVE, FINE)
+    for text in ("{", msgspec.json.encode(tokenless).decode()):
+        engine.sagas.queue.send_message(QueueUrl=queue, MessageBody=text)
+    until("the operator to have both", lambda: engine.ended(["nobody"]) or len(engine.unreadable) == 2)
+    reasons = " ".join(str(plea.reason) for plea in engine.unreadable)
+    assert "truncated" in reasons
+    assert "length >= 1 - at `$.token`" in reasons
 
 
 def test_an_execution_that_is_out_of_time_is_no_end_of_a_saga(making: Making) -> None:
@@ -153,3 +231,20 @@ def test_an_execution_that_is_out_of_time_is_no_end_of_a_saga(making: Making) ->
         engine.start(FINE)
         with pytest.raises(StrangeEnd, match="TIMED_OUT"):
             wait(engine, [FINE.id])
+
+
+def test_the_same_file_is_deployed_where_boto3_finds_aws_in_the_environment(
+    engine: StepFunctions, moto: Endpoint, unique: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All but AWS itself: no address of ours, credentials and endpoint as a user of AWS has them."""
+    names = "AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"
+    for name, value in zip(names, (moto.url, "eu-west-1", "user", "secret"), strict=True):
+        monkeypatch.setenv(name, value)
+    account = Account()
+    queues = make_queues(account, unique, 5)
+    sagas = Sagas(deploy(account, unique, queues, definition(queues)))
+    sagas.start(FINE, 60)
+    message = until("the first step", lambda: sagas.queue.receive_message(QueueUrl=queues["orders"]).get("Messages"))
+    assert (":eu-west-1:" in sagas.machine.arn, sagas.running()) == (True, {FINE.id})
+    assert msgspec.json.decode(message[0]["Body"], type=Body).action == Action.PLACE
+    sagas.remove()

@@ -1,13 +1,15 @@
 """The saga on Temporal: on its development server, on its test server that skips time, and replayed from histories."""
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from functools import partial
+from itertools import product
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
 from psycopg import OperationalError
-from saga.engines import Outcome, Site, wait
+from saga.engines import Engine, Outcome, Site, wait
 from saga.engines.temporal import opened
 from saga.fates import Fate, Fates
 from saga.invariant import Ending, judge
@@ -18,15 +20,13 @@ from saga.temporal.activities import Activities
 from saga.temporal.apart import Apart, CallFailed
 from saga.temporal.client import NoSuchSaga, Sagas
 from saga.temporal.held import Gate, HeldActivities
-from saga.temporal.histories import actions, asked, happened, refusals
+from saga.temporal.histories import actions, asked, given_up, refusals
 from saga.temporal.kills import BACKWARD, TURN, broken
 from saga.temporal.messages import Limits, Progress, Status
 from saga.temporal.skipping import Skipping
-from saga.temporal.stage import WORLD, beaten, repair
-from saga.temporal.trials import MANY, some
-from saga.temporal.versions import Before, Unpatched
+from saga.temporal.stage import CALM, WORLD, beaten, repair
+from saga.temporal.trials import hanging, some
 from saga.temporal.worker import Job, work
-from saga.temporal.workflow import HEARTBEAT, STEPS_BEFORE, OrderSaga
 from saga.windows import EffectWindow, Kill
 
 from shared.faults import require
@@ -36,8 +36,10 @@ from shared.servers.server import Endpoint
 from shared.wait import until
 from shared.worker import Worker
 
-HISTORIES = sorted((Path(__file__).parent / "histories").glob("*.json"))
-FINE, LOST, REFUSED, UNKNOWN, TWICE, ABORT, CANCEL, SLOW, BACKOFF, LATE, MONTH, STUCK, LONELY, KILLED = some("case", 14)
+FINE, LOST, REFUSED, UNKNOWN, TWICE, ABORT, CANCEL, SLOW, BACKOFF, LATE, MONTH, STUCK, LONELY, HUNG = some("case", 14)
+# Where a worker is killed, in sagas of their own: in every window of a step, and of a compensation.
+KILLED = dict(zip(product((Action.CHARGE, Action.REFUND), EffectWindow), some("killed", 6), strict=True))
+MANY = Limits(attempts=10_000, deadline=600, heartbeat=CALM)
 FATES = Fates(
     steps={},
     undos={},
@@ -45,11 +47,13 @@ FATES = Fates(
         **broken([UNKNOWN, ABORT, CANCEL, BACKOFF, LATE], Action.SHIP),
         **broken([MONTH, STUCK], Action.REFUND),
         **{(one.id, Action.SHIP): Fate.REFUSED for one in (MONTH, STUCK)},
+        **{(one.id, Action.SHIP): Fate.REFUSED for (action, _), one in KILLED.items() if action is Action.REFUND},
         (REFUSED.id, Action.SHIP): Fate.REFUSED,
         (LOST.id, Action.CHARGE): Fate.ANSWER_LOST,
     },
 )
 Starter = Callable[..., Worker]
+Gates = tuple[Gate, Gate]
 
 
 @pytest.fixture(scope="module")
@@ -79,16 +83,20 @@ def shop(postgres: Endpoint, name: str) -> Iterator[Shop]:
 
 
 @pytest.fixture(scope="module")
-def gate(tmp_path_factory: pytest.TempPathFactory) -> Gate:
-    """It holds the slow order while it is charged."""
-    return Gate(tmp_path_factory.mktemp("gate"), EffectWindow.BEFORE, {SLOW.id: Action.CHARGE})
+def gates(tmp_path_factory: pytest.TempPathFactory) -> Gates:
+    """One holds the slow order before it is charged, one the order whose attempt hangs."""
+    folder, before = tmp_path_factory.mktemp("gates"), EffectWindow.BEFORE
+    slow, hung = (Gate(folder / one.id, before, {one.id: Action.CHARGE}) for one in (SLOW, HUNG))
+    return slow, hung
 
 
 @pytest.fixture(scope="module")
-def sagas(temporal: Endpoint, name: str, shop: Shop, start: Starter, gate: Gate) -> Iterator[Apart[Sagas]]:
-    """A client of the development server, with a worker at work."""
+def sagas(temporal: Endpoint, name: str, shop: Shop, start: Starter, gates: Gates) -> Iterator[Apart[Sagas]]:
+    """A client of the development server, with a worker at work, and both sagas begun that are held for seconds."""
     with Apart(start, "client", partial(Sagas.opened, temporal.url, name)) as client:
-        start("worker", work, Job(temporal.url, name, shop, activities=partial(HeldActivities, gates=(gate,))))
+        start("worker", work, Job(temporal.url, name, shop, activities=partial(HeldActivities, gates=gates)))
+        client.call(Sagas.start, HUNG, hanging(CALM))
+        client.call(Sagas.start, SLOW, Limits(deadline=600, attempt=600, heartbeat=CALM))
         yield client
 
 
@@ -125,7 +133,7 @@ def test_a_refused_step_is_not_undone_and_all_before_it_is_in_reverse(sagas: Apa
 
 
 def test_a_step_of_which_nobody_knows_is_undone_as_well(sagas: Apart[Sagas], shop: Shop) -> None:
-    ended, history = carry_out(sagas, UNKNOWN, Limits(attempts=2))
+    ended, history = carry_out(sagas, UNKNOWN, Limits(attempts=2, heartbeat=CALM))
     assert (ended.status, actions(history)) == (Status.COMPENSATED, [*STEPS, *BACKWARD])
     assert judge(shop).endings[UNKNOWN.id] is Ending.COMPENSATED
 
@@ -134,7 +142,7 @@ def test_a_lost_answer_is_asked_for_again_and_its_effect_is_there_once(sagas: Ap
     _, history = carry_out(sagas, LOST)
     assert {found.action: found.attempts for found in asked(history)}[Action.CHARGE] == 2
     assert judge(shop).endings[LOST.id] is Ending.COMPLETE
-    assert not [violation for violation in judge(shop).violations if LOST.id in violation]
+    assert not [violation for violation in judge(shop).violations if violation.startswith(f"{LOST.id}:")]
 
 
 def test_a_saga_that_is_begun_twice_is_one_saga(sagas: Apart[Sagas]) -> None:
@@ -156,12 +164,21 @@ def test_a_cancelled_workflow_undoes_what_it_has_done(sagas: Apart[Sagas], shop:
     assert judge(shop).endings[CANCEL.id] is Ending.COMPENSATED
 
 
-def test_heartbeats_keep_an_attempt_alive_that_takes_longer_than_their_timeout(sagas: Apart[Sagas], gate: Gate) -> None:
-    sagas.call(Sagas.start, SLOW, MANY)
-    until("heartbeats", lambda: sagas.call(beaten, SLOW.id) > HEARTBEAT.total_seconds())
-    gate.open()
+def test_heartbeats_keep_an_attempt_alive_that_takes_longer_than_their_timeout(
+    sagas: Apart[Sagas], gates: Gates
+) -> None:
+    until("heartbeats", lambda: sagas.call(beaten, SLOW.id) > CALM)
+    gates[0].open()
     assert sagas.call(Sagas.ended, SLOW.id).status is Status.COMPLETED
     assert [found.attempts for found in asked(sagas.call(Sagas.history, SLOW.id))] == [1, 1, 1, 1]
+
+
+def test_an_attempt_that_beats_and_hangs_is_given_up_and_undone(sagas: Apart[Sagas], shop: Shop, gates: Gates) -> None:
+    ended, history = sagas.call(Sagas.ended, HUNG.id), sagas.call(Sagas.history, HUNG.id)
+    assert (gates[1].held(), given_up(history)) == ({HUNG.id}, {Action.CHARGE: "START_TO_CLOSE"})
+    gates[1].open()
+    assert (ended.status, actions(history)) == (Status.COMPENSATED, [*STEPS[:3], *BACKWARD[1:]])
+    assert judge(shop).endings[HUNG.id] is Ending.COMPENSATED
 
 
 def test_who_speaks_to_a_saga_that_is_not_there_is_told_so(sagas: Apart[Sagas]) -> None:
@@ -175,7 +192,7 @@ def test_an_order_of_the_wrong_shape_stands_still_with_the_reason_and_nothing_is
     sagas: Apart[Sagas], shop: Shop
 ) -> None:
     unreadable = Order("unreadable", "customer-001", "product-01", 1, "5 EUR")  # type: ignore[arg-type]
-    sagas.call(Sagas.start, unreadable, timeout=3.0)
+    sagas.call(Sagas.start, unreadable, timeout=60.0)
     said = until("the worker to refuse", lambda: refusals(sagas.call(Sagas.history, unreadable.id)))
     assert "`$.order.cents`" in said[0]
     assert unreadable.id not in judge(shop).endings
@@ -190,15 +207,16 @@ def test_what_fails_in_the_other_process_is_told_in_this_one(sagas: Apart[Sagas]
 
 
 def test_the_pauses_between_attempts_double_up_to_five_seconds(skipping: Apart[Skipping]) -> None:
-    ended, seconds = skipping.call(Skipping.through, BACKOFF, Limits(attempts=9))
+    ended, seconds = skipping.call(Skipping.through, BACKOFF, Limits(attempts=12, deadline=600))
     assert ended.status is Status.COMPENSATED
-    assert seconds == pytest.approx(0.1 + 0.2 + 0.4 + 0.8 + 1.6 + 3.2 + 5 + 5, abs=2)
+    # The attempts take real time. Pauses that went on doubling would be 205 s, those of always 5 s would be 55 s.
+    assert 0 <= seconds - (0.1 + 0.2 + 0.4 + 0.8 + 1.6 + 3.2 + 5 * 5) < 15
 
 
 def test_a_saga_out_of_time_undoes_what_it_has_done(skipping: Apart[Skipping], shop: Shop) -> None:
     ended, seconds = skipping.call(Skipping.through, LATE, Limits(attempts=10_000, deadline=60))
     assert (ended.reason, judge(shop).endings[LATE.id]) == ("out of time", Ending.COMPENSATED)
-    assert seconds == pytest.approx(60, abs=2)
+    assert 60 <= seconds < 75
 
 
 def test_a_compensation_that_fails_waits_for_its_operator_for_a_month(skipping: Apart[Skipping], shop: Shop) -> None:
@@ -208,29 +226,6 @@ def test_a_compensation_that_fails_waits_for_its_operator_for_a_month(skipping: 
     repair(shop, MONTH, Action.REFUND)
     skipping.call(Sagas.mended, MONTH.id)
     assert skipping.call(Sagas.ended, MONTH.id).status is Status.COMPENSATED
-
-
-# Replayed.
-
-
-@pytest.mark.parametrize("path", HISTORIES, ids=lambda path: path.stem)
-def test_the_code_agrees_with_the_history_of_every_saga_under_way(sagas: Apart[Sagas], path: Path) -> None:
-    assert sagas.call(Sagas.replay, path.read_text(), OrderSaga) == ""
-
-
-def test_without_the_patch_the_code_does_not_agree_with_a_saga_that_began_before(sagas: Apart[Sagas]) -> None:
-    history = (Path(__file__).parent / "histories" / "before.json").read_text()
-    assert actions(history) == list(STEPS_BEFORE)
-    assert "charge-payment" in sagas.call(Sagas.replay, history, Unpatched)
-    assert sagas.call(Sagas.replay, history, Before) == ""
-
-
-def test_an_answer_that_comes_together_with_the_deadline_does_not_keep_its_step_from_being_undone() -> None:
-    history = (Path(__file__).parent / "histories" / "late.json").read_text()
-    [deadline] = [number for number, event in enumerate(happened(history)) if event == "TIMER_FIRED"]
-    before_the_next_task = happened(history)[deadline : happened(history).index("WORKFLOW_TASK_COMPLETED", deadline)]
-    assert "ACTIVITY_TASK_COMPLETED" in before_the_next_task
-    assert actions(history) == [*STEPS[:3], *BACKWARD]
 
 
 # The activities by themselves.
@@ -262,16 +257,36 @@ def test_a_saga_that_waits_for_its_operator_is_parked_until_it_is_mended(
             assert operator.call(Sagas.ended, STUCK.id).status is Status.COMPENSATED
 
 
-def test_a_saga_ends_whose_worker_is_killed_after_the_charge(
-    temporal: Endpoint, shop: Shop, start: Starter, unique: str, tmp_path: Path
+@pytest.fixture(scope="module")
+def survivors(
+    temporal: Endpoint, shop: Shop, name: str, start: Starter, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, tuple[Outcome, History]]:
+    """By order: how its saga ended, and the history of the kill. All of them wait for the same seconds."""
+    folder, engines, ended = tmp_path_factory.mktemp("kills"), dict[str, Engine](), dict[str, tuple[Outcome, History]]()
+    with ExitStack() as stack:
+        for (action, window), one in KILLED.items():
+            kill = Kill(window, folder / one.id, TURN[action])
+            site = Site(shop, f"{name}-{one.id}", {"temporal": temporal}, folder, start, kill=kill)
+            engines[one.id] = stack.enter_context(opened(site))
+            engines[one.id].start(one)
+        for saga, engine in engines.items():
+            assert engine.workers[0].wait() < 0
+            start(f"heir of {saga}", work, Job(temporal.url, f"{name}-{saga}", shop))
+        for saga, engine in engines.items():
+            assert "temporal server" in engine.pids
+            ended[saga] = wait(engine, [saga])[saga].outcome, History.read(folder / saga)
+    return ended
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize(("action", "window"), KILLED, ids=lambda each: each.replace(" ", "-"))
+def test_a_saga_ends_whose_worker_is_killed(
+    survivors: dict[str, tuple[Outcome, History]], shop: Shop, action: Action, window: EffectWindow
 ) -> None:
-    kill = Kill(EffectWindow.AFTER, tmp_path / "history.jsonl", TURN[Action.CHARGE])
-    with opened(Site(shop, unique, {"temporal": temporal}, tmp_path, start, kill=kill)) as engine:
-        engine.start(KILLED)
-        [victim] = engine.workers
-        assert victim.wait() < 0
-        start("heir", work, Job(temporal.url, unique, shop))
-        assert wait(engine, [KILLED.id])[KILLED.id].outcome is Outcome.COMPLETED
-        assert "temporal server" in engine.pids
-    require(History.read(kill.history), "after the effect")
-    assert judge(shop).endings[KILLED.id] is Ending.COMPLETE
+    saga = KILLED[action, window].id
+    outcome, history = survivors[saga]
+    require(history, f"SIGKILL {window}")
+    assert outcome is (Outcome.COMPLETED if action is Action.CHARGE else Outcome.COMPENSATED)
+    standing = judge(shop)
+    assert standing.endings[saga] is (Ending.COMPLETE if action is Action.CHARGE else Ending.COMPENSATED)
+    assert not [violation for violation in standing.violations if violation.startswith(f"{saga}:")]

@@ -3,25 +3,22 @@
 It compensates with a single throw event, and does nothing about the step that failed.
 """
 
-import time
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
 
 from saga.camunda import BPMN
 from saga.camunda.diagram import SPACES
 from saga.fates import COUNT
-from saga.order import Action, Order, Reply, Request
+from saga.order import Action, Reply, Request
+from saga.services.keyless import charge_again
 from saga.services.shop import Services
 from shared.faults import Hook
 from shared.postgres import Connection
+from shared.wait import until
 
 MODEL = f"{{{SPACES['bpmn']}}}"
-WORK = 0.6  # seconds that a slow payment provider takes
-TAKE = "update accounts set cents = cents - %s where customer = %s"
-CHARGE = """
-insert into charges (order_id, customer, cents, status) values (%s, %s, %s, 'charged')
-on conflict (order_id) do update set charged = charges.charged + 1
-"""
+LOCK = 0.3  # seconds: shorter than the work, which is not over before it is asked for again
+ASKED = "select number from attempts where request_id = %s and number > 1"
 
 
 def as_tutorials_draw_it() -> bytes:
@@ -44,7 +41,8 @@ def as_tutorials_draw_it() -> bytes:
 def slowly(services: Services, request: Request, at: Hook) -> Reply:
     """Have the service carry it out; the first payment of an order takes its time to answer."""
     reply = services(request, at=at)
-    _linger(services, request)
+    if request.action is Action.CHARGE:
+        _linger(services.connections["payments"], request, _count(services.connections["payments"], request))
     return reply
 
 
@@ -52,22 +50,28 @@ def slowly_without_a_key(services: Services, request: Request, at: Hook) -> Repl
     """Likewise, but the payment service does not remember what it has been asked."""
     if request.action is not Action.CHARGE:
         return services(request, at=at)
-    _charge(services.connections["payments"], request.order)
-    _linger(services, request)
+    with (payments := services.connections["payments"]).transaction():  # what is charged is counted
+        charge_again(payments, request.order)
+        number = _count(payments, request)
+    _linger(payments, request, number)
     return Reply(request.saga, request.action)
 
 
-def _linger(services: Services, request: Request) -> None:
-    if request.action is Action.CHARGE:
-        row = services.connections["payments"].execute(COUNT, [f"{request.id}:slow"]).fetchone()
-        if row and row[0] == 1:
-            time.sleep(WORK)
+def _count(payments: Connection, request: Request) -> int:
+    """How often this payment has been asked for, this time included."""
+    row = payments.execute(COUNT, [_slow(request)]).fetchone()
+    return int(row[0]) if row else 0
 
 
-def _charge(connection: Connection, order: Order) -> None:
-    with connection.transaction():
-        connection.execute(TAKE, [order.cents, order.customer])
-        connection.execute(CHARGE, [order.id, order.customer, order.cents])
+def _linger(payments: Connection, request: Request, number: int) -> None:
+    """The provider is slow at the first time: its answer comes when Camunda has lost patience, and not by luck."""
+    if number == 1:
+        until(f"{request.id} to be asked for again", lambda: payments.execute(ASKED, [_slow(request)]).fetchone())
+
+
+def _slow(request: Request) -> str:
+    """Its row in `attempts` is none that a fate counts in."""
+    return f"{request.id}:slow"
 
 
 def _found(root: Element, path: str) -> Element:

@@ -18,6 +18,7 @@ from saga.camunda.client import Camunda, CamundaError, Task, Unavailable
 from saga.engines.processes import side_by_side
 from saga.fates import TransientError
 from saga.order import STEPS, Action, Order, Reply, Request
+from saga.services.participant import IMPOSSIBLE
 from saga.services.shop import Services, Shop
 from saga.windows import Kill, hook
 from shared.faults import Hook
@@ -105,6 +106,8 @@ class _Loop:
             reply = self.how(services, request, self.at)
         except TransientError as error:
             return self._again(camunda, task, str(error))
+        except IMPOSSIBLE as error:  # rolled back, and as it would be every time: for an operator, or the saga's timer
+            return camunda.fail(self.worker, task, f"{type(error).__name__}: {error}", retries=0)
         if not reply.refused:
             return camunda.complete(self.worker, task)
         if request.action in STEPS:

@@ -1,12 +1,12 @@
 """Changes to the choreography, as teams make them: a new service, the same with one change forgotten, a cycle."""
 
-import tomllib
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Any
 
 from saga.choreography.machine import MACHINES, PAYMENTS, SHIPPING, STOCK, Machine, Machines, Reaction
-from saga.orchestrator.definition import ORDER_FILE
 from saga.order import Action, Order
+from saga.services.shop import SERVICES
 
 SUSPECT = 20_000  # cents of an order that nobody ships unasked
 
@@ -50,19 +50,36 @@ FORGOTTEN = changed(MACHINES, FRAUD, SHIPPING_WAITS)  # payments was not told
 LOOPING = changed(MACHINES, STOCK_INSISTS, PAYMENTS_ANSWERS)
 
 
-def differing(before: Mapping[str, object], after: Mapping[str, object]) -> list[str]:
-    """The names of what is new, gone or different."""
-    return sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
-
-
-def orchestrated() -> tuple[dict[str, object], dict[str, object]]:
-    """The same change where one definition has the flow: that definition before and after it."""
-    before = tomllib.loads(ORDER_FILE.read_text())
-    steps = [dict(step) for step in before["steps"]]
-    steps[-1]["after"] = ["check-fraud"]
-    steps.insert(-1, {"action": "check-fraud", "compensable": False, "after": ["charge-payment"]})
-    return {ORDER_FILE.name: before}, {ORDER_FILE.name: {**before, "version": before["version"] + 1, "steps": steps}}
-
-
-def by_service(machines: Machines) -> dict[str, Machine]:
+def choreographed(machines: Machines) -> dict[str, object]:
+    """Place -> what it knows of the flow. It is in the services, and nowhere else."""
     return {machine.service: machine for machine in machines}
+
+
+def with_check(definition: Mapping[str, Any]) -> dict[str, Any]:
+    """A new version of a definition, with the check before its last step."""
+    *before, last = definition["steps"]
+    check = {"action": Action.CHECK.value, "compensable": False, "after": [before[-1]["action"]]}
+    steps = [*before, check, {**last, "after": [Action.CHECK.value]}]
+    return {**definition, "version": definition["version"] + 1, "steps": steps}
+
+
+@dataclass(frozen=True)
+class Change:
+    """The places that are not as before: services that were there, other places that were there, and new ones."""
+
+    services: tuple[str, ...]
+    others: tuple[str, ...]
+    new: tuple[str, ...]
+
+
+def change(before: Mapping[str, object], after: Mapping[str, object]) -> Change:
+    """What is different after a change. A place that is gone counts as changed."""
+    changed = sorted(place for place in before if before[place] != after.get(place))
+    services = tuple(place for place in changed if place in SERVICES)
+    others = tuple(place for place in changed if place not in SERVICES)
+    return Change(services, others, tuple(sorted(after.keys() - before.keys())))
+
+
+def told() -> Change:
+    """What the fraud check comes to among services that hear each other. Where one definition has it: `defined`."""
+    return change(choreographed(MACHINES), choreographed(WITH_FRAUD))

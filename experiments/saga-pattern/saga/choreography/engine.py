@@ -74,7 +74,8 @@ def opened(site: Site) -> Iterator[Choreography]:
         databases = {
             name: things.enter_context(postgres.connect(conninfo)) for name, conninfo in site.shop.conninfos.items()
         }
-        yield Choreography(stage, cast, wire.sender(stage.broker), databases)
+        send = things.enter_context(wire.sending(stage.broker))
+        yield Choreography(stage, cast, send, databases)
 
 
 def _outcome(said: str) -> Outcome:

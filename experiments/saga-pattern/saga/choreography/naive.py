@@ -1,4 +1,4 @@
-"""Services as they are often written: without correlation ids, without an inbox, without an outbox."""
+"""Services as they are often written: correlated by customer, without an inbox, without an outbox."""
 
 from dataclasses import replace
 from typing import Any
@@ -10,12 +10,15 @@ from saga.choreography.service import Service, Tell
 from saga.choreography.store import Outgoing
 from saga.order import DOES, Action, Order, Request
 from saga.services.effects import EFFECTS, Effect
+from saga.services.keyless import charge_again
 from shared.event import Event, new_id
-from shared.postgres import Connection
 
 
-class WithoutCorrelation(Service):
-    """Events of failure tell whose order failed, not which: "the customer's order" is the last one that was seen."""
+class ByCustomer(Service):
+    """Correlated by a business key that is not unique: a failure event names only the customer.
+
+    Who hears it takes "the customer's order" for the last one that it has seen.
+    """
 
     def __init__(self, *arguments: Any, **more: Any) -> None:
         super().__init__(*arguments, **more)
@@ -32,8 +35,8 @@ class WithoutCorrelation(Service):
     def event(self, kind: str, heard: Event, saga: str, order: Order, reason: str) -> Event:
         said = super().event(kind, heard, saga, order, reason)
         failure = reason or any(one.says == kind and one.action in DOES for one in self.machine.reactions)
-        data = {"customer": order.customer} if failure else said.data
-        return replace(said, data=data, correlation_id="", partition_key=order.customer)
+        data = {"customer": order.customer, "reason": reason} if failure else said.data
+        return replace(said, data=data, correlation_id=order.customer, partition_key=order.customer)
 
 
 class WithoutInbox(Service):
@@ -67,17 +70,6 @@ class WithoutOutbox(Service):
         if self.unsent:
             self.send(self.unsent)
             self.unsent.clear()
-
-
-def charge_again(connection: Connection, order: Order) -> str:
-    """A charge that knows nothing of an earlier one. The row tells how often."""
-    connection.execute("update accounts set cents = cents - %s where customer = %s", [order.cents, order.customer])
-    connection.execute(
-        "insert into charges (order_id, customer, cents, status) values (%s, %s, %s, 'charged')"
-        " on conflict (order_id) do update set charged = charges.charged + 1",
-        [order.id, order.customer, order.cents],
-    )
-    return ""
 
 
 AGAIN: dict[Action, Effect] = {**EFFECTS, Action.CHARGE: charge_again}

@@ -3,12 +3,15 @@
 import signal
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
+from dataclasses import replace
 from enum import StrEnum
+from functools import partial
 
-from saga.choreography import naive, store, wire
+from saga.choreography import naive, wire
 from saga.choreography.service import Service, ServiceWindow
 from saga.choreography.stage import Stage, at_rest, ended
+from saga.transport import Inlet, offsets, reached
 from saga.windows import Kill, hook
 from shared import postgres
 from shared.history import Recorder
@@ -22,14 +25,14 @@ class Kind(StrEnum):
     """How a service is written."""
 
     RIGHT = "outbox, inbox, correlation ids"
-    NO_CORRELATION = "no correlation ids"
+    BY_CUSTOMER = "correlated by customer"
     NO_INBOX = "no inbox"
     NO_OUTBOX = "no outbox"
 
 
 KINDS: dict[Kind, Callable[..., Service]] = {
     Kind.RIGHT: Service,
-    Kind.NO_CORRELATION: naive.WithoutCorrelation,
+    Kind.BY_CUSTOMER: naive.ByCustomer,
     Kind.NO_INBOX: naive.WithoutInbox,
     Kind.NO_OUTBOX: naive.WithoutOutbox,
 }
@@ -44,12 +47,13 @@ def serve(stage: Stage, name: str, kind: Kind = Kind.RIGHT, kill: Kill | None = 
         connection = things.enter_context(postgres.connect(stage.conninfo(name)))
         recorder = things.enter_context(Recorder(stage.history, name))
         at = things.enter_context(hook(kill))
-        reader = wire.Reader(stage.broker, stage.heard_by(machine), store.places(connection))
-        things.callback(reader.close)
-        send, prefix = wire.sender(stage.broker), stage.prefix
-        service = KINDS[kind](machine, connection, send, prefix, stage.shop.fates, at, recorder)
+        send = things.enter_context(wire.sending(stage.broker))  # first: it connects while the inlet does
+        topics, start = stage.heard_by(machine), offsets(connection)
+        inlet = things.enter_context(closing(Inlet(stage.broker, topics, start, settings=wire.READING)))
+        service = KINDS[kind](machine, connection, send, stage.prefix, stage.shop.fates, at, recorder)
         while not stop.is_set():
-            service.turn(*reader.read(WAIT))
+            messages = inlet.read(WAIT, wire.MOST)
+            service.turn([wire.letter(message) for message in messages], reached(messages))
 
 
 class Cast:
@@ -75,10 +79,12 @@ class Cast:
         self.workers[name] = self.worker(name, serve, self.stage, name, kind, kill)
 
     def stop(self) -> None:
+        for worker in self.workers.values():  # all are told first: each takes up to WAIT to hear it
+            worker.process.terminate()
         for worker in self.workers.values():
             worker.stop()
 
-    def wait_for(self, what: str, condition: Callable[[], bool], seconds: float = 60.0) -> None:
+    def wait_for(self, what: str, condition: Callable[[], bool], seconds: float = 240.0) -> None:
         """Wait for a condition while those are started anew that are killed. Raises DeadlineExceeded, StartFailed."""
 
         def come_true() -> bool:
@@ -91,9 +97,16 @@ class Cast:
         """Until so many sagas have ended, and all were killed that are to be."""
         self.wait_for(f"{count} sagas to end", lambda: ended(self.stage) >= count and not self.left_to_kill)
 
-    def until_rest(self) -> None:
-        """Until nothing more happens, and all were killed that are to be. Looked at twice: memory cannot be seen."""
-        self.wait_for("rest", lambda: not self.left_to_kill and at_rest(self.stage) and at_rest(self.stage))
+    def until_rest(self, without: str = "") -> None:
+        """Until nothing more happens, and all were killed that are to be. `without`: a service that is not there.
+
+        Looked at twice: memory cannot be seen.
+        """
+        there = tuple(machine for machine in self.stage.machines if machine.service != without)
+        stage = replace(self.stage, machines=there)
+        with self.stage.shop.open() as services:
+            look = partial(at_rest, stage, services.connections)
+            self.wait_for("rest", lambda: not self.left_to_kill and look() and look())
 
     @property
     def left_to_kill(self) -> bool:

@@ -1,4 +1,5 @@
--- What a service of the choreography keeps beside its own tables. All of it changes in the transaction of the effect.
+-- What a service of the choreography keeps beside its own tables, and beside its place in the topics
+-- (saga.transport.OFFSETS). All of it changes in the transaction of the effect.
 
 -- The services of the shop have it already (services/schema.sql); one that is added later has not.
 create table if not exists outbox (
@@ -17,12 +18,6 @@ create table if not exists saga_states (
     at   timestamptz not null default clock_timestamp()
 );
 create table if not exists handled (event_id text primary key);   -- so that the same event, again, does nothing
-create table if not exists heard (                                 -- up to where topics are read
-    topic     text not null,
-    partition int not null,
-    next      bigint not null,
-    primary key (topic, partition)
-);
 -- Events that could not be handled: tried again when they are due, or, without a time, when an operator says so.
 create table if not exists held (
     place    text primary key,              -- topic/partition/offset

@@ -16,10 +16,11 @@ import psycopg
 
 from saga.choreography import store
 from saga.choreography.machine import Machine, Reaction
-from saga.choreography.store import Letter, Outgoing, Partition
+from saga.choreography.store import Letter, Outgoing
 from saga.fates import KIND, AnswerLost, Fates, TransientError
 from saga.order import Order, Request
 from saga.services.participant import perform
+from saga.transport import Place, advance
 from shared.errors import EventError, LabError
 from shared.event import Event
 from shared.faults import Hook, nowhere
@@ -66,7 +67,7 @@ class Service:
         self.recorder = recorder
         self._told: list[tuple[Event, Event]] = []  # (heard, said) in the open transaction
 
-    def turn(self, letters: Sequence[Letter], reached: Mapping[Partition, int] | None = None) -> None:
+    def turn(self, letters: Sequence[Letter], reached: Mapping[Place, int] | None = None) -> None:
         """Handle these letters and those that are due, and send what there is to be sent."""
         todo = [*store.due(self.connection), *letters]
         if todo:
@@ -74,7 +75,7 @@ class Service:
             with self.connection.transaction():
                 for letter in todo:
                     self.take(letter)
-                store.advance(self.connection, reached or {})
+                advance(self.connection, reached or {})
                 if self._told:
                     self.at(ServiceWindow.DONE)
             if self._told:

@@ -1,6 +1,6 @@
 """Where a choreography is played: databases, topics, machines; made, filled with orders, and looked at from outside."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -8,14 +8,15 @@ import msgspec
 
 from saga.choreography import store, wire
 from saga.choreography.machine import ENDS, MACHINES, SUBMITTED, Machine, Machines, emitter
-from saga.choreography.store import Partition
 from saga.fates import KIND, Fates
 from saga.order import Order, World
 from saga.services import shop as shops
 from saga.services.shop import SERVICES, Shop
+from saga.transport import Place, offsets
 from shared import kafka, postgres
 from shared.event import Event
 from shared.history import Action, Outcome, Recorder
+from shared.postgres import Connection
 from shared.servers.server import Endpoint
 
 BUSY = """
@@ -84,23 +85,24 @@ def drop(database: Endpoint, stage: Stage) -> None:
         postgres.drop_schema(database, f"{stage.prefix}_{name}")
 
 
-def submit(stage: Stage, orders: Iterable[Order], naive: bool = False) -> None:
+def submit(stage: Stage, orders: Iterable[Order], by_customer: bool = False) -> None:
     """What the customers' clicks come to: an event for each order."""
-    events = [submitted(order, naive) for order in orders]
+    events = [submitted(order, by_customer) for order in orders]
     with Recorder(stage.history, "checkout") as recorder:
         for event in events:
             recorder.record(Action.WRITE, Outcome.OK, event.id, key=event.correlation_id)
-    wire.sender(stage.broker)([store.outgoing(stage.prefix, event) for event in events])
+    with wire.sending(stage.broker) as send:
+        send([store.outgoing(stage.prefix, event) for event in events])
 
 
-def submitted(order: Order, naive: bool = False) -> Event:
+def submitted(order: Order, by_customer: bool = False) -> Event:
     """The event that begins the saga of an order. Its id is the order's own: a second click changes nothing.
 
-    The naive way names no saga, and puts what concerns a customer into one partition, if nothing else.
+    By customer is the wrong way: a customer may have several orders.
     """
-    saga, key = ("", order.customer) if naive else (order.id, order.id)
+    saga = order.customer if by_customer else order.id
     data, ident = msgspec.to_builtins(order), f"{order.id}/{SUBMITTED}"
-    return Event(SUBMITTED, "/shop/checkout", order.id, data, ident, correlation_id=saga, partition_key=key)
+    return Event(SUBMITTED, "/shop/checkout", order.id, data, ident, correlation_id=saga, partition_key=saga)
 
 
 def said(stage: Stage, service: str, events: Iterable[str]) -> int:
@@ -115,17 +117,17 @@ def ended(stage: Stage) -> int:
     return said(stage, "orders", ENDS)
 
 
-def at_rest(stage: Stage) -> bool:
+def at_rest(stage: Stage, connections: Mapping[str, Connection]) -> bool:
     """Whether nothing more will happen by itself: all is heard, and nothing is to be sent or tried again.
 
     In this order: what a service said because of what it has heard is out of its outbox, so the topics' ends show it.
     """
-    heard = dict[tuple[str, Partition], int]()
+    heard = dict[tuple[str, Place], int]()
     for machine in stage.machines:
-        with postgres.connect(stage.conninfo(machine.service)) as connection:
-            heard |= {(machine.service, place): reached for place, reached in store.places(connection).items()}
-            if connection.execute(BUSY).fetchone() != (False,):
-                return False
+        connection = connections[machine.service]
+        heard |= {(machine.service, place): reached for place, reached in offsets(connection).items()}
+        if connection.execute(BUSY).fetchone() != (False,):
+            return False
     ends = wire.ends(stage.broker, stage.topics)
     return all(
         heard.get((machine.service, place), 0) >= end

@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 
 from saga.choreography.machine import NOTHING, emitter
+from saga.transport import OFFSETS
 from shared.event import Event
 from shared.postgres import Connection
 
@@ -29,10 +30,6 @@ insert into outbox (topic, key, value, headers) values (%(topic)s, %(key)s, %(va
 """
 UNSENT = "select position, topic, key, value, headers from outbox where sent_at is null order by position limit 500"
 SENT = "update outbox set sent_at = clock_timestamp() where position = any(%s)"
-HEARD = """
-insert into heard select * from unnest(%s::text[], %s::int[], %s::bigint[])
-on conflict (topic, partition) do update set next = greatest(heard.next, excluded.next)
-"""
 # Tried again after 50 ms, 100 ms, ... 1 s; no more than so many times.
 HOLD = """
 insert into held (place, saga, key, value, headers, due, reason)
@@ -47,7 +44,6 @@ MOST_ATTEMPTS = 10
 
 _encode = msgspec.json.Encoder().encode
 _headers = msgspec.json.Decoder(dict[str, bytes]).decode
-Partition = tuple[str, int]  # topic, number
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +81,7 @@ class Held:
 
 def create(connection: Connection) -> None:
     connection.execute(SCHEMA.read_text())
+    connection.execute(OFFSETS)
 
 
 def look(connection: Connection, saga: str, event: str) -> tuple[str, bool]:
@@ -124,19 +121,6 @@ def unsent(connection: Connection) -> list[Outgoing]:
 
 def mark_sent(connection: Connection, messages: Sequence[Outgoing]) -> None:
     connection.execute(SENT, [[message.position for message in messages]], prepare=True)
-
-
-def places(connection: Connection) -> dict[Partition, int]:
-    """Where to read on."""
-    rows = connection.execute("select topic, partition, next from heard").fetchall()
-    return {(topic, partition): following for topic, partition, following in rows}
-
-
-def advance(connection: Connection, reached: Mapping[Partition, int]) -> None:
-    """Note how far topics are read. A place never moves back."""
-    if reached:
-        topics, partitions = zip(*reached, strict=True)
-        connection.execute(HEARD, [list(topics), list(partitions), list(reached.values())], prepare=True)
 
 
 def hold(connection: Connection, letter: Letter, reason: str, again: bool) -> None:

@@ -1,4 +1,4 @@
-"""The engines that carry out the same saga, behind one port: ours, Temporal, Camunda, Step Functions, DBOS.
+"""The engines that carry out the same saga, behind one port. One more is the choreography, in a package of its own.
 
 Every engine has the four services of the shop carry out its requests (`saga.services`), with the ids that make them
 idempotent, and compensates in reverse order whatever may have been done. Which it does by its own means.
@@ -14,9 +14,12 @@ from typing import Protocol
 from saga.order import Order
 from saga.services.shop import Shop
 from saga.windows import Kill
+from shared.errors import DeadlineExceeded
 from shared.servers.server import Endpoint
 from shared.wait import until
 from shared.worker import Worker
+
+PATIENCE = 60.0  # seconds after which a saga is called stuck
 
 
 class Outcome(StrEnum):
@@ -70,6 +73,7 @@ class Site:
     worker: Callable[..., Worker]  # (name, function, *arguments): a started process, as `Run.worker`
     workers: int = 1
     kill: Kill | None = None  # of the first worker
+    keep: bool = False  # what is made on shared servers stays, for a look
 
 
 # How an engine is brought up, and taken down at the end of the block: the function `opened` of each module here.
@@ -86,6 +90,15 @@ def wait(engine: Engine, sagas: Iterable[str], seconds: float = 60.0) -> dict[st
 
     until(f"{len(waited)} sagas of {engine.name} to end", all_ended, seconds)
     return found
+
+
+def await_ends(engine: Engine, sagas: Iterable[str], patience: float = PATIENCE) -> dict[str, Ended]:
+    """Those of these sagas that end in time: a saga that is stuck is a finding, and no reason to stop."""
+    waited = list(sagas)
+    try:
+        return wait(engine, waited, patience)
+    except DeadlineExceeded:
+        return engine.ended(waited)
 
 
 def drive(engine: Engine, orders: Iterable[Order], concurrent: int, seconds: float = 120.0) -> dict[str, Ended]:

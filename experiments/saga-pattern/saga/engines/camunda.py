@@ -82,7 +82,7 @@ def _age(instance: Instance) -> float:
 def opened(
     site: Site, policy: Policy | None = None, bpmn: bytes | None = None, how: Ask = ask
 ) -> Iterator[CamundaEngine]:
-    """Deploy the diagram as the tenant `site.name` and start the workers; all of it is gone at the end."""
+    """Deploy the diagram as the tenant `site.name` and start the workers; gone at the end."""
     url = site.endpoints["camunda"].url
     with Camunda(url, site.name) as camunda:
         camunda.deploy(bpmn)
@@ -96,4 +96,5 @@ def opened(
         finally:
             for worker in workers:
                 worker.stop()
-            camunda.remove()
+            if not site.keep:
+                camunda.remove()

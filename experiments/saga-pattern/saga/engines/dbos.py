@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from dbos import DBOS, DBOSClient, EnqueueOptions
 from psycopg import sql
 
-from saga.dbossaga import APP, AT_ONCE, CLASS, INSTANCE, QUEUE, VERSION, WORKFLOW, System, work
+from saga.dbossaga import APP, CLASS, INSTANCE, QUEUE, VERSION, WORKFLOW, System, work
 from saga.engines import Ended, Outcome, Site
 from saga.order import Order
 from saga.windows import EffectWindow
@@ -66,16 +66,19 @@ class Dbos:
 
 
 @contextmanager
-def opened(site: Site, undo_attempts: int = System.undo_attempts) -> Iterator[Dbos]:
-    """Bring it up. A kill in an EffectWindow is of the first worker. Raises ConfigurationError for other windows."""
+def opened(site: Site, **limits: int) -> Iterator[Dbos]:
+    """Bring it up; `limits` are those of `System`. A kill in an EffectWindow is of the first worker.
+
+    Raises ConfigurationError for other windows.
+    """
     if site.kill and not isinstance(site.kill.window, EffectWindow):
         raise ConfigurationError(f"a worker of DBOS has no window {site.kill.window!r}")
     with ExitStack() as things:
-        system = System(things.enter_context(_database(site.endpoints["postgres"], f"{site.name}_dbos")), undo_attempts)
+        system = System(things.enter_context(_database(site.endpoints["postgres"], f"{site.name}_dbos")), **limits)
         DBOS.migrate(system.url)
         client, workers = DBOSClient(system_database_url=system.url, application_name=APP), list[Worker]()
         things.callback(client.destroy)
-        client.register_queue(QUEUE, worker_concurrency=AT_ONCE, polling_interval_sec=POLLING)
+        client.register_queue(QUEUE, worker_concurrency=system.at_once, polling_interval_sec=POLLING)
         for number in range(site.workers):
             kill = None if number else site.kill
             workers.append(site.worker(f"dbos-{number}", work, site.shop, system, number, kill))

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from saga.engines import Ended, Outcome, Site
 from saga.messaging import Topics
@@ -11,7 +12,7 @@ from saga.orchestrator.office import Client, Office, client
 from saga.orchestrator.store import create
 from saga.orchestrator.worker import work
 from saga.order import Order
-from saga.services.host import host, prepare
+from saga.services.host import MOST, host, prepare
 from saga.windows import HostWindow, Kill, WorkerWindow
 from shared import kafka, postgres
 from shared.errors import ConfigurationError
@@ -31,13 +32,18 @@ class Own:
 
     office: Office
     client: Client
-    workers: list[Worker]
+    orchestrators: list[Worker]
     hosts: list[Worker]
     name: str = "own orchestrator"
 
     @property
+    def workers(self) -> list[Worker]:
+        """Those that move sagas on, and those that have the effects: in other engines, one process does both."""
+        return [*self.orchestrators, *self.hosts]
+
+    @property
     def pids(self) -> dict[str, int]:
-        return {worker.name: worker.process.pid or 0 for worker in (*self.workers, *self.hosts)}
+        return {worker.name: worker.process.pid or 0 for worker in self.workers}
 
     def start(self, order: Order) -> None:
         self.client.start(order)
@@ -48,10 +54,10 @@ class Own:
 
 
 @contextmanager
-def opened(site: Site, definition: Definition | None = None) -> Iterator[Own]:
+def opened(site: Site, definition: Definition | None = None, most: int = MOST) -> Iterator[Own]:
     """Bring it up. A kill in a HostWindow is of the first host, in a WorkerWindow of the first worker.
 
-    Raises ConfigurationError about any other window.
+    Hosts commit `most` commands at once. Raises ConfigurationError about any other window.
     """
     if site.kill and not isinstance(site.kill.window, HostWindow | WorkerWindow):
         raise ConfigurationError(f"our orchestrator has no window {site.kill.window!r}")
@@ -61,30 +67,38 @@ def opened(site: Site, definition: Definition | None = None) -> Iterator[Own]:
         prepare(site.shop)
         of_host = site.kill if site.kill and isinstance(site.kill.window, HostWindow) else None
         of_worker = None if of_host else site.kill
-        hosts = [_host(site, office, services, None if number else of_host) for number, services in enumerate(HOSTS)]
+        kills = of_host, *[None] * len(HOSTS)
+        hosts = [_host(site, office, services, kill, most) for services, kill in zip(HOSTS, kills, strict=False)]
         workers = [_worker(site, office, number, None if number else of_worker) for number in range(site.workers)]
         for process in (*hosts, *workers):
             things.callback(process.stop)
         yield Own(office, things.enter_context(client(office, definition)), workers, hosts)
 
 
+def schema_of(site: str) -> str:
+    """Where the sagas of a site of that name are kept."""
+    return f"{site}_own"
+
+
 @contextmanager
 def _office(site: Site, definition: Definition) -> Iterator[Office]:
     """Schema and topics."""
     database, broker, topics = site.endpoints["postgres"], site.endpoints["kafka"], Topics(f"{site.name}.own")
-    conninfo = postgres.create_schema(database, f"{site.name}_own")
+    schema = schema_of(site.name)
+    conninfo = postgres.create_schema(database, schema)
     try:
         create(conninfo, definition)
         topics.create(broker)
         yield Office(conninfo, broker, topics, site.workers)
     finally:
-        postgres.drop_schema(database, f"{site.name}_own")
-        kafka.delete_topics(broker, topics.prefix)
+        if not site.keep:
+            postgres.drop_schema(database, schema)
+            kafka.delete_topics(broker, topics.prefix)
 
 
-def _host(site: Site, office: Office, services: tuple[str, ...], kill: Kill | None) -> Worker:
-    name = f"host-{'-'.join(services)}"
-    return site.worker(name, host, site.shop, office.topics, office.broker, services, kill)
+def _host(site: Site, office: Office, services: tuple[str, ...], kill: Kill | None, most: int) -> Worker:
+    name, target = f"host-{'-'.join(services)}", partial(host, most=most)
+    return site.worker(name, target, site.shop, office.topics, office.broker, services, kill)
 
 
 def _worker(site: Site, office: Office, number: int, kill: Kill | None) -> Worker:

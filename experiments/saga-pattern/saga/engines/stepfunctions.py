@@ -110,4 +110,5 @@ def opened(site: Site, change: Change = dict, visible_again: int = VISIBLE) -> I
     finally:
         for worker in workers:
             worker.stop()
-        sagas.remove()
+        if not site.keep:
+            sagas.remove()

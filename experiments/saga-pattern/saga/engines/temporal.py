@@ -6,9 +6,8 @@ from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 
-import psutil
-
 from saga.engines import Ended, Engine, Outcome, Site
+from saga.engines.processes import listening
 from saga.order import Order
 from saga.temporal.apart import Apart
 from saga.temporal.client import Sagas
@@ -83,8 +82,7 @@ class TemporalEngine:
     def pids(self) -> dict[str, int]:
         """The workers and, where it runs on this machine as a process that we may see, the server."""
         found = {worker.name: worker.process.pid or 0 for worker in self.workers if worker.alive()}
-        server = _listener(int(self.server.url.rpartition(":")[2]))
-        return found | ({"temporal server": server} if server else {})
+        return found | listening("temporal server", f"//{self.server.url}")  # its address is host:port
 
     def start(self, order: Order) -> None:
         self.client.call(Following.start, order)
@@ -110,9 +108,3 @@ def opened(site: Site, limits: Limits = USUAL) -> Iterator[Engine]:
 def _worker(site: Site, server: Endpoint, number: int) -> Worker:
     job = Job(server.url, site.name, site.shop, kill=site.kill if number == 0 else None)
     return site.worker(f"{site.name}-worker-{number}", work, job)
-
-
-def _listener(port: int) -> int:
-    """The process that listens on the port; 0 when it is not ours to see."""
-    found = (each for each in psutil.net_connections("tcp") if each.status == psutil.CONN_LISTEN)
-    return next((each.pid for each in found if each.laddr and each.laddr.port == port and each.pid), 0)

@@ -7,6 +7,9 @@
        │ out of attempts
        v
     parked ──operator──> running or compensating
+       │ the compensation is answered after all
+       v
+    compensating
 
 Where nobody knows whether a step was done, it is undone as well: a compensation undoes what is there, and keeps a
 step that comes later from being done. A state that has not ended has a due time, or waits for an operator.
@@ -60,10 +63,11 @@ class Answered:
 
 @dataclass(frozen=True, slots=True)
 class Busy:
-    """A service could not do it now."""
+    """A service could not do it now, when it was asked for this attempt."""
 
     action: Action
     reason: str
+    attempt: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,10 +122,15 @@ def happen(definition: Definition, state: SagaState, happening: Happening, now: 
             return _told(definition, state, verb, now)
         case Woken():
             return _woken(definition, state, now)
+        case Answered(action, "") if action == _parked_undo(definition, state):
+            reason = f"{state.reason}; done later"
+            return _go_on(definition, _undo(definition, state, state.step - 1, reason), now, f"after all {action} done")
         case Answered(action) | Busy(action) if action != current(definition, state) or action not in state.asked:
             return _out_of_turn(state, action)
+        case Busy(action, _, attempt) if not state.waiting or attempt != state.attempt:
+            return _late(state, action)  # one that comes again, or slowly, must not use up the attempt after it
         case Busy(action, reason):
-            return _again(definition, state, now, f"{action}: {reason}") if state.waiting else _late(state, action)
+            return _again(definition, state, now, f"{action}: {reason}")
         case Answered(action, ""):
             return _go_on(definition, _after_current(definition, state), now, f"{action} done")
         case Answered(action, refused) if state.undoing:
@@ -145,6 +154,16 @@ def current(definition: Definition, state: SagaState) -> Action | None:
         return None
     step = definition.steps[state.step]
     return step.undo if state.undoing else step.action
+
+
+def _parked_undo(definition: Definition, state: SagaState) -> Action | None:
+    """The compensation that was asked for in vain, and that a parked saga waits for: its answer may still come.
+
+    Then there is nothing left to decide: a service gives one answer for good, and the compensations below were not
+    asked for yet. A parked step is another matter: the time of its saga may be over, and its operator may undo it.
+    """
+    undo = definition.steps[state.step].undo
+    return undo if state.status is Status.PARKED and state.undoing and undo in state.asked else None
 
 
 def _go_on(definition: Definition, state: SagaState, now: float, note: str) -> Turn:

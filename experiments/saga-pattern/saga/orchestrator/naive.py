@@ -16,6 +16,7 @@ from saga.orchestrator.store import Changes, Saga, Store
 from saga.orchestrator.worker import Orchestrator
 from saga.order import Action, Order, Reply, Request
 from saga.services.effects import EFFECTS
+from saga.services.keyless import charge_again
 from saga.services.participant import Also
 from saga.transport import Inlet, Outlet, Place
 from saga.windows import Kill, hook
@@ -105,16 +106,6 @@ def _reserve(connection: Connection, order: Order) -> str:
     return ""
 
 
-def _charge(connection: Connection, order: Order) -> str:
-    connection.execute("update accounts set cents = cents - %s where customer = %s", [order.cents, order.customer])
-    more = (
-        "insert into charges (order_id, customer, cents, status) values (%s, %s, %s, 'charged')"
-        " on conflict (order_id) do update set charged = charges.charged + 1"
-    )
-    connection.execute(more, [order.id, order.customer, order.cents])
-    return ""
-
-
 def _ship(connection: Connection, order: Order) -> str:
     connection.execute("insert into shipments values (%s, 'shipped') on conflict do nothing", [order.id])
     return ""
@@ -124,6 +115,6 @@ NO_KEY = {
     **EFFECTS,
     Action.PLACE: _place,
     Action.RESERVE: _reserve,
-    Action.CHARGE: _charge,
+    Action.CHARGE: charge_again,
     Action.SHIP: _ship,
 }

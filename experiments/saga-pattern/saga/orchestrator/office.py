@@ -70,5 +70,8 @@ def client(office: Office, definition: Definition, recorder: Recorder | None = N
     """A client; what it sent is with the broker at the end of the block."""
     with connect(office.conninfo) as connection:
         outlet = Outlet(office.broker, recorder)
-        yield Client(Store(connection), outlet, office.topics, definition)
-        outlet.flush()
+        try:
+            yield Client(Store(connection), outlet, office.topics, definition)
+            outlet.flush()
+        finally:
+            outlet.close()

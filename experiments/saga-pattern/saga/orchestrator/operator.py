@@ -14,8 +14,9 @@ from shared.postgres import Connection
 
 LIST = """
 select id, definition || ' ' || version, status, step, attempt, asked, reason, started_at, due from sagas
-where status = any(%s) order by started_at, id limit %s
+where status = any(%s) order by status = 'parked' desc, started_at, id limit %s
 """
+COUNT = "select count(*) from sagas where status = any(%s)"
 
 
 class NoSuchSaga(LabError):
@@ -54,9 +55,15 @@ class Put(NamedTuple):
     value: bytes | None
 
 
-def sagas(connection: Connection, statuses: Iterable[str], most: int = 100) -> list[Shown]:
-    """Sagas of these statuses, oldest first."""
+def sagas(connection: Connection, statuses: Iterable[str], most: int | None = 100) -> list[Shown]:
+    """Sagas of these statuses, `most` or all: those that wait for an operator, then the others; each oldest first."""
     return [Shown(*row) for row in connection.execute(LIST, [list(statuses), most]).fetchall()]
+
+
+def count(connection: Connection, statuses: Iterable[str]) -> int:
+    """How many sagas of these statuses there are."""
+    row = connection.execute(COUNT, [list(statuses)]).fetchone()
+    return int(row[0]) if row else 0
 
 
 def history(connection: Connection, saga: str) -> list[Noted]:

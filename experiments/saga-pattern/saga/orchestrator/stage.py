@@ -1,7 +1,7 @@
 """An orchestrator and its services in one process, moved on step by step: what happens when is the caller's choice."""
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -87,11 +87,12 @@ def staged(conninfo: str, broker: Endpoint, topics: Topics, shop: Shop, definiti
         start = {place: at for one in services.connections.values() for place, at in offsets(one).items()}
         commands = Inlet(broker, topics.commands.values(), start)
         things.callback(commands.close)
+        answers, asked = (things.enter_context(closing(Outlet(broker))) for _ in range(2))
         yield Stage(
             office,
             shop,
             things.enter_context(connect(conninfo)),
             things.enter_context(client(office, definition)),
-            Orchestrator(store, replies, Outlet(broker), topics),
-            Host(services, commands, Outlet(broker)),
+            Orchestrator(store, replies, asked, topics),
+            Host(services, commands, answers),
         )

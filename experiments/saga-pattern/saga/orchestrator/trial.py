@@ -1,6 +1,7 @@
 """A trial of one way to orchestrate: services, orchestrator, topics and history of its own, and processes to kill."""
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from saga.messaging import Topics
 from saga.orchestrator.definition import Definition
 from saga.orchestrator.naive import work_in_memory
 from saga.orchestrator.office import Office, client
+from saga.orchestrator.shares import each_reads_its_own
 from saga.orchestrator.store import create
 from saga.orchestrator.worker import work
 from saga.order import STEPS, UNDO, Order, orders
@@ -23,7 +25,7 @@ from saga.transport import Place
 from saga.windows import HostWindow, Kill, WorkerWindow
 from shared import kafka
 from shared.history import Action, History, Recorder
-from shared.postgres import connect
+from shared.postgres import Connection, connect
 from shared.run import Run
 from shared.wait import until
 from shared.worker import Worker
@@ -65,7 +67,16 @@ class Trial:
                 beginner.start(order)
 
     def run_into(self, victim: Worker, count: int) -> None:
-        """Begin a new round, and return when the process has come to the window in which it is killed."""
+        """Begin a new round, and return when the process has come to the window in which it is killed.
+
+        Nothing begins before every worker reads its own share: another would do the work of one that is just coming,
+        which then never gets there. Sagas of the round before may have it killed earlier.
+        """
+        with connect(self.office.conninfo) as connection:
+            until(
+                "every worker to read its share",
+                lambda: not victim.alive() or each_reads_its_own(connection, self.office.workers),
+            )
         self.begin(count)
         victim.wait()
 
@@ -104,6 +115,14 @@ class Trial:
     def await_read(self, topics: Sequence[str]) -> None:
         """Somebody has read every record of these topics."""
         until("every message to be read", lambda: not self._unread(topics))
+
+    def repeat(self, topic: str) -> int:
+        """Send the whole topic once more, under the same ids; returns how many messages that are."""
+        producer, messages = kafka.producer(self.office.broker), kafka.read_all(self.office.broker, topic)
+        for message in messages:
+            producer.produce(topic, message.value(), message.key(), headers=message.headers())
+        producer.flush()
+        return len(messages)
 
     def close(self, *processes: Worker) -> Standing:
         """When all commands are read, stop the processes, and look what became of the orders."""
@@ -154,8 +173,15 @@ def recoveries(history: History) -> dict[str, float]:
     found = {}
     for fault in history.faults:
         after = (op.at for op in history.of(Action.DELIVER) if op.process == fault.process and op.at > fault.at)
-        found[fault.note.removeprefix("SIGKILL ")] = (next(after, fault.at) - fault.at) / 1e9
+        if at := next(after, None):  # none came where another has read on in its place
+            found[fault.note.removeprefix("SIGKILL ")] = (at - fault.at) / 1e9
     return found
+
+
+def number(connection: Connection, query: str) -> int:
+    """The answer to a query that counts."""
+    row = connection.execute(query).fetchone()
+    return int(row[0]) if row else 0
 
 
 def broken(standing: Standing, orders: Sequence[Order]) -> int:
@@ -163,8 +189,40 @@ def broken(standing: Standing, orders: Sequence[Order]) -> int:
     return sum(any(said.startswith(f"{order.id}:") for said in standing.violations) for order in orders)
 
 
-def in_order(asked: list[str]) -> bool:
-    """Whether actions were asked for in the order of the saga, then undone in reverse."""
-    begun, undone = [a for a in asked if a in STEPS], [a for a in asked if a not in STEPS]
-    reverse = [UNDO[step] for step in reversed(STEPS) if UNDO[step] in undone]
-    return begun == list(STEPS[: len(begun)]) and undone == reverse and asked == begun + undone
+def out_of_order(history: History, compensated: Mapping[str, bool]) -> list[str]:
+    """Of these sagas, which were undone or not, those whose commands came to the services in a wrong order.
+
+    What counts is the first time that a service reads a command, and what it then did: the hosts tell, not the workers.
+    """
+    read, done = defaultdict[str, list[Did]](list), defaultdict[str, set[Did]](set)
+    for op in history.ops:
+        request = op.value.partition("#")[0]
+        did = Did(request.rpartition(":")[2]) if request.startswith(f"{op.key}:") else None
+        if did and op.action is Action.EFFECT:
+            done[op.key].add(did)
+        elif did and op.action is Action.DELIVER and not op.value.endswith("/answer") and did not in read[op.key]:
+            read[op.key].append(did)
+    return [saga for saga, undone in compensated.items() if not in_order(read[saga], done[saga], undone)]
+
+
+def in_order(read: Sequence[Did], done: Collection[Did], compensated: bool) -> bool:
+    """Whether a saga's commands, in the order in which they first came, are its steps, and then what undoes them.
+
+    Each step that was begun has to be undone, in reverse; the last may be left out where no service did it: it was
+    refused. Where its answer did not come in time, nobody knew, and it was undone as well.
+    """
+    begun = [action for action in read if action in STEPS]
+    if not begun or begun != list(STEPS[: len(begun)]) or list(read[: len(begun)]) != begun:
+        return False
+    undone, undoing = list(read[len(begun) :]), [UNDO[step] for step in reversed(begun)]
+    if not compensated:
+        return len(begun) == len(STEPS) and not undone
+    return undone == undoing or (undone == undoing[1:] and begun[-1] not in done)
+
+
+def note_orders(run: Run, variant: str, wrong: bool, standing: Standing, rounds: Mapping[str, Sequence[Order]]) -> int:
+    """A figure for each window; returns how many orders there are in all with which something is wrong."""
+    found = {window: broken(standing, orders) for window, orders in rounds.items()}
+    for window, count in found.items():
+        run.figure("orders inconsistent", count, "orders", variant=variant, wrong_way=wrong, x=window, x_label="killed")
+    return sum(found.values())

@@ -4,8 +4,8 @@ A saga's row says which command is to be sent. Commands are sent after the commi
 them again when it starts anew, and where it does not, the time-out of the command does it. Either way a service may be
 asked twice, and does it once.
 
-Worker number k of n reads every n-th partition of the replies, and wakes any saga that is due. Several workers never
-have the same saga in hand: its row is locked.
+Worker number k of n reads every n-th partition of the replies, and those of workers that are gone; it wakes any saga
+that is due. Several workers never have the same saga in hand: its row is locked.
 """
 
 import signal
@@ -18,11 +18,12 @@ from pathlib import Path
 
 from confluent_kafka import Message
 
-from saga.messaging import Header, Outgoing, Topics, Unreadable, header, reply_of
+from saga.messaging import Header, Outgoing, Topics, Unreadable, attempt_of, header, reply_of
 from saga.orchestrator import machine
 from saga.orchestrator.definition import DefinitionError
 from saga.orchestrator.machine import Answered, Busy, Happening, Woken
 from saga.orchestrator.office import Office, ask
+from saga.orchestrator.shares import Shares
 from saga.orchestrator.store import Changes, Saga, Store
 from saga.transport import Inlet, Outlet, reached
 from saga.windows import Kill, WorkerWindow, hook
@@ -46,7 +47,14 @@ class Orchestrator:
     """One worker. `send_first` is the wrong way: commands leave before the state that asks for them is committed."""
 
     def __init__(
-        self, store: Store, inlet: Inlet, outlet: Outlet, topics: Topics, at: Hook = nowhere, send_first: bool = False
+        self,
+        store: Store,
+        inlet: Inlet,
+        outlet: Outlet,
+        topics: Topics,
+        at: Hook = nowhere,
+        send_first: bool = False,
+        shares: Shares | None = None,
     ) -> None:
         self.store = store
         self.inlet = inlet
@@ -54,6 +62,7 @@ class Orchestrator:
         self.topics = topics
         self.at = at
         self.send_first = send_first
+        self.shares = shares
         self._looked = 0.0
 
     def run(self, stop: threading.Event) -> None:
@@ -61,12 +70,15 @@ class Orchestrator:
         self.recover()
         while not stop.is_set():
             self.step()
+        self.outlet.flush()
 
     def step(self, seconds: float = TICK) -> None:
         """Wake what is due, at most every TICK; wait so long for replies, and handle those that are there."""
         if time.monotonic() - self._looked >= TICK:
             self.wake()
             self._looked = time.monotonic()
+            if self.shares:
+                self.shares.look()
         if messages := self.inlet.read(seconds):
             self.handle(messages)
         self.outlet.check()
@@ -113,10 +125,12 @@ class Orchestrator:
     def _read(self, turns: Turns, message: Message) -> tuple[Message, str, Happening] | None:
         try:
             reply, busy = reply_of(message)
+            if busy:
+                return message, reply.saga, Busy(reply.action, busy, attempt_of(message))
+            return message, reply.saga, Answered(reply.action, reply.refused)
         except Unreadable as error:
             turns.changes.parked.append((message, str(error)))
             return None
-        return message, reply.saga, Busy(reply.action, busy) if busy else Answered(reply.action, reply.refused)
 
     def _turn(
         self, turns: Turns, saga: Saga, happening: Happening, now: float, cause: str, message: Message | None = None
@@ -172,4 +186,5 @@ def work(
         inlet = Inlet(office.broker, [office.topics.replies], start, *share, recorder)
         things.callback(inlet.close)
         at = things.enter_context(hook(kill))
-        Orchestrator(store, inlet, Outlet(office.broker, recorder), office.topics, at, send_first).run(stop)
+        outlet, shares = Outlet(office.broker, recorder), Shares(store, inlet, number)
+        Orchestrator(store, inlet, outlet, office.topics, at, send_first, shares).run(stop)

@@ -14,13 +14,12 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-import psycopg
 from confluent_kafka import Message
 
 from saga.fates import AnswerLost, Fates, TransientError
 from saga.messaging import Header, Outgoing, Topics, Unreadable, answer, header, request_of
 from saga.order import SERVICE, Reply, Request
-from saga.services.participant import Also, perform
+from saga.services.participant import IMPOSSIBLE, Also, perform
 from saga.services.shop import SERVICES, Services, Shop
 from saga.transport import TABLES, Inlet, Outlet, Place, advance, offsets, park, reached
 from saga.windows import HostWindow, Kill, hook
@@ -31,8 +30,6 @@ from shared.servers.server import Endpoint
 
 WAIT = 0.1  # seconds until the host looks whether it is to stop
 MOST = 100  # commands of one transaction: answers wait for its end
-# What a command may have in it that no retry would help.
-IMPOSSIBLE = psycopg.DataError, psycopg.IntegrityError, psycopg.errors.ProgramLimitExceeded
 CarryOut = Callable[[Connection, Request, Fates, Also], Reply]
 
 
@@ -47,6 +44,7 @@ class Host:
         at: Hook = nowhere,
         carry_out: CarryOut = perform,
         recorder: Recorder | None = None,
+        most: int = MOST,
     ) -> None:
         self.services = services
         self.inlet = inlet
@@ -54,6 +52,7 @@ class Host:
         self.at = at
         self.carry_out = carry_out
         self.recorder = recorder
+        self.most = most
         self._answered: dict[str, dict[Place, int]] = {}  # topic -> places up to which answers are sent
         self._effects: list[Request] = []  # of the open transaction
 
@@ -71,8 +70,8 @@ class Host:
             self.at(HostWindow.READ)
             for topic in dict.fromkeys(message.topic() or "" for message in messages):
                 commands = [message for message in messages if message.topic() == topic]
-                for first in range(0, len(commands), MOST):
-                    self.serve(topic, commands[first : first + MOST])
+                for first in range(0, len(commands), self.most):
+                    self.serve(topic, commands[first : first + self.most])
         self.outlet.check()
 
     def serve(self, topic: str, messages: Sequence[Message]) -> None:
@@ -139,8 +138,12 @@ def host(
     kill: Kill | None = None,
     history: Path | None = None,
     carry_out: CarryOut = perform,
+    most: int = MOST,
 ) -> None:
-    """A process: hosts these services of the shop until SIGTERM or until killed; writes a history if it has one."""
+    """A process: hosts these services of the shop until SIGTERM or until killed; writes a history if it has one.
+
+    With `most` 1, every command has a commit of its own.
+    """
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     with ExitStack() as things:
@@ -150,4 +153,4 @@ def host(
         inlet = Inlet(broker, [topics.commands[name] for name in services], start, recorder=recorder)
         things.callback(inlet.close)
         at = things.enter_context(hook(kill))
-        Host(opened, inlet, Outlet(broker, recorder), at, carry_out, recorder).run(stop)
+        Host(opened, inlet, Outlet(broker, recorder), at, carry_out, recorder, most).run(stop)

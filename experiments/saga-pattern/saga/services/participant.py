@@ -7,17 +7,20 @@ also answers for the step that it undoes: a step that comes after it, late, from
 from collections.abc import Callable, Mapping
 
 import msgspec
-from psycopg.errors import UniqueViolation
+from psycopg.errors import DataError, IntegrityError, ProgramLimitExceeded, UniqueViolation
 
 from saga.fates import KIND, Fates
 from saga.order import DOES, Action, Reply, Request
 from saga.services.effects import EFFECTS, Effect
+from saga.windows import EffectWindow
 from shared.faults import Hook, nowhere
 from shared.postgres import Connection
 
 KNOWN = "select reply from inbox where request_id = %s"
 ANSWER = "insert into inbox (request_id, reply) values (%s, %s)"
 FORESTALL = "insert into inbox (request_id, reply) values (%s, %s) on conflict do nothing"
+# What a request may have in it that no retry would help.
+IMPOSSIBLE = DataError, IntegrityError, ProgramLimitExceeded
 # What else belongs into the transaction of the effect: an outbox row, for services that answer by message.
 Also = Callable[[Connection, Request, Reply], None]
 
@@ -36,7 +39,7 @@ def perform(
     """Carry out the request; returns its one and only answer. Raises TransientError: nothing done, or nobody knows."""
     if (reply := answer(connection, request)) is None:
         refused = fates.before(connection, request)
-        at("before the effect")
+        at(EffectWindow.BEFORE)
         try:
             with connection.transaction():
                 _forestall(connection, request)
@@ -45,12 +48,12 @@ def perform(
                 connection.execute(ANSWER, [request.id, _encode(reply)], prepare=True)
                 if also:
                     also(connection, request, reply)
-                at("in the transaction of the effect")
+                at(EffectWindow.IN)
         except UniqueViolation:  # the same request, at the same time, by another process: its answer is ours
             reply = answer(connection, request)
             if reply is None:
                 raise
-    at("after the effect")
+    at(EffectWindow.AFTER)
     fates.after(connection, request)
     return reply
 

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 import psycopg
@@ -51,14 +52,18 @@ class Services:
 def create(endpoint: Endpoint, prefix: str, fates: Fates = KIND, world: World | None = None) -> Shop:
     """Make the four schemas `<prefix>_<service>`, with what the world has in them."""
     world = world or World()
-    parts = _parts()
-    conninfos = {name: postgres.create_schema(endpoint, f"{prefix}_{name}") for name in SERVICES}
-    for name, conninfo in conninfos.items():
-        with psycopg.connect(conninfo, autocommit=True) as connection:
-            connection.execute(parts["every service"])
-            connection.execute(parts[name])
-            _fill(connection, name, world)
-    return Shop(conninfos, fates, world)
+    return Shop({name: add(endpoint, prefix, name, world) for name in SERVICES}, fates, world)
+
+
+def add(endpoint: Endpoint, prefix: str, service: str, world: World) -> str:
+    """Make one service's schema, also of one that is not of the four; returns its conninfo."""
+    parts, conninfo = _parts(), postgres.create_schema(endpoint, f"{prefix}_{service}")
+    with psycopg.connect(conninfo, autocommit=True) as connection:
+        connection.execute(parts["every service"])
+        if service in parts:
+            connection.execute(parts[service])
+        _fill(connection, service, world)
+    return conninfo
 
 
 def drop(endpoint: Endpoint, prefix: str) -> None:
@@ -77,6 +82,7 @@ def _fill(connection: Connection, service: str, world: World) -> None:
         cursor.executemany(statement, rows)
 
 
+@cache
 def _parts() -> dict[str, str]:
     """The sections of schema.sql by name."""
     pieces = re.split(r"^-- \{\{(.+)\}\}$", SCHEMA.read_text(), flags=re.MULTILINE)

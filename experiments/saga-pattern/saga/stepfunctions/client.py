@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import boto3
 import httpx
@@ -48,7 +48,7 @@ class DefinitionError(LabError):
 class Body(msgspec.Struct, frozen=True):
     """What a task sends to a worker."""
 
-    token: str
+    token: Annotated[str, msgspec.Meta(min_length=1)]
     saga: str
     action: str
     order: Order

@@ -1,8 +1,8 @@
 """A worker on the services' queues: it takes a task's message, has the service carry it out, gives the token back.
 
 A message is deleted when its token is given back, not before: if the worker dies in between, SQS shows it to another
-one after its visibility timeout. A task that has timed out meanwhile was sent again, with another token; the old one
-is refused, and the service's inbox makes both one effect.
+one after its visibility timeout. A task that has timed out meanwhile was sent again, with another token; AWS
+refuses the old one, and the service's inbox makes both one effect.
 """
 
 import json
@@ -17,6 +17,7 @@ from botocore.exceptions import ClientError
 from saga.engines.processes import side_by_side
 from saga.fates import TransientError
 from saga.order import Action, Request
+from saga.services.participant import IMPOSSIBLE
 from saga.services.shop import SERVICES, Services, Shop
 from saga.stepfunctions.client import OPERATOR, SILENT, Body, Machine, Plea
 from saga.windows import Kill, hook
@@ -24,7 +25,7 @@ from shared import postgres
 from shared.faults import Hook
 
 WAIT, BATCH = 2, 2  # seconds of a long poll, messages of one answer
-AWAY = 0.2  # seconds before a server that does not answer is asked again
+AWAY = 0.2  # seconds before a server that does not answer, or refuses, is asked again
 LATE = {"TaskTimedOut", "TaskDoesNotExist", "InvalidToken"}  # the state machine has gone on without us
 
 
@@ -50,7 +51,7 @@ class _Loop:
                     services = Services({self.service: connection}, self.shop.fates)
                     while not stop.is_set():
                         self.desk.work(services)
-            except (*SILENT, psycopg.OperationalError) as error:
+            except (*SILENT, ClientError, psycopg.OperationalError) as error:  # what was not told comes again
                 print(f"{self.service}: {error}")
                 stop.wait(AWAY)
 
@@ -82,6 +83,8 @@ class _Desk:
             reply = services(request, at=self.at)
         except TransientError as error:
             return self._tell(body, "failure", error="Transient", cause=str(error))
+        except IMPOSSIBLE as error:  # rolled back, and as it would be every time: not asked for again, but undone
+            return self._tell(body, "failure", error="Impossible", cause=f"{type(error).__name__}: {error}")
         if reply.refused:
             return self._tell(body, "failure", error="Refused", cause=reply.refused)
         return self._tell(body, "success", output="{}")

@@ -18,7 +18,7 @@ from saga.services.shop import Services, Shop
 from shared.faults import Hook, nowhere
 
 REFUSED = "Refused"  # the type of error of a business refusal
-BEAT = 0.3  # seconds between two signs of life; several fit into the workflow's HEARTBEAT
+BEAT = 0.3  # seconds between two signs of life; several fit into Limits.heartbeat
 
 
 class Activities:

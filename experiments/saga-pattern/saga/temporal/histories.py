@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from temporalio.api.enums.v1 import EventType, TimeoutType
 from temporalio.api.failure.v1 import Failure
-from temporalio.api.history.v1 import ActivityTaskStartedEventAttributes, HistoryEvent
+from temporalio.api.history.v1 import HistoryEvent
 from temporalio.client import WorkflowHistory
 from temporalio.worker import Replayer
 from temporalio.workflow import NondeterminismError
@@ -32,6 +32,15 @@ def asked(history: str) -> list[Asked]:
     the failure of the one before.
     """
     return list(_asked(_events(history)))
+
+
+def given_up(history: str) -> dict[Action, str]:
+    """The activities whose last attempt was ended by a timeout, and by which, such as START_TO_CLOSE."""
+    events = _events(history)
+    scheduled = _scheduled(events)
+    timed_out = (event for event in events if event.HasField("activity_task_timed_out_event_attributes"))
+    ends = (event.activity_task_timed_out_event_attributes for event in timed_out)
+    return {scheduled[end.scheduled_event_id]: _timeout(end.failure) for end in ends}
 
 
 def actions(history: str) -> list[Action]:
@@ -72,17 +81,20 @@ def _events(history: str) -> list[HistoryEvent]:
 
 
 def _asked(events: list[HistoryEvent]) -> Iterator[Asked]:
-    scheduled = {}
+    scheduled = _scheduled(events)
     for event in events:
-        if event.HasField("activity_task_scheduled_event_attributes"):
-            scheduled[event.event_id] = Action(event.activity_task_scheduled_event_attributes.activity_id)
-        elif event.HasField("activity_task_started_event_attributes"):
+        if event.HasField("activity_task_started_event_attributes"):
             begun = event.activity_task_started_event_attributes
-            yield Asked(scheduled[begun.scheduled_event_id], begun.attempt, _timed_out(begun))
+            yield Asked(scheduled[begun.scheduled_event_id], begun.attempt, _timeout(begun.last_failure))
 
 
-def _timed_out(begun: ActivityTaskStartedEventAttributes) -> str:
-    failure = begun.last_failure
+def _scheduled(events: list[HistoryEvent]) -> dict[int, Action]:
+    """What each activity was asked for, by the number of the event that did."""
+    asked_for = (event for event in events if event.HasField("activity_task_scheduled_event_attributes"))
+    return {event.event_id: Action(event.activity_task_scheduled_event_attributes.activity_id) for event in asked_for}
+
+
+def _timeout(failure: Failure) -> str:
     if not failure.HasField("timeout_failure_info"):
         return ""
     return TimeoutType.Name(failure.timeout_failure_info.timeout_type).removeprefix("TIMEOUT_TYPE_")

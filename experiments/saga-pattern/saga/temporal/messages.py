@@ -32,6 +32,8 @@ class Limits(msgspec.Struct, frozen=True):
     deadline: float = 30.0  # seconds for all steps together
     attempts: int = 5  # of a step; after them nobody knows whether it was done
     undo_attempts: int = 10  # of a compensation; after them an operator is asked
+    attempt: float = 10.0  # seconds for one attempt: a worker that lives, and beats, may hang all the same
+    heartbeat: float = 2.0  # seconds without a sign of life: a dead worker is found out before its attempt's time is up
 
 
 USUAL = Limits()

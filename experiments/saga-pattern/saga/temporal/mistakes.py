@@ -3,10 +3,11 @@
 from temporalio import workflow
 
 with workflow.unsafe.imports_passed_through():
-    from saga.order import UNDO, Action, Order, Reply, Request
-    from saga.services.effects import charge
+    from saga.order import UNDO, Action, Reply, Request
+    from saga.services.keyless import charge_again
     from saga.temporal.activities import Activities
     from saga.temporal.messages import Begin, Progress
+    from saga.windows import EffectWindow
     from shared.faults import Hook
     from shared.postgres import Connection
 
@@ -32,22 +33,14 @@ class Keyless(Activities):
     def ask(self, request: Request) -> Reply:
         if request.action is not Action.CHARGE:
             return super().ask(request)
-        return charge_again(self.services().connections["payments"], request, self.hook(request))
+        return charge_each_time(self.services().connections["payments"], request, self.hook(request))
 
 
-def charge_again(connection: Connection, request: Request, at: Hook) -> Reply:
+def charge_each_time(connection: Connection, request: Request, at: Hook) -> Reply:
     """The effect without the inbox around it, in the same windows as services.participant.perform."""
-    at("before the effect")
+    at(EffectWindow.BEFORE)
     with connection.transaction():
-        refused = "" if _once_more(connection, request.order) else charge(connection, request.order)
-        at("in the transaction of the effect")
-    at("after the effect")
+        refused = charge_again(connection, request.order)
+        at(EffectWindow.IN)
+    at(EffectWindow.AFTER)
     return Reply(request.saga, request.action, refused)
-
-
-def _once_more(connection: Connection, order: Order) -> bool:
-    """Take the money again, where it was taken before; returns whether it was."""
-    again = connection.execute("update charges set charged = charged + 1 where order_id = %s", [order.id]).rowcount
-    if again:
-        connection.execute("update accounts set cents = cents - %s where customer = %s", [order.cents, order.customer])
-    return bool(again)

@@ -10,12 +10,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from msgspec import structs
+
 from saga.fates import Fate, Fates, mend
 from saga.invariant import STATES
 from saga.order import SERVICE, Action, Order, Request, World
-from saga.services import shop as shops
 from saga.services.participant import answer
 from saga.services.shop import Shop
+from saga.shops import open_shop
 from saga.temporal.apart import Apart
 from saga.temporal.client import Sagas
 from saga.temporal.messages import USUAL, Limits, Progress
@@ -29,6 +31,7 @@ from shared.servers.server import Endpoint
 from shared.worker import Worker
 
 WORLD = World(customers=100, products=100)
+CALM = 5.0  # seconds without a sign of life that are no death yet where tests make a machine stand still for some
 
 
 def order(name: str, number: int) -> Order:
@@ -65,14 +68,11 @@ class Stage:
         self.client = Apart(run.worker, f"{name}-client", partial(Sagas.opened, server.url, self.name))
         run.cleanup(self.client.close)
         self._workers = 0
+        self.heartbeat = run.pick(CALM, USUAL.heartbeat, USUAL.heartbeat)
 
     def shop(self, name: str, fates: dict[tuple[str, Action], Fate] | None = None) -> Shop:
         """Four services, in which nothing goes wrong but what is listed."""
-        prefix, endpoint = f"{self.run.name}_{slug(name)}", self.run.endpoints["postgres"]
-        made = shops.create(endpoint, prefix, Fates(steps={}, undos={}, fixed=fates or {}), WORLD)
-        if not self.run.keep:
-            self.run.cleanup(lambda: shops.drop(endpoint, prefix))
-        return made
+        return open_shop(self.run, slug(name), Fates(steps={}, undos={}, fixed=fates or {}), WORLD)
 
     def job(self, shop: Shop, queue: str, **what: Any) -> Job:
         return Job(self.server.url, f"{self.name}-{slug(queue)}", shop, **what)
@@ -83,6 +83,8 @@ class Stage:
         return self.run.worker(f"{job.queue.removeprefix(f'{self.name}-')}-{self._workers}", work, job)
 
     def start(self, orders: Iterable[Order], queue: str, limits: Limits = USUAL, timeout: float = 0.0) -> None:
+        """Begin them, with the heartbeat of this stage."""
+        limits = structs.replace(limits, heartbeat=self.heartbeat)
         for one in orders:
             self.client.call(Sagas.start, one, limits, queue=queue, timeout=timeout)
 

@@ -1,16 +1,16 @@
 """What else sagas go through in the experiment: operators, deadlines, and a change of their code while they run."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
 from saga.fates import Fate
-from saga.invariant import Standing, judge
+from saga.invariant import Ending, Standing, judge
 from saga.order import Action, Order
 from saga.services.shop import Shop
 from saga.temporal.client import Sagas
 from saga.temporal.held import Gate, HeldActivities
-from saga.temporal.histories import refusals
+from saga.temporal.histories import given_up, refusals
 from saga.temporal.kills import broken
 from saga.temporal.messages import Limits, Progress, Status
 from saga.temporal.stage import Stage, order, repair, visible
@@ -21,7 +21,12 @@ from shared.experiment import Run
 from shared.wait import until
 
 MANY = Limits(attempts=10_000, deadline=600)
-SHORT = 3.0  # seconds for a saga that is to run out of time while it ships; the steps before take a fraction of one
+SHORT = 6.0  # seconds for a saga that is to run out of time while it ships; the steps before take a fraction of one
+
+
+def hanging(heartbeat: float) -> Limits:
+    """Of a saga in which an attempt hangs. It has beaten: without a heartbeat, it would have been over before."""
+    return Limits(deadline=600, attempts=1, attempt=1.25 * heartbeat, heartbeat=heartbeat)
 
 
 def some(name: str, count: int) -> list[Order]:
@@ -85,35 +90,51 @@ def intervene(stage: Stage, shop: Shop, aborted: Sequence[Order], stuck: Sequenc
 
 @dataclass(frozen=True)
 class Late:
-    """Sagas that ran out of time."""
+    """Sagas that ran out of time, and others in which an attempt did."""
 
-    count: int
-    right: Standing  # of those with a deadline of their own
+    count: int  # of each of the three kinds
+    right: Standing  # of those with a deadline of their own, and of those in which an attempt hung
     wrong: Standing  # of those with the server's execution timeout
-    ended: dict[str, Progress]  # the former
-    closed: list[str]  # Temporal's word for the end of the latter
+    ended: dict[str, Progress]  # those with a deadline of their own
+    hung: dict[str, Progress]
+    given_up: list[dict[Action, str]]  # in each of those: by which timeout an activity ended
+    closed: list[str]  # Temporal's word for the end of those with an execution timeout
+    limits: Limits  # of those in which an attempt hung
+
+    def undone(self, sagas: Iterable[str]) -> int:
+        """How many of these, of the first two kinds, are undone in all services."""
+        return sum(self.right.endings.get(saga) is Ending.COMPENSATED for saga in sagas)
 
 
 def run_late(run: Run) -> Late:
-    """Shipping takes longer than a saga has time."""
+    """Shipping takes longer than a saga has time, or than an attempt has.
+
+    The time counts from the start: one saga ahead on each queue shows that its worker is up.
+    """
     stage, count = Stage(run, run.endpoints["temporal"], "late"), run.pick(2, 4, 8)
-    late, ended = some("late", count), some("timed-out", count)
-    gates = [shipping_gate(run, orders) for orders in (late, ended)]
+    late, hung, ended = some("late", count), some("hung", count), some("timed-out", count)
+    gates = [shipping_gate(run, orders) for orders in ([*late, *hung], ended)]
     shops = stage.shop("late"), stage.shop("timed out")
     jobs = [
-        stage.job(shop, f"late {number}", activities=partial(HeldActivities, gates=(gate,)), threads=count + 2)
+        stage.job(shop, f"late {number}", activities=partial(HeldActivities, gates=(gate,)), threads=2 * count + 2)
         for number, (shop, gate) in enumerate(zip(shops, gates, strict=True))
     ]
     stopped, killed = map(stage.worker, jobs)
+    ahead, hangs = some("ahead", len(jobs)), hanging(stage.heartbeat)
+    for one, job in zip(ahead, jobs, strict=True):
+        stage.start([one], job.queue)
+    stage.ended(ahead)
     stage.start(late, jobs[0].queue, Limits(deadline=SHORT))
+    stage.start(hung, jobs[0].queue, hangs)
     stage.start(ended, jobs[1].queue, MANY, timeout=SHORT)
-    progress = stage.ended(late)
+    right, stood = stage.ended(late), stage.ended(hung)
     closed = [stage.client.call(Sagas.closed, one.id) for one in ended]
     killed.kill()
-    # What was still being shipped when its saga was undone comes to its end now, and is refused by the service.
+    # What was still being shipped when its saga was undone goes on now, and is refused by the service.
     gates[0].open()
     stopped.stop()
-    return Late(count, judge(shops[0]), judge(shops[1]), progress, closed)
+    timeouts = [given_up(stage.history(one)) for one in hung]
+    return Late(count, judge(shops[0]), judge(shops[1]), right, stood, timeouts, closed, hangs)
 
 
 def shipping_gate(run: Run, orders: Sequence[Order]) -> Gate:

@@ -35,8 +35,6 @@ NEEDS_OPERATOR = SearchAttributeKey.for_bool("SagaNeedsOperator")
 STOCK_FIRST = "stock-before-money"  # the name of a change of this code; see `_plan`
 STEPS_BEFORE = Action.PLACE, Action.CHARGE, Action.RESERVE, Action.SHIP
 
-ATTEMPT = timedelta(seconds=10)  # of one attempt: a worker that lives may be stuck
-HEARTBEAT = timedelta(seconds=2)  # without a sign of life: a dead worker is found out long before that
 FIRST_PAUSE, LONGEST_PAUSE = timedelta(seconds=0.1), timedelta(seconds=5)
 
 
@@ -184,8 +182,8 @@ class OrderSaga:
             # The same request at every attempt, with an id made of saga and action: that makes it safe to ask again.
             Request(self._order.id, action, self._order),
             activity_id=action.value,  # its name in the history
-            start_to_close_timeout=ATTEMPT,
-            heartbeat_timeout=HEARTBEAT,
+            start_to_close_timeout=timedelta(seconds=self._limits.attempt),
+            heartbeat_timeout=timedelta(seconds=self._limits.heartbeat),
             retry_policy=RetryPolicy(
                 initial_interval=FIRST_PAUSE,
                 backoff_coefficient=2.0,

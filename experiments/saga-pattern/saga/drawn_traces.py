@@ -16,7 +16,7 @@ select coalesce((select number from attempts where request_id = %s), 0), charged
 
 
 def attempts(shop: Shop, order: Order) -> tuple[int, int]:
-    """How often camunda.drawn was asked for the payment, and how often the customer has paid."""
+    """How often camunda.drawn was asked for the payment (others do not count), and how often the customer has paid."""
     with postgres.connect(shop.conninfos["payments"]) as connection:
         found = connection.execute(CHARGED, [f"{order.id}:{Action.CHARGE}:slow", order.id]).fetchone()
     return found or (0, 0)
@@ -43,11 +43,13 @@ def overlap(camunda: Camunda, order: Order, first: Action, second: Action) -> bo
     return ended is None or began is None or began < ended
 
 
-def end_of(sagas: Sagas, saga: str) -> str:
-    """Wait for the end of an execution, whichever; returns its status."""
+def end_of(sagas: Sagas, saga: str) -> tuple[str, int]:
+    """Wait for the end of an execution, whichever; returns its status, and how many attempts were out of time."""
 
     def status() -> str:
         found = sagas.look(saga)
         return found.status if found and found.status != "RUNNING" else ""
 
-    return until(f"saga {saga} to end", status)
+    ended, arn = until(f"saga {saga} to end", status, 60), sagas.machine.execution(saga)
+    events = sagas.states.get_execution_history(executionArn=arn, maxResults=1000)["events"]
+    return ended, sum(event["type"] == "TaskTimedOut" for event in events)

@@ -1,0 +1,51 @@
+"""The workflow's code replayed on the histories of sagas that are under way wherever it is deployed."""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+from saga.order import STEPS
+from saga.temporal.apart import Apart
+from saga.temporal.client import Sagas
+from saga.temporal.histories import actions, happened
+from saga.temporal.kills import BACKWARD
+from saga.temporal.versions import Before, Unpatched
+from saga.temporal.workflow import STEPS_BEFORE, OrderSaga
+
+from shared.servers.server import Endpoint
+from shared.worker import Worker
+
+HISTORIES = Path(__file__).parent / "histories"
+
+
+@pytest.fixture(scope="module")
+def sagas(temporal: Endpoint, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Apart[Sagas]]:
+    """In a process of its own; see saga.temporal.apart."""
+    folder = tmp_path_factory.mktemp("replays")
+
+    def begin(name: str, function: Callable[..., None], *arguments: object) -> Worker:
+        return Worker(name, folder / f"{name}.log", function, *arguments).start()
+
+    with Apart(begin, "client", partial(Sagas.opened, temporal.url, "replays")) as client:
+        yield client
+
+
+@pytest.mark.parametrize("path", sorted(HISTORIES.glob("*.json")), ids=lambda path: path.stem)
+def test_the_code_agrees_with_the_history_of_every_saga_under_way(sagas: Apart[Sagas], path: Path) -> None:
+    assert sagas.call(Sagas.replay, path.read_text(), OrderSaga) == ""
+
+
+def test_without_the_patch_the_code_does_not_agree_with_a_saga_that_began_before(sagas: Apart[Sagas]) -> None:
+    history = (HISTORIES / "before.json").read_text()
+    assert actions(history) == list(STEPS_BEFORE)
+    assert "charge-payment" in sagas.call(Sagas.replay, history, Unpatched)
+    assert sagas.call(Sagas.replay, history, Before) == ""
+
+
+def test_an_answer_that_comes_together_with_the_deadline_does_not_keep_its_step_from_being_undone() -> None:
+    history = (HISTORIES / "late.json").read_text()
+    [deadline] = [number for number, event in enumerate(happened(history)) if event == "TIMER_FIRED"]
+    before_the_next_task = happened(history)[deadline : happened(history).index("WORKFLOW_TASK_COMPLETED", deadline)]
+    assert "ACTIVITY_TASK_COMPLETED" in before_the_next_task
+    assert actions(history) == [*STEPS[:3], *BACKWARD]
