@@ -88,10 +88,12 @@ def _runs(argv: list[str]) -> bool:
 @as_root
 @pytest.mark.slow
 def test_normal_user_starts_and_stops_servers_on_a_warm_cache_that_is_not_theirs(lab: Lab) -> None:
-    shutil.chown(lab.home, UNPRIVILEGED)
-    up = _as_user(lab, "up", "postgres", "kafka", "connect", CACHE=str(default_cache()))
-    assert up.returncode == 0, up.stderr
     names = ("postgres", "kafka", "connect")
+    with new_lab() as warming:  # by root, into root's cache
+        warming.stack().up(names)
+    shutil.chown(lab.home, UNPRIVILEGED)
+    up = _as_user(lab, "up", *names, CACHE=str(default_cache()))
+    assert up.returncode == 0, up.stderr
     assert {lab.process(name).username() for name in names} == {UNPRIVILEGED}
     assert _as_user(lab, "down", CACHE=str(default_cache())).returncode == 0
     assert lab.left() == []
