@@ -150,5 +150,12 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
         session.exitstatus = 1
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """With --reruns: what a test failed with before it passed is not lost."""
+    for report in terminalreporter.stats.get("rerun", ()):
+        terminalreporter.section(f"failed, and was run once more: {report.nodeid}")
+        terminalreporter.line(report.longreprtext)
+
+
 def pytest_unconfigure(config: pytest.Config) -> None:
     _unexplained.clear()
