@@ -11,6 +11,8 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from hypothesis import HealthCheck
+from hypothesis import settings as properties
 
 from shared import kafka as kafka_helpers
 from shared import postgres as postgres_helpers
@@ -122,6 +124,9 @@ def recorder(tmp_path: Path) -> Iterator[Recorder]:
 def pytest_configure() -> None:
     # A shell's background job ignores Ctrl-C, and so would every command that a test starts and interrupts.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    # How long an example takes is the machine's affair: by default, one of more than 200 ms is a failure.
+    properties.register_profile("labs", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    properties.load_profile("labs")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -1,5 +1,6 @@
 """What the gate adds to pytest: skips must be explained, and a test that is run once more does not hide its failure."""
 
+import hypothesis
 import pytest
 
 pytest_plugins = ["pytester"]
@@ -23,3 +24,7 @@ def test_run_shows_what_a_test_failed_with_before_it_passed(pytester: pytest.Pyt
     run = pytester.runpytest_subprocess("--reruns", "1")
     assert run.parseoutcomes() == {"passed": 1, "failed": 1, "rerun": 2}
     run.stdout.fnmatch_lines(["*failed, and was run once more: *test_passes_at*", "*AssertionError: port taken*"])
+
+
+def test_property_does_not_fail_for_an_example_that_took_long() -> None:
+    assert hypothesis.settings().deadline is None

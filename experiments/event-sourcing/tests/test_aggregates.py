@@ -116,7 +116,7 @@ def replayed(aggregate: Aggregate) -> Aggregate:
     return fresh
 
 
-quick = settings(max_examples=40, stateful_step_count=20, deadline=None)
+quick = settings(max_examples=40, stateful_step_count=20)
 TestAccountDecides = AccountDecides.TestCase
 TestOrderDecides = OrderDecides.TestCase
 TestAccountDecides.settings = TestOrderDecides.settings = quick

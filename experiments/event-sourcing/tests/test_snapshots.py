@@ -67,7 +67,7 @@ def stored(store: PostgresStore) -> int:
 
 
 @given(commands=st.lists(st.sampled_from(sorted(COMMANDS)), min_size=1, max_size=12), data=st.data())
-@examples(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_with_a_snapshot_at_any_version_the_fold_is_that_of_everything(
     store: PostgresStore, kept: PostgresSnapshots, commands: list[str], data: st.DataObject
 ) -> None:

@@ -55,7 +55,7 @@ def test_what_is_sealed_can_be_opened_and_not_be_read(vault: Vault) -> None:
     assert b"Ada" not in base64.b64decode(sealed.removeprefix(module.SEALED))
 
 
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(value=st.recursive(st.none() | st.booleans() | st.text() | st.integers(-(2**53), 2**53), st.lists))
 def test_every_json_value_comes_back(value: object, vault: Vault) -> None:
     sealed = vault.seal(ADA, value)
