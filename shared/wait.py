@@ -10,7 +10,7 @@ T = TypeVar("T")
 PAUSE = 0.02  # seconds between two looks
 
 
-def until(what: str, condition: Callable[[], T | None], seconds: float = 30.0) -> T:
+def until(what: str, condition: Callable[[], T | None], seconds: float = 60.0) -> T:
     """The condition's first truthy value. Raises DeadlineExceeded naming `what` and the last value seen."""
     deadline = time.monotonic() + seconds
     while True:

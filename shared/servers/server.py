@@ -61,7 +61,7 @@ class Server(ABC):
     ports: ClassVar[Mapping[str, int]]  # role -> default port; the role `client` is the one that clients use
     needs: ClassVar[tuple[str, ...]] = ()
     lock: ClassVar[str | None] = None  # lock file of jars below docker/, without .lock
-    deadline: ClassVar[float] = 60.0  # seconds to answer after the start
+    deadline: ClassVar[float] = 120.0  # seconds to answer after the start
     joint: ClassVar[str] = "."  # between the words of a setting's name
 
     @abstractmethod

@@ -167,7 +167,7 @@ def test_it_dies_with_its_parent(parent: tuple["subprocess.Popen[str]", psutil.P
     process, child = parent
     assert child.is_running()
     process.kill()
-    psutil.wait_procs([child], timeout=20)
+    psutil.wait_procs([child], timeout=60)
     assert not child.is_running()
 
 
@@ -175,6 +175,6 @@ def test_it_dies_with_its_parent(parent: tuple["subprocess.Popen[str]", psutil.P
 def test_ctrl_c_leaves_no_worker(parent: tuple["subprocess.Popen[str]", psutil.Process]) -> None:
     process, child = parent
     process.send_signal(signal.SIGINT)
-    assert process.wait(20) != 0
-    psutil.wait_procs([child], timeout=20)
+    assert process.wait(60) != 0
+    psutil.wait_procs([child], timeout=60)
     assert not child.is_running()

@@ -33,7 +33,7 @@ class Camunda(Server):
     version = "7.24.0"
     ports = {"client": 18080}
     lock = "camunda"
-    deadline = 90.0
+    deadline = 180.0
 
     def url(self, ports: Mapping[str, int]) -> str:
         return f"http://127.0.0.1:{ports['client']}/engine-rest"

@@ -34,7 +34,7 @@ class Lab:
     def __call__(self, *words: str, **more: str) -> Done:
         """Run `lab WORDS` to its end, with LAB_* variables such as KAFKA="localhost:1" besides."""
         env = {**self.env, **{f"LAB_{name}": value for name, value in more.items()}}
-        return subprocess.run([COMMAND, *words], env=env, capture_output=True, text=True, timeout=90, check=False)
+        return subprocess.run([COMMAND, *words], env=env, capture_output=True, text=True, timeout=200, check=False)
 
     @contextmanager
     def running(self, *words: str, **more: str) -> Iterator["subprocess.Popen[str]"]:

@@ -21,7 +21,7 @@ def test_signal_during_a_start_stops_what_was_started(lab: Lab, send: Callable[[
     with lab.running("up", "kafka") as up:
         lab.freeze("kafka")
         send(up.pid, number)
-        up.communicate(timeout=20)
+        up.communicate(timeout=60)
     assert up.returncode == 130
     assert (lab.left(), lab.record("kafka")) == ([], None)
 
@@ -34,7 +34,7 @@ def test_second_ctrl_c_does_not_break_off_the_clean_up_of_the_first(lab: Lab) ->
         os.kill(up.pid, signal.SIGINT)
         until("the clean-up has begun", lambda: gone(kafka) or kafka.status() != psutil.STATUS_STOPPED)
         os.kill(up.pid, signal.SIGINT)
-        up.communicate(timeout=20)
+        up.communicate(timeout=60)
     assert up.returncode == 130
     assert (lab.left(), lab.record("postgres")) == ([], None)
 
@@ -46,7 +46,7 @@ def test_ctrl_c_ends_with_one_sentence(lab: Lab) -> None:
         assert logs.stdout
         logs.stdout.readline()
         os.kill(logs.pid, signal.SIGINT)
-        _, errors = logs.communicate(timeout=20)
+        _, errors = logs.communicate(timeout=60)
     assert logs.returncode == 130
     assert errors == "interrupted: what was started here is stopped\n"
 
@@ -71,7 +71,7 @@ def test_two_at_once_start_one_server_and_the_second_says_that_it_waits(lab: Lab
             assert second.stdout
             assert second.stdout.readline() == "another lab command starts or stops servers; waiting for it\n"
             kafka.send_signal(signal.SIGCONT)
-            assert (first.wait(60), second.wait(60)) == (0, 0)
+            assert (first.wait(200), second.wait(200)) == (0, 0)
             assert "starting" not in second.stdout.read()
     assert lab.process("kafka").pid == kafka.pid
     assert len(lab.left()) == 1

@@ -62,7 +62,7 @@ def _as_user(lab: Lab, *words: str, **more: str) -> Done:
         cwd="/",
         capture_output=True,
         text=True,
-        timeout=90,
+        timeout=200,
         check=False,
         **unprivileged_user(),
     )
