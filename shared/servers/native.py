@@ -88,10 +88,11 @@ def check_ports(server: str, ports: Mapping[str, int]) -> None:
                 raise PortTaken(server, port, _holder(port), role) from None
 
 
-def await_ports(server: str, ports: Mapping[str, int], seconds: float = 10.0) -> None:
+def await_ports(server: str, ports: Mapping[str, int], seconds: float = 90.0) -> None:
     """Return when the ports of a dead process are free. Raises PortTaken when they are not in time.
 
-    A killed JVM's sockets close with its last thread, a moment after its main thread is seen as gone.
+    A killed JVM's sockets close with its last thread, a moment after its main thread is seen as gone. A connection that
+    was given one of the ports as its own while nobody listened holds it for a minute after it closed (TIME_WAIT).
     """
     deadline = time.monotonic() + seconds
     while True:
