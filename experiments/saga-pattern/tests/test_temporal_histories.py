@@ -1,6 +1,6 @@
 """The workflow's code replayed on the histories of sagas that are under way wherever it is deployed."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -8,10 +8,12 @@ import pytest
 from saga.order import STEPS
 from saga.temporal.apart import Apart
 from saga.temporal.client import Sagas
-from saga.temporal.histories import actions, happened
+from saga.temporal.histories import actions, happened, written
 from saga.temporal.kills import BACKWARD
 from saga.temporal.versions import Before, Unpatched
 from saga.temporal.workflow import STEPS_BEFORE, OrderSaga
+from temporalio.api.history.v1 import HistoryEvent
+from temporalio.client import WorkflowHistory
 
 from shared.servers.server import Endpoint
 from shared.worker import Worker
@@ -49,3 +51,16 @@ def test_an_answer_that_comes_together_with_the_deadline_does_not_keep_its_step_
     before_the_next_task = happened(history)[deadline : happened(history).index("WORKFLOW_TASK_COMPLETED", deadline)]
     assert "ACTIVITY_TASK_COMPLETED" in before_the_next_task
     assert actions(history) == [*STEPS[:3], *BACKWARD]
+
+
+def with_memo(keys: Iterable[str]) -> WorkflowHistory:
+    """A history of one event, whose map got these keys one after the other."""
+    event = HistoryEvent(event_id=1)
+    for key in keys:
+        event.workflow_execution_started_event_attributes.memo.fields[key].data = b"1"
+    return WorkflowHistory("one", [event])
+
+
+def test_the_same_history_is_the_same_text_in_whatever_order_its_maps_came() -> None:
+    keys = [f"key-{number}" for number in range(20)]
+    assert written(with_memo(keys)) == written(with_memo(reversed(keys)))

@@ -14,7 +14,7 @@ from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RetryConfig, RPCError, RPCStatusCode
 
 from saga.order import Order
-from saga.temporal.histories import replay
+from saga.temporal.histories import replay, written
 from saga.temporal.messages import CONVERTER, USUAL, Begin, Limits, Progress
 from saga.temporal.workflow import NEEDS_OPERATOR, OrderSaga
 from shared.errors import LabError
@@ -123,7 +123,7 @@ class Sagas:
 
     async def history(self, saga: str) -> str:
         """All that has happened to it, as JSON."""
-        return (await self.handle(saga).fetch_history()).to_json()
+        return written(await self.handle(saga).fetch_history())
 
     async def replay(self, history: str, workflow: type) -> str:
         """Run the code on a history; returns where it does not agree. Needs no server, but a process like ours."""

@@ -1,5 +1,6 @@
 """What a workflow's history (JSON, as Temporal's CLI and web UI give it) says, and whether code agrees with it."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -23,6 +24,11 @@ class Asked:
     action: Action
     attempts: int
     timed_out: str  # the timeout that ended the attempt before the last, such as HEARTBEAT; empty if none did
+
+
+def written(history: WorkflowHistory) -> str:
+    """The history as JSON: the same one as the same text. Protobuf gives the entries of a map in any order."""
+    return json.dumps(history.to_json_dict(), indent=2, sort_keys=True)
 
 
 def asked(history: str) -> list[Asked]:
