@@ -5,8 +5,6 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-import grpc
-
 from shared.errors import NotAvailable
 from shared.servers.server import Command, Endpoint, Place, Server
 
@@ -31,6 +29,8 @@ class UmaDB(Server):
         return [Command((str(binary()), *listen, *database), place.folder / "umadb.log")]
 
     def probe(self, endpoint: Endpoint) -> str:
+        import grpc  # here, as in axon.py
+
         # gRPC's own health service, which UmaDB's client asks too. Not that client: it sets a signal handler when it
         # is imported, which only a main thread may, and servers are started by others.
         with grpc.insecure_channel(endpoint.url.removeprefix("http://")) as channel:
