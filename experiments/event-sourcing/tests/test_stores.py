@@ -2,6 +2,7 @@
 
 import pickle
 import runpy
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -12,6 +13,7 @@ from uuid import uuid4
 import psycopg
 import pytest
 from axonclient.client import AxonClient
+from confluent_kafka import KafkaError, KafkaException, Producer
 from kurrentdbclient import KurrentDBClient
 from kurrentdbclient.exceptions import FailedPreconditionError, NodeIsNotLeaderError
 from sourcing.errors import StreamDeleted, StreamNameNotAllowed, WrongExpectedVersion
@@ -27,6 +29,7 @@ from sourcing.stores.kafka_owner import OwnershipLost
 from sourcing.stores.kurrentdb import KurrentStore
 from sourcing.stores.message_db import MessageDbStore
 
+from shared import kafka
 from shared.postgres import connect, in_schema
 from shared.pytest_plugin import Starter
 from shared.servers.server import Endpoint
@@ -112,6 +115,74 @@ def test_new_owner_knows_all_versions_and_fences_the_old_one(made: Maker, opened
     with pytest.raises(OwnershipLost, match="another owner"):
         old.append("order-1", placed(), 1)
     assert len(list(new.read("order-1"))) == 3
+
+
+def test_owner_that_does_not_know_whether_it_has_committed_looks_before_it_goes_on(
+    made: Maker, opened: Callable[[Address], Any]
+) -> None:
+    store = opened(made("Kafka, one owner"))
+    send = store._send_all
+
+    def lose_the_answer(*arguments: Any) -> None:
+        store._send_all = send
+        send(*arguments)
+        raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
+
+    store._send_all = lose_the_answer
+    with pytest.raises(KafkaException):
+        store.append("order-1", placed(2), NO_STREAM)
+    assert store.append("order-1", placed(), 2) == 3
+
+
+@pytest.fixture
+def behind(made: Maker, opened: Callable[[Address], Any]) -> tuple[KafkaStore, KafkaStore, Producer]:
+    """A store whose two events are committed; another one, and its open transaction, behind which nobody reads."""
+    address, new = made("Kafka"), placed()[0]
+    store, other = address.open(), opened(address)
+    assert isinstance(store, KafkaStore)
+    open_one = other._begin(f"{address.space}-open")
+    open_one.begin_transaction()
+    other._produce(open_one, "order-2", new, encode("order-2", new))
+    open_one.flush()
+    store.append("order-1", placed(2))
+    return store, other, open_one
+
+
+def noting(met: threading.Event, function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function; `met` is set when it has been called, and has not said no."""
+
+    def called(*arguments: Any) -> Any:
+        if result := function(*arguments):
+            met.set()
+        return result
+
+    return called
+
+
+def test_who_has_committed_to_kafka_reads_it_and_waits_for_that(
+    behind: tuple[KafkaStore, KafkaStore, Producer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (store, _, open_one), met_the_end = behind, threading.Event()
+    monkeypatch.setattr(kafka, "at_end", noting(met_the_end, kafka.at_end))
+    with ThreadPoolExecutor(1) as pool:
+        reading = pool.submit(lambda: list(store.read("order-1")))
+        until("it to meet the end", met_the_end.is_set)
+        open_one.abort_transaction()
+        assert len(reading.result(60)) == 2
+    store.close()
+
+
+def test_what_was_committed_to_kafka_can_be_read_by_others_when_its_store_is_closed(
+    behind: tuple[KafkaStore, KafkaStore, Producer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (store, other, open_one), reads = behind, threading.Event()
+    monkeypatch.setattr(store, "_from", noting(reads, store._from))
+    with ThreadPoolExecutor(1) as pool:
+        closing = pool.submit(store.close)
+        until("it to read once more", reads.is_set)
+        open_one.abort_transaction()
+        closing.result(60)
+        assert len(list(other.read("order-1"))) == 2
 
 
 def test_reading_one_stream_of_kafka_goes_through_all_of_them(made: Maker, opened: Callable[[Address], Any]) -> None:

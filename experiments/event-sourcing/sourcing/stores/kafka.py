@@ -4,6 +4,8 @@ What it lacks is what a store of aggregates needs first. The broker checks no ve
 "only if nothing has happened since". It finds records by offset and not by key: reading one stream reads the partition.
 And it does not number by key: versions are counted by whoever reads from the beginning; `read_all` says 0.
 An acknowledged record is in the memory of the brokers that are in sync, and on their disks some time later.
+And a committed transaction can be read a moment after its commit has returned, when its markers are in the partitions
+(KIP-98, 5.2, WriteTxnMarkerRequest): a handle waits for its own, when it reads and when it is closed.
 """
 
 import threading
@@ -54,6 +56,7 @@ class KafkaStore(Refusing):
         self.scanned = 0  # records that the last `read` went through
         self._consumer = self._consume(wait_ms=5)  # the broker is asked for what it has
         self._next: int | None = None  # the offset at which the consumer stands; None: at the end, or nowhere
+        self._committed = 0  # the offset behind all that transactions of ours have committed
         self._producer: Producer | None = None
         self._transactional: Producer | None = None
 
@@ -93,7 +96,11 @@ class KafkaStore(Refusing):
             consumer.close()
 
     def close(self) -> None:
-        self._consumer.close()
+        try:
+            if self._committed:
+                next(self._from(self._committed - 1))  # whoever is told that we are done can read what we have done
+        finally:
+            self._consumer.close()
 
     def _consume(self, wait_ms: int = 500) -> Consumer:
         settings = {"auto.offset.reset": "earliest", "fetch.wait.max.ms": wait_ms}
@@ -118,6 +125,8 @@ class KafkaStore(Refusing):
             if first is None:
                 raise DeadlineExceeded(f"{self.topic}: neither a record nor its end within {PATIENCE:.0f} s")
             if kafka.at_end(first):
+                if kafka.position(first)[1] < self._committed:
+                    continue  # the end comes again when the markers of our own transaction are there
                 self._next = None  # it says so once: the next call has to ask anew
                 self._consumer.unassign()
                 return
@@ -153,11 +162,17 @@ class KafkaStore(Refusing):
         self, producer: Producer, stream: str, events: Sequence[NewEvent], encoded: Sequence[tuple[bytes, bytes]]
     ) -> None:
         """Send them in a transaction: readers of committed records see all or none. Raises KafkaException."""
+        ends: list[int] = []
+
+        def note(_: object, message: Message) -> None:
+            ends.append(kafka.position(message)[1])
+
         producer.begin_transaction()
         try:
             for event, both in zip(events, encoded, strict=True):
-                self._produce(producer, stream, event, both)
+                self._produce(producer, stream, event, both, on_delivery=note)
             producer.commit_transaction(PATIENCE)  # waits for their acknowledgements, and fails with them
+            self._committed = max(ends)
         except KafkaException as error:
             if error.args[0].txn_requires_abort():
                 producer.abort_transaction(PATIENCE)

@@ -66,7 +66,7 @@ class KafkaOwner(KafkaStore):
         except KafkaException as error:
             if error.args[0].code() in FENCED:
                 raise OwnershipLost(f"{self.topic} has another owner now") from error
-            self._versions = self._count()  # it may have been committed all the same
+            self._transactional = None  # it may have been committed all the same: taken over anew, we shall know
             raise
         self._versions[stream] += len(events)
         return self._versions[stream]
