@@ -35,7 +35,7 @@ def neighbour(kafka: Endpoint, unique: str) -> Iterator[str]:
 @pytest.fixture
 def transactional(kafka: Endpoint, unique: str) -> Producer:
     producer = helpers.producer(kafka, transactional_id=unique)
-    producer.init_transactions(10)
+    producer.init_transactions(60)
     return producer
 
 
@@ -74,9 +74,9 @@ def transact(producer: Producer, topic: str, *values: bytes, commit: bool = True
         producer.produce(topic, value, b"k")
     producer.flush()
     if commit:
-        producer.commit_transaction(10)
+        producer.commit_transaction(60)
     else:
-        producer.abort_transaction(10)
+        producer.abort_transaction(60)
 
 
 def leave_a_commit(endpoint: Endpoint, topic: str, group: str) -> None:
