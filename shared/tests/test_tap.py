@@ -116,13 +116,13 @@ def test_catch_up_returns_when_all_is_read_also_past_a_transactions_marker(
     kafka: Endpoint, name: str, tap: Opener, made: list[Event], unique: str
 ) -> None:
     producer = helpers.producer(kafka, transactional_id=unique)
-    producer.init_transactions(10)
+    producer.init_transactions(60)
     for abort in (False, True):
         producer.begin_transaction()
         for event in made[100:] if abort else made[:100]:
             producer.produce(name, event.to_kafka().value, event.subject, headers=dict(event.to_kafka().headers))
         producer.flush()
-        producer.abort_transaction(10) if abort else producer.commit_transaction(10)
+        producer.abort_transaction(60) if abort else producer.commit_transaction(60)
     with tap(name) as opened:
         opened.catch_up(10)
     assert opened.ids == {event.id for event in made[:100]}
