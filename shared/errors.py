@@ -14,6 +14,8 @@ LabError                      the root; the `lab` command prints it as one sente
 ├── HistoryError              a history that cannot be read or judged
 │   └── FaultNotFired         a fault run in which no fault happened proves nothing
 ├── EventError                bytes or attributes that are not an event; lists everything that is wrong
+├── NotReadable               bytes that are not what they should be (also a ValueError)
+├── NotWritable               a value that would not be read back equal (also a TypeError)
 └── DeadlineExceeded          a condition that did not come true in time
 """
 
@@ -94,6 +96,14 @@ class EventError(LabError):
     def __init__(self, problems: Mapping[str, Sequence[str]]) -> None:
         super().__init__("; ".join(f"{name}: {', '.join(found)}" for name, found in problems.items()))
         self.problems = problems
+
+
+class NotReadable(LabError, ValueError):
+    """Bytes, or a decoded value, that are not what they should be; the message says what is wrong."""
+
+
+class NotWritable(LabError, TypeError):
+    """A value that would not be read back equal; the message says where in it."""
 
 
 class DeadlineExceeded(LabError):

@@ -1,0 +1,116 @@
+"""What can be read and what can be written, the same for every part of every lab.
+
+JSON is here what RFC 8259 and I-JSON (RFC 7493) agree on: UTF-8, no NaN and no infinity, no number that a double cannot
+hold, no half of a surrogate pair, and at most MAX_DEPTH levels deep. What `encode` writes, every `decoder` reads back
+equal, on any call stack; what one decoder refuses, all refuse, by NotReadable alone. So a service that catches
+NotReadable outlives every message: msgspec alone raises UnicodeDecodeError for a Latin-1 byte and RecursionError for a
+million brackets, and writes NaN as null.
+"""
+
+import math
+import re
+from collections.abc import Callable
+from typing import Any, TypeVar, overload
+
+import msgspec
+
+from shared.errors import NotReadable, NotWritable
+
+T = TypeVar("T")
+Bytes = bytes | bytearray | memoryview
+# Python's parsers spend a level of the call stack (1,000 by default) on each level of the data.
+MAX_DEPTH = 64
+MALFORMED = (msgspec.MsgspecError, UnicodeError, RecursionError)
+# A string, to its end or that of the data, or a bracket.
+_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*+(?:"|\Z)|[\[{]|[\]}]', re.DOTALL)
+_OPENING = b"[", b"{"
+_CLOSING = b"]", b"}"
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder().decode
+
+
+@overload
+def decoder() -> Callable[[Bytes | str], Any]: ...
+@overload
+def decoder(type_: type[T]) -> Callable[[Bytes | str], T]: ...
+@overload
+def decoder(type_: Any) -> Callable[[Bytes | str], Any]: ...
+def decoder(type_: Any = Any) -> Callable[[Bytes | str], Any]:
+    """A function that reads JSON as a value of the type (what msgspec calls one). It raises NotReadable."""
+    parse = msgspec.json.Decoder(type_).decode
+
+    def decode(data: Bytes | str) -> Any:
+        try:
+            raw = data.encode() if isinstance(data, str) else bytes(data)
+            check_depth(raw)
+            return parse(raw)
+        except MALFORMED as error:
+            raise NotReadable(str(error)) from error
+
+    return decode
+
+
+decode = decoder()
+
+
+def encode(value: Any) -> bytes:
+    """The value as compact JSON. Raises NotWritable, naming the place, for what would not be read back equal."""
+    try:
+        data = _encode(value)
+        check_depth(data)
+        same = _decode(data) == value
+    except (*MALFORMED, NotReadable, TypeError, ValueError) as error:
+        raise NotWritable(_oddity(value, "the value", MAX_DEPTH) or str(error)) from error
+    if not same:
+        raise NotWritable(_oddity(value, "the value", MAX_DEPTH) or "it would not be read back equal")
+    return data
+
+
+def convert(value: Any, type_: type[T]) -> T:
+    """A decoded value as a value of the type. Raises NotReadable."""
+    try:
+        return msgspec.convert(value, type_)
+    except MALFORMED as error:
+        raise NotReadable(str(error)) from error
+
+
+def text(data: bytes) -> str:
+    """A key or a header. Raises NotReadable where it is not UTF-8."""
+    try:
+        return data.decode()
+    except UnicodeError as error:
+        raise NotReadable(str(error)) from error
+
+
+def check_depth(data: bytes) -> None:
+    """Raise NotReadable where JSON is nested more than MAX_DEPTH deep. Most data have fewer brackets in all."""
+    if data.count(b"[") + data.count(b"{") <= MAX_DEPTH:
+        return
+    depth = 0
+    for token in _TOKEN.finditer(data):
+        depth += token[0] in _OPENING
+        depth -= token[0] in _CLOSING
+        if depth > MAX_DEPTH:
+            raise NotReadable(f"it is nested more than {MAX_DEPTH} deep")
+
+
+def _oddity(value: Any, place: str, levels: int) -> str:
+    """What in the value JSON cannot say, and where; empty when there is nothing."""
+    match value:
+        case str() if any("\ud800" <= character <= "\udfff" for character in value):
+            return f"{place} holds half of a surrogate pair"
+        case float() if not math.isfinite(value):
+            return f"{place} is {value}, which JSON has no number for"
+        case None | bool() | int() | float() | str():
+            return ""
+        case list() | dict() if levels == 0:
+            return f"it is nested more than {MAX_DEPTH} deep"
+        case list():
+            found = (_oddity(inner, f"{place}[{index}]", levels - 1) for index, inner in enumerate(value))
+        case dict() if strange := [key for key in value if not isinstance(key, str) or _oddity(key, "", 0)]:
+            return f"{place} has the key {strange[0]!r}, and JSON's keys are text"
+        case dict():
+            found = (_oddity(inner, f"{place}[{key!r}]", levels - 1) for key, inner in value.items())
+        case _:
+            return f"{place} is a {type(value).__name__}, which JSON has no type for"
+    return next(filter(None, found), "")
