@@ -17,7 +17,7 @@ MODULE_LINES, FUNCTION_LINES, TOPICS = 300, 50, 265
 # The four floors: a module imports from its own floor and from those below it.
 FLOORS = (
     {"errors"},
-    {"event", "history", "kafka", "postgres", "record", "servers", "settings", "wait"},
+    {"codec", "event", "history", "kafka", "postgres", "record", "servers", "settings", "wait"},
     {
         *("checkers", "environment", "evidence", "experiment", "faults", "labs", "output"),
         *("proxy", "report", "run", "tap", "targets", "threads", "worker", "workload"),
