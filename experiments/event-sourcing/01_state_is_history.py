@@ -24,10 +24,10 @@ from sourcing.order import Order
 from sourcing.postgres import PostgresStore
 from sourcing.repository import Repository
 from sourcing.shopping import Shopping, state_of
-from sourcing.size import size
 
 from shared.experiment import Experiment, Run
 from shared.postgres import Connection, connect
+from shared.size import size
 
 FUNDAMENTALS, DESIGN = "I.2/event-sourcing-fundamentals", "I.2/aggregate-design"  # syllabus groups
 experiment = Experiment(
@@ -280,17 +280,17 @@ def claim_learning(run: Run) -> None:
     """The same feature twice: what there is to read, and what there is to know."""
     feature, machinery = (account, loyalty), (aggregate, event, store, repository, postgres)
     parts = {ROW: (crud,), EVENTS: feature, "events, with what carries them": feature + machinery}
-    sizes = {name: size(*(Path(str(module.__file__)) for module in modules)) for name, modules in parts.items()}
+    sizes = {name: size(Path(str(module.__file__)) for module in modules) for name, modules in parts.items()}
     for name, found in sizes.items():
         run.figure("statements to read", found.lines, "lines", variant=name)
-        run.figure("concepts to know", found.concepts, "names", variant=name)
+        run.figure("concepts to know", found.names, "names", variant=name)
     row, feature_size, whole = sizes.values()
     run.claim(
         "the same feature takes more code and more concepts as events than as rows, before anything is gained",
-        row.lines < feature_size.lines < whole.lines and row.concepts < feature_size.concepts < whole.concepts,
+        row.lines < feature_size.lines < whole.lines and row.names < feature_size.names < whole.names,
         topics=["I.2/challenges/learning-curve"],
-        fact=f"{row.lines} lines and {row.concepts} names as rows; {feature_size.lines} and {feature_size.concepts} as"
-        f" events, {whole.lines} and {whole.concepts} with store and repository",
+        fact=f"{row.lines} lines and {row.names} names as rows; {feature_size.lines} and {feature_size.names} as"
+        f" events, {whole.lines} and {whole.names} with store and repository",
         variant=EVENTS,
     )
 

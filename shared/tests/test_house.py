@@ -20,7 +20,7 @@ FLOORS = (
     {"codec", "event", "history", "kafka", "postgres", "record", "servers", "settings", "wait"},
     {
         *("checkers", "environment", "evidence", "experiment", "faults", "labs", "output"),
-        *("proxy", "report", "run", "tap", "targets", "threads", "worker", "workload"),
+        *("proxy", "report", "run", "size", "tap", "targets", "threads", "worker", "workload"),
     },
     {"benchmarks", "cli", "commands", "pytest_plugin", "smoke", "tests"},
 )

@@ -7,7 +7,6 @@ from sourcing import copies, vault
 from sourcing.copies import Where
 from sourcing.postgres import PostgresStore
 from sourcing.repository import as_stored
-from sourcing.size import Size, size
 
 from shared.postgres import Connection
 
@@ -42,11 +41,3 @@ def test_a_table_comes_back_from_its_backup(connection: Connection, tmp_path: Pa
     connection.execute("truncate vault_keys")
     copies.restore(connection, tmp_path / "backup" / "vault_keys")
     assert connection.execute("select subject, wrapped from vault_keys").fetchall() == [("1", b"\x00\xff\n\t")]
-
-
-def test_size_counts_statements_and_public_names_and_no_words(tmp_path: Path) -> None:
-    text = (
-        '"""Words."""\n\nimport os  # more\n\n\ndef seen() -> int:\n    """Words."""\n    return (\n        1\n    )\n'
-    )
-    (tmp_path / "module.py").write_text(text + "\n\ndef _unseen() -> None: ...\n")
-    assert size(tmp_path / "module.py", tmp_path / "module.py") == Size(10, 2)

@@ -10,11 +10,11 @@ import msgspec
 from saga.camunda.worker import Policy
 from saga.choreography import engine as choreography
 from saga.engines import Opener, camunda, dbos, own, stepfunctions, temporal
-from saga.measuring import code_lines, data_lines
 from saga.orchestrator.definition import Retry, read
 from saga.temporal.messages import Limits
 from shared.run import Run
 from shared.servers.server import Endpoint
+from shared.size import data_lines, size
 
 HERE = Path(__file__).parent
 # Of a compensation, until it is left to an operator. Step Functions has its own in its state machine.
@@ -42,7 +42,7 @@ class Contender:
 
     @property
     def code_lines(self) -> int:
-        return code_lines(_found(self.code))
+        return size(_found(self.code)).lines
 
     @property
     def data_lines(self) -> int:

@@ -1,10 +1,8 @@
 """What is measured of an engine: how fast it is, how soon it is back, what it writes, and what its processes take."""
 
-import ast
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import psutil
 
@@ -186,22 +184,3 @@ def _flushes(connection: Connection) -> int:
 def _one(connection: Connection, query: str) -> int:
     row = connection.execute(query).fetchone()
     return int(row[0]) if row else 0
-
-
-def code_lines(paths: Iterable[Path]) -> int:
-    """Lines of Python on which something begins: no comments, docstrings, blank lines or lone brackets."""
-    return sum(len(set(_begun(ast.parse(path.read_text())))) for path in paths)
-
-
-def data_lines(paths: Iterable[Path]) -> int:
-    """Lines of anything else that are not blank."""
-    return sum(bool(line.strip()) for path in paths for line in path.read_text().splitlines())
-
-
-def _begun(node: ast.AST) -> Iterator[int]:
-    for child in ast.iter_child_nodes(node):
-        if isinstance(child, ast.Expr) and isinstance(child.value, ast.Constant):
-            continue
-        if line := getattr(child, "lineno", 0):
-            yield line
-        yield from _begun(child)

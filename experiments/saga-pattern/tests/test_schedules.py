@@ -9,7 +9,7 @@ import pytest
 from saga.contenders import CONTENDERS, HERE, Contender
 from saga.engines import Ended, Outcome
 from saga.fates import Fate
-from saga.measuring import NothingToMeasure, code_lines, goes_on, require_complete
+from saga.measuring import NothingToMeasure, goes_on, require_complete
 from saga.order import STEPS, Action, Order, Request
 from saga.schedules import Schedule, Verdict, drawn, endure, fates
 from saga.services.shop import Services, Shop
@@ -156,13 +156,6 @@ def test_a_load_that_is_not_complete_is_not_measured(services: Services, shop: S
     for wrong in (SCHEDULE.count - 1, SCHEDULE.count + 1):
         with pytest.raises(NothingToMeasure, match=f"of {wrong} orders complete"):
             require_complete(shop, wrong)
-
-
-def test_lines_of_code_are_neither_comments_nor_docstrings_nor_brackets(tmp_path: Path) -> None:
-    (tmp_path / "module.py").write_text(
-        '"""Doc\nstring."""\n\n# comment\nX = [\n    1,\n]\n\n\ndef f() -> None:\n    "doc"\n    g(X)\n'
-    )
-    assert code_lines([tmp_path / "module.py"]) == len(["X = [", "1,", "def f", "g(X)"])
 
 
 # What belongs to no engine: it is the same for all, or measures and stages them. The wrong ways are left out.
