@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from shared.commands import house, runs, servers
+from shared.commands import house, mutate, runs, servers
 from shared.errors import LabError
 from shared.labs import labs
 
@@ -26,7 +26,7 @@ or paused, and nothing outside the labs' own names is touched.
 """
 
 cli = typer.Typer(help=HELP, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
-for part in (runs, servers, house):
+for part in (runs, servers, house, mutate):
     part.mount(cli)
 
 

@@ -19,7 +19,7 @@ FLOORS = (
     {"errors"},
     {"codec", "event", "history", "kafka", "postgres", "record", "servers", "settings", "wait"},
     {
-        *("checkers", "environment", "evidence", "experiment", "faults", "labs", "output"),
+        *("checkers", "environment", "evidence", "experiment", "faults", "labs", "mutations", "output"),
         *("proxy", "report", "run", "size", "tap", "targets", "threads", "worker", "workload"),
     },
     {"benchmarks", "cli", "commands", "pytest_plugin", "smoke", "tests"},
