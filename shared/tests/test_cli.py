@@ -14,7 +14,10 @@ from shared.servers.catalogue import SERVERS
 from shared.tests.servers.lab import Lab, new_lab, one_sentence
 
 COMMANDS = sorted(get_command(cli).commands)  # type: ignore[attr-defined]
-PEOPLE_SAY = "list", "run", "demo", "report", "evidence", "coverage", "up", "down", "status", "logs", "doctor", "clean", "mutate"
+PEOPLE_SAY = (
+    *("list", "run", "demo", "report", "evidence", "coverage", "mutate"),
+    *("up", "down", "status", "logs", "doctor", "clean"),
+)
 
 
 @pytest.fixture(scope="module")
