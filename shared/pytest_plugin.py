@@ -37,10 +37,14 @@ def settings() -> Settings:
 def server(settings: Settings) -> Iterator[Starter]:
     """A function from a server's name to its endpoint, which starts it if nobody has."""
     stack = Stack(settings)
-    with ExitStack() as started:
+    with ExitStack() as borrowed:
+        held: set[str] = set()
 
         def start(name: str) -> Endpoint:
-            return stack.find(name) or started.enter_context(stack.borrowed([name]))[name]
+            if name in held and (found := stack.find(name)):
+                return found
+            held.add(name)  # also one that runs: a run beside us may have started it, and would stop it
+            return borrowed.enter_context(stack.borrowed([name]))[name]
 
         yield start
 

@@ -123,9 +123,7 @@ class Run:
         At scale smoke it is used only where it runs already: no image is pulled to prove that a script works.
         """
         try:
-            if found := self.stack.find(server):
-                return found
-            if self.scale is Scale.SMOKE:
+            if self.scale is Scale.SMOKE and self.stack.find(server) is None:
                 raise NotAvailable(server, "it does not run, and is not started at scale smoke.")
             return self.stack_of_things.enter_context(self.stack.borrowed([server]))[server]
         except NotAvailable as error:

@@ -16,7 +16,8 @@ from shared.errors import ConfigurationError
 from shared.output import make_console
 from shared.servers import compose, instance
 from shared.servers.catalogue import SERVERS, find
-from shared.servers.stack import Stack, Status
+from shared.servers.stack import Stack
+from shared.servers.status import Status
 from shared.settings import Provider, Settings
 
 COLOURS = {"running": "green", "yours": "cyan", "starting": "yellow", "died": "bold red", "stopped": "dim"}

@@ -62,9 +62,9 @@ class Handle:
         if len(self.record.dead) < len(self.record.processes):  # nodes of a cluster, beside those that live
             self.record = native.revive(self.server, self.place, self.record)
             return self.record.seconds
-        own = self.record.owner is not None
         native.await_ports(self.name, self.place.ports)
-        self.record = native.start(self.server, self.place, own=own)
+        own, lent = self.record.owner is not None, self.record.lent
+        self.record = native.start(self.server, self.place, own=own, lent=lent)
         return self.record.seconds
 
     def stop(self) -> None:
@@ -127,16 +127,26 @@ def locks(server: Server) -> tuple[str, ...]:
 
 
 def sweep(settings: Settings) -> list[str]:
-    """Stop and remove instances whose owner died without doing it; returns their names."""
+    """Stop and remove instances whose owner died without doing it; returns their names.
+
+    A folder whose name begins with a dot is about to become one: see InstanceRecord.write.
+    """
     swept = []
-    for folder in sorted((settings.home / "own").glob("*")):
+    for folder in sorted((settings.home / "own").glob("[!.]*")):
         record = instance.read(folder)
-        if record is None or record.orphaned:
-            if record:
-                native.end(record, folder, patience=2.0)
+        if record is None or (record.orphaned and _ended(record, folder)):
             remove(folder, settings.cache)
             swept.append(folder.name)
     return swept
+
+
+def _ended(record: InstanceRecord, folder: Path) -> bool:
+    """Stop what an owner left; False when it cannot be stopped, and so keeps its folder until the next sweep."""
+    try:
+        native.end(record, folder, patience=2.0)
+    except ServerError:
+        return False
+    return True
 
 
 def remove(folder: Path, cache: Path, keep: Path | None = None) -> None:

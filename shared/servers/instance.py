@@ -1,9 +1,11 @@
 """One running instance of a server, as written on disk: `instance.json`, next to its data and logs."""
 
 from pathlib import Path
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
+from shared.errors import ConfigurationError, LabError
 from shared.servers.process import ProcessId
 from shared.servers.server import Endpoint
 
@@ -14,15 +16,23 @@ class ProcessRecord(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     pid: int
-    created: float
+    started: str  # see process.moment
     log: Path
     graceful: str = "SIGTERM"
     finish: tuple[str, ...] = ()
     finished: Path | None = None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _of_an_earlier_version(cls, data: Any) -> Any:
+        match data:
+            case {"pid": int(pid), "created": int(created) | float(created)}:
+                return {**data, "started": ProcessId.recorded(pid, created).started}
+        return data
+
     @property
     def identity(self) -> ProcessId:
-        return ProcessId(self.pid, self.created)
+        return ProcessId(self.pid, self.started)
 
 
 class InstanceRecord(BaseModel):
@@ -38,8 +48,17 @@ class InstanceRecord(BaseModel):
     version: str = ""
     ready: bool = False
     seconds: float = 0.0  # from launch to the first answer
-    owner: tuple[int, float] | None = None  # the process (id, moment made) that it belongs to; None: `lab up`'s
+    owner: tuple[int, str] | None = None  # the process (id, moment made) that it belongs to; None: it is shared
+    lent: bool = False  # a shared one that was started for a run; `lab up` has not asked for it
     processes: tuple[ProcessRecord, ...] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_an_earlier_version(cls, data: Any) -> Any:
+        match data:
+            case {"owner": [int(pid), int(created) | float(created)]}:
+                return {**data, "owner": (pid, ProcessId.recorded(pid, created).started)}
+        return data
 
     def endpoint(self) -> Endpoint:
         return Endpoint(self.server, self.url, self.provider, inside=self.inside)
@@ -55,19 +74,29 @@ class InstanceRecord(BaseModel):
         return self.owner is not None and not ProcessId(*self.owner).alive
 
     def write(self, folder: Path) -> "InstanceRecord":
-        folder.mkdir(parents=True, exist_ok=True)
-        half = folder / ".instance.json.half"
-        half.write_text(self.model_dump_json(indent=1))
-        half.replace(folder / "instance.json")
+        """Write it whole or not at all; a new folder appears with it, or `sweep` might take it for one left behind."""
+        place = folder if folder.exists() else folder.with_name(f".{folder.name}")
+        place.mkdir(parents=True, exist_ok=True)
+        half = place / ".instance.json.half"
+        half.write_text(self.model_dump_json(indent=1), encoding="utf-8")
+        half.replace(place / "instance.json")
+        if place != folder:
+            place.rename(folder)
         return self
 
 
 def read(folder: Path) -> InstanceRecord | None:
-    """The record in the folder; None when there is none, or only the rubbish of an interrupted machine."""
+    """The record in the folder; None when there is none, or only the rubbish of an interrupted machine.
+
+    Raises ConfigurationError when it is an earlier version's, and a process of that id runs that may be another.
+    """
+    file = folder / "instance.json"
     try:
-        return InstanceRecord.model_validate_json((folder / "instance.json").read_bytes())
-    except (OSError, ValidationError):
+        return InstanceRecord.model_validate_json(file.read_bytes())
+    except (FileNotFoundError, NotADirectoryError, ValidationError):
         return None
+    except LabError as error:
+        raise ConfigurationError(f"{file}: {error}") from None
 
 
 def forget(folder: Path) -> None:

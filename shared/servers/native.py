@@ -12,7 +12,7 @@ from socket import AF_INET, SO_REUSEADDR, SOCK_STREAM, SOL_SOCKET, socket
 
 import psutil
 
-from shared.errors import LabError, NotAvailable, NotReady, PortTaken, StartFailed
+from shared.errors import LabError, NotAvailable, NotReady, PortTaken, ServerError, StartFailed
 from shared.servers import instance
 from shared.servers.instance import InstanceRecord, ProcessRecord
 from shared.servers.process import ProcessId, launch, stop
@@ -26,9 +26,17 @@ PROBE_PAUSE = 0.05  # seconds between two questions to a starting server
 FREE = range(20_000, 32_768)
 
 
-def start(server: Server, place: Place, cancel: threading.Event | None = None, *, own: bool = False) -> InstanceRecord:
+def start(
+    server: Server,
+    place: Place,
+    cancel: threading.Event | None = None,
+    *,
+    own: bool = False,
+    lent: bool = False,
+) -> InstanceRecord:
     """Start a server and wait until it answers. On any failure, and on cancel, nothing of it stays behind.
 
+    It is this process's `own`, or `lent` for a run, or neither: then it runs until `lab down`.
     Raises NotAvailable, PortTaken, StartFailed (it ended) or NotReady (it did not answer in time).
     """
     if reason := server.unavailable():
@@ -36,9 +44,14 @@ def start(server: Server, place: Place, cancel: threading.Event | None = None, *
     check_ports(server.name, place.ports)
     began = time.monotonic()
     me = ProcessId.of(os.getpid())
-    owner = (me.pid, me.created) if own else None
-    url = server.url(place.ports)
-    record = InstanceRecord(server=server.name, provider="native", url=url, ports=dict(place.ports), owner=owner)
+    record = InstanceRecord(
+        server=server.name,
+        provider="native",
+        url=server.url(place.ports),
+        ports=dict(place.ports),
+        owner=(me.pid, me.started) if own else None,
+        lent=lent,
+    )
     try:
         # Written before the first file and after every launch: whoever dies here leaves a record by which `lab down`
         # can clean up, and nobody takes a place that is being prepared for one that was left behind.
@@ -69,11 +82,17 @@ def revive(server: Server, place: Place, record: InstanceRecord) -> InstanceReco
 
 
 def end(record: InstanceRecord, folder: Path, patience: float = PATIENCE) -> None:
-    """Stop the instance's processes, forget it, and make what start-up caches its first run allows."""
+    """Stop the instance's processes, forget it, and make what start-up caches its first run allows.
+
+    Raises ServerError when one of them runs on, be it that it is another user's: then the record stays.
+    """
     graceful = [process.graceful for process in record.processes]
-    in_order = stop([process.identity for process in record.processes], graceful, patience)
+    stopped = stop([process.identity for process in record.processes], graceful, patience)
+    if stopped.left:
+        still = f"process {', '.join(map(str, stopped.left))} runs on: neither asking nor force has ended it."
+        raise ServerError(record.server, still, record.processes[0].log)
     instance.forget(folder)
-    if in_order and record.ready:
+    if stopped.in_order and record.ready:
         _finish(record.processes)
 
 
@@ -130,7 +149,7 @@ def last_words(log: Path, lines: int = 1) -> str:
 def _process(command: Command, identity: ProcessId) -> ProcessRecord:
     return ProcessRecord(
         pid=identity.pid,
-        created=identity.created,
+        started=identity.started,
         log=command.log,
         graceful=command.graceful,
         finish=command.finish,

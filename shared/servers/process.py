@@ -5,16 +5,19 @@ import signal
 import subprocess
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+from shared.errors import LabError
 from shared.servers.server import Command
 
+BOOT = Path("/proc/sys/kernel/random/boot_id")
 STOPPED = psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP, psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD
 UNPRIVILEGED = "nobody"  # exists on every Unix
 END_PAUSE = 0.02  # seconds between two looks at an ending process
@@ -25,18 +28,31 @@ class ProcessId:
     """A process for sure: its id and the moment it was made (ids are used again, moments are not)."""
 
     pid: int
-    created: float
+    started: str  # see `moment`
 
     @classmethod
     def of(cls, pid: int) -> "ProcessId":
-        return cls(pid, psutil.Process(pid).create_time())
+        """The process that has this id now. Raises psutil.NoSuchProcess."""
+        return cls(pid, moment(pid))
+
+    @classmethod
+    def recorded(cls, pid: int, created: float) -> "ProcessId":
+        """The process of a record that keeps seconds since the epoch, as it was once. Raises LabError in doubt."""
+        try:
+            now = psutil.Process(pid).create_time()
+            identity = cls.of(pid)
+        except psutil.NoSuchProcess:
+            return cls(pid, "")  # which no process has
+        if abs(now - created) >= 1.0:
+            told = f"it was written by an earlier version, and whether process {pid} is still the one that it names"
+            raise LabError(f"{told} cannot be told. Look with `ps -fp {pid}`, stop it if it is, and remove the file.")
+        return identity
 
     def find(self) -> psutil.Process | None:
         """The process, if it runs (a zombie does not)."""
         try:
             process = psutil.Process(self.pid)
-            # create_time is derived from the boot time, which may move by a tick when the clock is set.
-            same = abs(process.create_time() - self.created) < 1.0
+            same = moment(self.pid) == self.started
             return process if same and process.status() != psutil.STATUS_ZOMBIE else None
         except psutil.NoSuchProcess:
             return None
@@ -48,15 +64,10 @@ class ProcessId:
     def family(self) -> list[psutil.Process]:
         """The process and all below it."""
         process = self.find()
-        if process is None:
-            return []
-        try:
-            return [process, *process.children(recursive=True)]
-        except psutil.NoSuchProcess:
-            return []
+        return [process, *_below(self.pid)] if process else []
 
     def signal(self, name: str) -> bool:
-        """Send a signal to the process alone; False when it is gone."""
+        """Send a signal to the process alone; False when it is gone, or not ours to tell."""
         process = self.find()
         if process is None:
             return False
@@ -78,6 +89,26 @@ class ProcessId:
         return sum(_rss(process) for process in self.family()) / 1e6
 
 
+def moment(pid: int) -> str:
+    """When the process was made, by a clock that nobody sets. Raises psutil.NoSuchProcess.
+
+    On Linux the boot's id and the clock ticks since that boot (proc(5), field 22 of stat): psutil's create_time adds
+    the time of the boot, which is worked out from the time of day, and moves whenever that is set. Elsewhere the kernel
+    keeps the time of day as it was at the start, whatever comes later, and `ps` shows it to the second.
+    """
+    try:
+        if BOOT.exists():
+            fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()  # a name may hold anything
+            return f"{BOOT.read_text().strip()}/{int(fields[19])}"
+    except (FileNotFoundError, ProcessLookupError):
+        raise psutil.NoSuchProcess(pid) from None
+    ask = ["ps", "-o", "lstart=", "-p", str(pid)]
+    done = subprocess.run(ask, capture_output=True, check=False, env={**os.environ, "LC_ALL": "C", "TZ": "UTC"})
+    if done.returncode:
+        raise psutil.NoSuchProcess(pid)
+    return done.stdout.decode().strip()
+
+
 def launch(command: Command, folder: Path) -> ProcessId:
     """Start a process in a session of its own, so that Ctrl-C at the terminal does not reach it."""
     user = unprivileged_user() if command.unprivileged else {}
@@ -97,17 +128,24 @@ def launch(command: Command, folder: Path) -> ProcessId:
     return ProcessId.of(process.pid)
 
 
-def stop(ids: Sequence[ProcessId], graceful: Sequence[str], patience: float) -> bool:
-    """Stop processes in order, then by force after `patience` seconds. True when no force was needed."""
+@dataclass(frozen=True)
+class Stopped:
+    """How processes ended that were told to: `left` are those that run on, whatever was done to them."""
+
+    in_order: bool  # no force was needed
+    left: list[int]
+
+
+def stop(ids: Sequence[ProcessId], graceful: Sequence[str], patience: float) -> Stopped:
+    """Stop processes in order, then by force after `patience` seconds."""
     families = [process for identity in ids for process in identity.family()]
-    for identity, name in zip(ids, graceful, strict=True):
+    for identity in ids:
         identity.signal("SIGCONT")  # a paused process would not see the signal
-        identity.signal(name)
-    alive = await_end(families, patience)
-    for process in alive:
-        _try_signal(process, "SIGKILL")
-    await_end(alive, 5)
-    return not alive
+    told = [identity.signal(name) for identity, name in zip(ids, graceful, strict=True)]
+    alive = await_end(families, patience if any(told) else 0)
+    forced = [process for process in alive if _try_signal(process, "SIGKILL")]
+    await_end(forced, 5)
+    return Stopped(not alive, [process.pid for process in _uncollected(alive)])
 
 
 def await_end(processes: Sequence[psutil.Process], seconds: float) -> list[psutil.Process]:
@@ -156,12 +194,31 @@ def unprivileged_user() -> dict[str, Any]:
 _children: set["subprocess.Popen[bytes]"] = set()
 
 
+def _below(pid: int) -> Iterator[psutil.Process]:
+    """All below a process, by their parents' ids alone.
+
+    Process.children leaves out who is older than its parent, and while the clock is set any of them may seem so.
+    """
+    children = defaultdict(list)
+    for each in psutil.pids():
+        with suppress(psutil.NoSuchProcess):  # ended since
+            process = psutil.Process(each)
+            children[process.ppid()].append(process)
+    todo = [pid]
+    while todo:
+        found = children.pop(todo.pop(), [])
+        todo += [process.pid for process in found]
+        yield from found
+
+
 def _try_signal(process: psutil.Process, name: str) -> bool:
     try:
         process.send_signal(signal.Signals[name])
         return True
     except psutil.NoSuchProcess:
         reap()
+        return False
+    except psutil.AccessDenied:  # another user's: whoever waits for its end will see that it runs on
         return False
 
 

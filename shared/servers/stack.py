@@ -4,40 +4,26 @@ An endpoint comes from the first of: the user's own (LAB_KAFKA=...), one that ru
 """
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from shared.errors import ConfigurationError, LabError, NotControllable, ServerError
-from shared.servers import compose, instance, native
+from shared.servers import borrowers, compose, instance, native, status
 from shared.servers.artifacts import Pin, fetch, read_lock
 from shared.servers.catalogue import SERVERS, find
 from shared.servers.handle import Handle, locks, remove, sweep
 from shared.servers.instance import InstanceRecord
 from shared.servers.process import undisturbed
 from shared.servers.server import Endpoint, Place, Server
+from shared.servers.status import Status
 from shared.settings import Provider, Settings
 
 Tell = Callable[[str], None]
 BUSY = 180.0  # seconds to wait for another `lab` command that starts or stops servers
-
-
-@dataclass(frozen=True)
-class Status:
-    """One server, as `lab status` shows it."""
-
-    server: str
-    state: str  # running, yours, starting, died, stopped
-    provider: str = ""
-    url: str = ""
-    version: str = ""
-    seconds: float = 0.0
-    rss_mb: float = 0.0
-    detail: str = ""
 
 
 class Stack:
@@ -48,13 +34,15 @@ class Stack:
         self.tell = tell
 
     def up(self, names: Iterable[str]) -> dict[str, Endpoint]:
-        """Have these servers, and what they need, running. Those started here are stopped again if one fails."""
-        wanted = _with_needs(names)
+        """Have these servers, and what they need, running until `down`. Those started here stop again if one fails."""
+        wanted = self._with_needs(names)
+        self._ask_yours(wanted)
         with self._lock():
-            sweep(self.settings)
-            missing = [server for server in wanted if self.find(server.name) is None]
-            if missing:
-                self._start(missing)
+            self._have(wanted, lent=False)
+            for server in wanted:  # one that a run has started is the user's from now on
+                record = instance.read(self.folder(server.name))
+                if record and record.lent:
+                    record.model_copy(update={"lent": False}).write(self.folder(server.name))
         return {server.name: self.endpoint(server.name) for server in wanted}
 
     def find(self, name: str) -> Endpoint | None:
@@ -76,15 +64,19 @@ class Stack:
 
     @contextmanager
     def borrowed(self, names: Iterable[str]) -> Iterator[dict[str, Endpoint]]:
-        """The servers for the time of a run: those that had to be started for it are stopped after it."""
-        wanted = [server.name for server in _with_needs(names)]
-        before = {name for name in wanted if self.find(name)}
-        endpoints = self.up(wanted)
+        """The servers for the time of a run: those that were started for runs stop with the last that needs them."""
+        wanted = self._with_needs(names)
+        self._ask_yours(wanted)
+        mine = borrowers.place(self.settings.home)
         try:
-            yield endpoints
+            with self._lock():
+                borrowers.write(mine, [server.name for server in wanted])
+                self._have(wanted, lent=True)
+            yield {server.name: self.endpoint(server.name) for server in wanted}
         finally:
             with undisturbed():
-                self.down([name for name in wanted if name not in before])
+                if mine.exists():
+                    self._give_back(mine)
 
     def control(self, name: str) -> Handle:
         """Control over a running server. Raises NotControllable for the user's own."""
@@ -96,20 +88,26 @@ class Stack:
         return Handle(find(name), self._place(find(name)), record)
 
     def down(self, names: Iterable[str] | None = None, *, clean: bool = False) -> list[str]:
-        """Stop what `up` started (all, or these), dependants first; returns their names. `clean` removes data too."""
+        """Stop what `up` or a run started (all, or these), dependants first; returns those that ran and have ended.
+
+        Who still needs one is told of, and loses it. `clean` removes data too. Raises LabError when one runs on.
+        """
         chosen = list(SERVERS) if names is None else [find(name).name for name in names]
         with self._lock():
             sweep(self.settings)
-            records = {name: record for name in chosen if (record := instance.read(self.folder(name)))}
-            for group in _stop_order(records):
-                with ThreadPoolExecutor() as pool:
-                    list(pool.map(lambda name: self._end(records[name]), group))
+            records = self._records(chosen)
+            for borrower in borrowers.living(self.settings.home):
+                if taken := [name for name in records if name in borrower.servers]:
+                    self.tell(f"{', '.join(taken)}: needed by {borrower}, stopped all the same")
+            stopped, problems = self._stop(records)
             if clean:
-                for name in chosen:
+                for name in (name for name in chosen if name not in problems):
                     remove(self.folder(name), self.settings.cache)
                     if name in records and records[name].provider == "compose":
                         compose.wipe(name)
-        return list(records)
+        if problems:
+            raise LabError(" ".join([*problems.values(), f"Stopped: {', '.join(stopped) or 'nothing'}."]))
+        return stopped
 
     def status(self) -> list[Status]:
         return [self._status(server) for server in SERVERS.values()]
@@ -122,7 +120,48 @@ class Stack:
         names = dict.fromkeys(lock for server in servers for lock in locks(server))
         return [pin for name in names for pin in read_lock(name)]
 
-    def _start(self, servers: list[Server]) -> None:
+    def _records(self, names: Iterable[str]) -> dict[str, InstanceRecord]:
+        return {name: record for name in names if (record := instance.read(self.folder(name)))}
+
+    def _ask_yours(self, wanted: Iterable[Server]) -> None:
+        """Raise ServerError when one of the user's own does not answer: before anything is started or changed."""
+        for server in wanted:
+            if self.settings.endpoint(server.name):
+                status.require(server, self.endpoint(server.name))
+
+    def _have(self, wanted: Iterable[Server], *, lent: bool) -> None:
+        sweep(self.settings)
+        if missing := [server for server in wanted if self.find(server.name) is None]:
+            self._start(missing, lent=lent)
+
+    def _give_back(self, mine: Path) -> None:
+        with self._lock():
+            mine.unlink(missing_ok=True)
+            needed = {name for borrower in borrowers.living(self.settings.home) for name in borrower.servers}
+            lent = {name: record for name, record in self._records(SERVERS).items() if record.lent}
+            _, problems = self._stop({name: record for name, record in lent.items() if name not in needed})
+        if problems:
+            raise LabError(" ".join(problems.values()))
+
+    def _stop(self, records: Mapping[str, InstanceRecord]) -> tuple[list[str], dict[str, str]]:
+        """Stop these servers; the names of those that ran and have ended, and what is wrong with those that run on."""
+        ran = {name for name, record in records.items() if status.running(record)}
+        problems: dict[str, str] = {}
+
+        def end(name: str) -> None:
+            try:
+                self._end(records[name])
+            except ServerError as error:
+                problems[name] = str(error)
+
+        for group in _stop_order(records):
+            with ThreadPoolExecutor() as pool:
+                list(pool.map(end, group))
+        for name in records.keys() - ran:
+            self.tell(f"{name} had ended before")
+        return [name for name in records if name in ran and name not in problems], problems
+
+    def _start(self, servers: list[Server], *, lent: bool) -> None:
         cancel = threading.Event()
         fetch(self.pins(s for s in servers if self._provider(s) is Provider.NATIVE), self.settings)
         self.tell(f"starting {', '.join(server.name for server in servers)}")
@@ -131,7 +170,7 @@ class Stack:
             jobs: dict[Future[None], str] = {}
             try:  # already here: a Ctrl-C while the first of them starts would wait for it in vain
                 for server in servers:
-                    jobs[pool.submit(self._start_one, server, cancel)] = server.name
+                    jobs[pool.submit(self._start_one, server, cancel, lent)] = server.name
                 done, _ = wait(jobs, return_when=FIRST_EXCEPTION)
                 for job in done:
                     job.result()
@@ -146,14 +185,15 @@ class Stack:
                             self._end(record)
                 raise
 
-    def _start_one(self, server: Server, cancel: threading.Event) -> None:
+    def _start_one(self, server: Server, cancel: threading.Event, lent: bool) -> None:
         folder = self.folder(server.name)
         if left := instance.read(folder):  # died, or its starter did: nothing of it may hold the ports
             self._end(left)
         if self._provider(server) is Provider.COMPOSE:
-            record = compose.start(server, self.settings, cancel).write(folder)
+            started = compose.start(server, self.settings, cancel)
+            record = started.model_copy(update={"lent": lent}).write(folder)
         else:
-            record = native.start(server, self._place(server), cancel)
+            record = native.start(server, self._place(server), cancel, lent=lent)
         self.tell(f"{server.name} {record.version} answers after {record.seconds:.1f} s at {record.url}")
 
     def _provider(self, server: Server) -> Provider:
@@ -182,15 +222,20 @@ class Stack:
 
     def _status(self, server: Server) -> Status:
         if given := self.settings.endpoint(server.name):
-            return _ask(server, Endpoint(server.name, given, "yours", self.settings.options(server.name)))
+            return status.of_yours(server, Endpoint(server.name, given, "yours", self.settings.options(server.name)))
         record = instance.read(self.folder(server.name))
-        if record is None:
-            return Status(server.name, "stopped")
-        state, detail = _state(record)
-        rss = sum(process.identity.rss_mb() for process in record.processes)
-        return Status(
-            server.name, state, record.provider, record.url, record.version, record.seconds, round(rss), detail
-        )
+        return status.of(record) if record else Status(server.name, "stopped")
+
+    def _with_needs(self, names: Iterable[str]) -> list[Server]:
+        """The servers in the order of the catalogue, with all that they need. The user's own have what they need."""
+        chosen: set[str] = set()
+        todo = list(names)
+        while todo:
+            name = todo.pop()
+            if name not in chosen:
+                chosen.add(name)
+                todo.extend(() if self.settings.endpoint(name) else find(name).needs)
+        return [server for server in SERVERS.values() if server.name in chosen]
 
     @contextmanager
     def _lock(self) -> Iterator[None]:
@@ -211,35 +256,6 @@ class Stack:
             yield
         finally:
             lock.release()
-
-
-def _ask(server: Server, endpoint: Endpoint) -> Status:
-    try:
-        return Status(server.name, "yours", endpoint.provider, endpoint.url, server.probe(endpoint))
-    except Exception as error:  # whatever a client may raise: the user wants to read it, not to lose the table
-        words = " ".join(str(error).split())
-        return Status(server.name, "yours", endpoint.provider, endpoint.url, detail=f"does not answer: {words}")
-
-
-def _state(record: InstanceRecord) -> tuple[str, str]:
-    if record.provider == "compose":
-        return ("running", "") if compose.running(record.server) else ("died", "its container does not run")
-    if record.dead:
-        process = record.dead[0]
-        return "died", f"process {process.pid} has ended; its log: {process.log}"
-    return ("running", "") if record.ready else ("starting", "")
-
-
-def _with_needs(names: Iterable[str]) -> list[Server]:
-    """The servers in the order of the catalogue, with all that they need."""
-    chosen: set[str] = set()
-    todo = list(names)
-    while todo:
-        name = todo.pop()
-        if name not in chosen:
-            chosen.add(name)
-            todo.extend(find(name).needs)
-    return [server for server in SERVERS.values() if server.name in chosen]
 
 
 def _stop_order(names: Iterable[str]) -> list[list[str]]:

@@ -5,7 +5,7 @@ from confluent_kafka.admin import AdminClient
 
 from shared import kafka
 from shared.servers.server import Endpoint
-from shared.servers.stack import Status
+from shared.servers.status import Status
 from shared.tests.servers.lab import Lab
 from shared.wait import until
 

@@ -12,9 +12,10 @@ import psutil
 import psycopg
 import pytest
 
-from shared.servers.process import UNPRIVILEGED, unprivileged_user
+from shared.servers.instance import InstanceRecord, ProcessRecord
+from shared.servers.process import UNPRIVILEGED, ProcessId, unprivileged_user
 from shared.settings import ROOT, default_cache
-from shared.tests.servers.lab import Done, Lab, new_lab
+from shared.tests.servers.lab import Done, Lab, new_lab, one_sentence
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 
@@ -106,6 +107,20 @@ def test_home_of_somebody_else_is_one_sentence(lab: Lab) -> None:
     assert done.stderr == (
         f"error: {lab.home} cannot be used (Permission denied); set LAB_HOME to a folder that you may write to.\n"
     )
+
+
+@as_root
+def test_down_names_what_it_could_not_stop_and_exits_1(lab: Lab) -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as of_root:
+        started = ProcessId.of(of_root.pid).started
+        process = ProcessRecord(pid=of_root.pid, started=started, log=lab.folder("kafka") / "node-1.log")
+        record = InstanceRecord(server="kafka", provider="native", url="x", ports={}, ready=True, processes=(process,))
+        record.write(lab.folder("kafka"))
+        for path in (lab.home, *lab.home.rglob("*")):
+            shutil.chown(path, UNPRIVILEGED)
+        assert one_sentence(_as_user(lab, "down")).startswith(f"kafka: process {of_root.pid} runs on")
+        assert (of_root.poll(), lab.record("kafka")) == (None, record)
+        of_root.kill()
 
 
 @pytest.mark.slow
