@@ -2,11 +2,11 @@
 
 import importlib
 import importlib.util
-import signal
-import sys
 
+import psycopg
 import typer
 
+from shared import ending
 from shared.commands import house, mutate, runs, servers
 from shared.errors import LabError
 from shared.labs import labs
@@ -31,21 +31,13 @@ for part in (runs, servers, house, mutate):
 
 
 def app() -> None:
-    """Entry point: errors of the house are one sentence and exit 1, Ctrl-C is exit 130."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
+    """Entry point: errors of the house are one sentence and exit 1; Ctrl-C, SIGTERM, a closed terminal are exit 130."""
+    with ending.command("interrupted: what was started here is stopped"):
         _mount_labs()
-        cli()
-    except KeyboardInterrupt:
-        print("interrupted: what was started here is stopped", file=sys.stderr)
-        raise SystemExit(130) from None
-    except SystemExit as end:
-        if end.code == 130:  # typer has turned Ctrl-C into this
-            print("interrupted: what was started here is stopped", file=sys.stderr)
-        raise
-    except LabError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(1) from None
+        try:
+            cli()
+        except psycopg.OperationalError as error:  # a lab's own command, whose database does not answer
+            raise LabError(f"postgres does not answer: {' '.join(str(error).split())}") from error
 
 
 def _mount_labs() -> None:

@@ -12,17 +12,18 @@ if __name__ == "__main__":
 import inspect
 import random
 import shutil
-import signal
-import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
+from types import TracebackType
 from typing import Annotated
 
 import typer
 
+from shared import ending
 from shared.environment import describe
 from shared.errors import ConfigurationError, LabError
 from shared.output import Output
@@ -32,21 +33,9 @@ from shared.run import Run, Scale
 from shared.servers.server import Endpoint
 from shared.servers.stack import Stack
 from shared.settings import ROOT, Provider, Settings
+from shared.signals import undisturbed
 
 __all__ = ["Experiment", "Run", "Scale"]
-
-
-@contextmanager
-def errors_told() -> Iterator[None]:
-    """What goes wrong in the block is one line on stderr: exits 1, or 130 when it is interrupted."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        print("interrupted: servers stopped, nothing recorded", file=sys.stderr)
-        raise SystemExit(130) from None
-    except LabError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(1) from None
 
 
 class Experiment:
@@ -83,10 +72,10 @@ class Experiment:
 
     def as_script(self, command: Callable[..., None], text: str | None = None) -> None:
         """Call the command with the arguments of the command line; `text` is its help, or else its docstring."""
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill cleans up as Ctrl-C does
-        app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
-        app.command(help=text)(command)
-        app()
+        with ending.command("interrupted: servers stopped, nothing recorded"):
+            app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
+            app.command(help=text)(command)
+            app()
 
     def command(
         self,
@@ -102,10 +91,9 @@ class Experiment:
     ) -> None:
         """Run the experiment; exits 1 when a claim does not hold."""
         output = Output(silent=json)
-        with errors_told():
-            record, folder = self.execute(scale, seed, provider, output, keep)
+        record, folder = self.execute(scale, seed, provider, output, keep)
         if json:
-            print(record.model_dump_json(indent=1))
+            print(record.as_json())
         output.closing(record, str(folder))
         raise SystemExit(0 if record.holds or record.verdict.startswith("not possible") else 1)
 
@@ -121,6 +109,7 @@ class Experiment:
         folder = settings.home / "runs" / self.lab / self.name / started.strftime("%Y%m%dT%H%M%S.%f")
         stack = Stack(settings, tell=output.say)
         with ExitStack() as things:
+            things.push(partial(_unrecorded, folder))
             endpoints: dict[str, Endpoint] = {}
             if self.servers:
                 endpoints = stack.up(self.servers) if keep else things.enter_context(stack.borrowed(self.servers))
@@ -152,16 +141,14 @@ class Experiment:
     def _call(self, function: Callable[[Run], None], run: Run) -> str:
         """Call the function; an error of the house ends the run and becomes part of its record."""
         try:
-            with run.stack_of_things:
+            with ExitStack() as ends:
+                ends.push(partial(_closed, run.stack_of_things))
                 function(run)
             self._check_topics(run)
         except LabError as problem:
             error = f"{type(problem).__name__}: {problem}"
             run.output.say(f"error: {error}")
             return error
-        except KeyboardInterrupt:
-            shutil.rmtree(run.folder, ignore_errors=True)
-            raise
         if run.keep:
             run.output.say(f"kept: all that is named {run.name}, and the servers (lab down stops them)")
         return ""
@@ -178,3 +165,17 @@ class Experiment:
         }
         if problems := [f"{what}: {', '.join(sorted(topics))}" for what, topics in wrong.items() if topics]:
             raise ConfigurationError("; ".join(problems))
+
+
+def _closed(
+    things: ExitStack, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+) -> bool:
+    """Whatever a run has opened is closed, and no signal breaks that off."""
+    with undisturbed():
+        return things.__exit__(kind, error, at)
+
+
+def _unrecorded(folder: Path, kind: type[BaseException] | None, *_: object) -> None:
+    """Of a run that was interrupted nothing stays."""
+    if kind is KeyboardInterrupt:
+        shutil.rmtree(folder, ignore_errors=True)

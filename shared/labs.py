@@ -97,7 +97,7 @@ def load(script: Path) -> Experiment:
 
 def _read(path: Path) -> Lab:
     try:
-        fields = tomllib.loads(path.read_text())
+        fields = tomllib.loads(path.read_text(encoding="utf-8"))
         return Lab(folder=path.parent, **{**fields, "tour": tuple(fields["tour"])})
     except (tomllib.TOMLDecodeError, TypeError, KeyError) as error:
         raise ConfigurationError(f"{path} is not a lab: {error}") from error

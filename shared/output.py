@@ -1,16 +1,22 @@
 """What a run says while it runs: live on a terminal, plain lines elsewhere, nothing but JSON with --json."""
 
+import codecs
+import io
+import sys
 import time
+import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 
 from rich.console import Console
 from rich.markup import escape
+from rich.status import Status
 from rich.table import Table
 
 from shared.record import Claim, Figure, RunRecord
 
 TICK, CROSS = "✔", "✘"
+PLAIN = {TICK: "+", CROSS: "x", "—": "-", "–": "-", "−": "-", "…": "...", "→": "->", "×": "x", "≥": ">=", "≤": "<="}
 PLAIN_WIDTH = 160  # columns of a table in a log file
 
 
@@ -32,7 +38,8 @@ class Output:
     def step(self, name: str) -> Iterator[None]:
         """A part of the run: a spinner on a terminal, then a line with its time and the claims made in it."""
         began, self._in_step = time.monotonic(), True
-        with self.console.status(escape(name)) if self.console.is_terminal else nullcontext():
+        spinner = spinning(self.console, escape(name)) if self.console.is_terminal else nullcontext()
+        with spinner:
             yield
         self._in_step = False
         self.console.print(f"  {escape(name)} [dim]{time.monotonic() - began:.1f} s[/dim]")
@@ -61,12 +68,38 @@ class Output:
         self.console.print(f"[dim]record: {escape(folder)}; picture: lab report[/dim]")
 
 
+def speak_plainly() -> None:
+    """What the output's encoding does not have is said in marks that every encoding has, and not an error."""
+    codecs.register_error("plain", _plain)
+    for stream in (sys.stdout, sys.stderr):
+        # Whoever has chosen an error handler (PYTHONIOENCODING=ascii:replace) keeps it; Python chooses the others.
+        if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape", "backslashreplace"):
+            stream.reconfigure(errors="plain")
+
+
+def spinning(console: Console, text: str) -> Status:
+    """The sign that something goes on, as the terminal can show it."""
+    return console.status(text, spinner="dots" if console.encoding.startswith("utf") else "line")
+
+
 def make_console(silent: bool = False) -> Console:
     """A console; where it is no terminal, with room for tables and without line breaks in sentences."""
     console = Console(quiet=silent, highlight=False, soft_wrap=True)
     if not console.is_terminal:
         console.width = PLAIN_WIDTH
     return console
+
+
+def _plain(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return "".join(map(_ascii, error.object[error.start : error.end])), error.end
+
+
+def _ascii(character: str) -> str:
+    """é is e; half a surrogate pair, and what has no likeness, is a question mark."""
+    bare = unicodedata.normalize("NFKD", character).encode("ascii", "ignore").decode()
+    return PLAIN.get(character) or bare or "?"
 
 
 def _mark(claim: Claim) -> str:

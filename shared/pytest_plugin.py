@@ -150,7 +150,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     file = session.config.getoption("--explained-skips")
     if not file:
         return
-    lines = (line.strip() for line in Path(file).read_text().splitlines())
+    lines = (line.strip() for line in Path(file).read_text(encoding="utf-8").splitlines())
     patterns = [re.compile(line) for line in lines if line and not line.startswith("#")]
     wrong = [skip for skip in _unexplained if not any(pattern.search(skip) for pattern in patterns)]
     for skip in wrong:

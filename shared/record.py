@@ -3,6 +3,7 @@
 The only thing that the report, the evidence and the coverage know of a run.
 """
 
+import json
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from shared.errors import ConfigurationError
+from shared.files import write_whole
 
 
 class _Value(BaseModel):
@@ -125,10 +127,13 @@ class RunRecord(_Value):
     def write(self, folder: Path) -> Path:
         """Write `run.json` into the folder, whole or not at all."""
         folder.mkdir(parents=True, exist_ok=True)
-        path, half = folder / "run.json", folder / ".run.json.half"
-        half.write_text(self.model_dump_json(indent=1, exclude_defaults=True) + "\n", encoding="utf-8")
-        half.replace(path)
+        path = folder / "run.json"
+        write_whole(path, self.model_dump_json(indent=1, exclude_defaults=True) + "\n")
         return path
+
+    def as_json(self) -> str:
+        """As JSON in ASCII, which every output can take."""
+        return json.dumps(self.model_dump(mode="json"), indent=1)
 
     @classmethod
     def read(cls, path: Path) -> "RunRecord":

@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 import typer
 
 from shared.errors import LabError
-from shared.experiment import Experiment, errors_told
+from shared.experiment import Experiment
 from shared.output import Output
 from shared.run import Run, Scale
 
@@ -69,10 +69,9 @@ class Benchmark(Experiment):
     def measure(self, scale: Scale, seed: int, as_json: bool) -> None:
         """Exits 1 when it could not be measured; a target that is missed is a result."""
         output = Output(silent=as_json)
-        with errors_told():
-            record, folder = self.execute(scale, seed, None, output)
-            if record.error:
-                raise LabError(record.error)
+        record, folder = self.execute(scale, seed, None, output)
+        if record.error:
+            raise LabError(record.error)
         if as_json:
             print(json.dumps({key: round(record.figure(key).value, 3) for key in self.targets}))
         output.closing(record, str(folder))

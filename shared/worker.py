@@ -111,7 +111,8 @@ def _child(log: Path, target: Callable[..., None], arguments: tuple[Any, ...]) -
     output = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     os.dup2(output, 1)
     os.dup2(output, 2)
-    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    for stream in (sys.stdout, sys.stderr):  # the log is in UTF-8, whatever the terminal has
+        stream.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)  # type: ignore[union-attr]
     faulthandler.enable()
     threading.Thread(target=_die_with_parent, daemon=True).start()
     target(*arguments)

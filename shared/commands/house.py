@@ -79,7 +79,7 @@ def mount(cli: typer.Typer) -> None:
 
 
 def _passes(name: str, argv: list[str]) -> bool:
-    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(argv, cwd=ROOT, capture_output=True, encoding="utf-8", errors="replace", check=False)
     console.print(f"  {TICK if done.returncode == 0 else CROSS} {name}")
     if done.returncode:
         print(done.stdout + done.stderr)

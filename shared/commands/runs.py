@@ -1,7 +1,6 @@
 """lab list, run, demo, report, evidence, coverage."""
 
 import json
-import signal
 import subprocess
 import sys
 import time
@@ -13,7 +12,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from shared import evidence, labs, report
+from shared import evidence, labs, report, signals
 from shared.errors import LabError
 from shared.output import CROSS, TICK, make_console
 from shared.record import RunRecord, covered, latest
@@ -174,15 +173,15 @@ def _each(scripts: Sequence[Path], options: Sequence[str]) -> bool:
 
 
 def _run_one(script: Path, options: Sequence[str]) -> bool:
-    """Ctrl-C reaches the script, which cleans up and says so; only then do we stop too."""
-    with subprocess.Popen([sys.executable, str(script), *options]) as child:
-        before = signal.signal(signal.SIGINT, lambda *_: None)
-        try:
-            code = child.wait()
-        finally:
-            signal.signal(signal.SIGINT, before)
-    if code == 130:
-        raise KeyboardInterrupt
+    """A signal to us reaches the script, which cleans up and says so; only then do we stop too."""
+    child: subprocess.Popen[bytes] | None = None
+    with signals.passed_on(lambda: child.terminate() if child else None) as heard:
+        child = subprocess.Popen([sys.executable, str(script), *options])
+        if heard:  # while it was being made
+            child.terminate()
+        code = child.wait()
+    if heard or code == 130:
+        signals.end()
     return code == 0
 
 

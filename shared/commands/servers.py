@@ -13,7 +13,7 @@ from rich.table import Table
 
 from shared import labs
 from shared.errors import ConfigurationError
-from shared.output import make_console
+from shared.output import make_console, spinning
 from shared.servers import compose, instance
 from shared.servers.catalogue import SERVERS, find
 from shared.servers.stack import Stack
@@ -39,7 +39,7 @@ def up(
             console.print(
                 f"{name} runs already" if found.ours else f"{name} is yours, at {found.url}: never started here"
             )
-    with console.status("starting"):
+    with spinning(console, "starting"):
         endpoints = stack.up(names)
     console.print(f"{', '.join(endpoints)} up in {time.monotonic() - began:.1f} s; stop with: lab down")
 
@@ -48,9 +48,9 @@ def down(
     servers: Names = None,
     clean: Annotated[bool, typer.Option("--clean", help="remove their data too")] = False,
 ) -> None:
-    """Stop exactly what `lab up` started (all, or these). Data stays, unless --clean."""
+    """Stop exactly what `lab up` or a run started (all, or these), also under a run. Data stays, unless --clean."""
     began = time.monotonic()
-    with console.status("stopping"):
+    with spinning(console, "stopping"):
         stopped = Stack(tell=console.print).down(servers or None, clean=clean)
     what = ", ".join(stopped) or "nothing was running"
     console.print(f"{what} {f'stopped in {time.monotonic() - began:.1f} s' if stopped else ''}".strip())
@@ -83,7 +83,7 @@ def logs(
         raise ConfigurationError(f"{server} has no log here: it was never started by `lab up`.")
     for file in files:
         print(f"==> {file} <==")
-        with file.open(errors="replace") as text:
+        with file.open(encoding="utf-8", errors="replace") as text:
             sys.stdout.writelines(deque(text, lines))
     sys.stdout.flush()  # a pipe would keep it until the log goes on
     if follow:
@@ -109,7 +109,7 @@ def _table(found: list[Status]) -> Table:
 
 
 def _follow(file: Path) -> None:
-    with file.open(errors="replace") as text:
+    with file.open(encoding="utf-8", errors="replace") as text:
         text.seek(0, 2)
         while True:
             if line := text.readline():

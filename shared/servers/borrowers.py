@@ -11,6 +11,7 @@ from uuid import uuid4
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from shared.files import write_whole
 from shared.servers.process import ProcessId
 
 
@@ -39,15 +40,13 @@ def write(file: Path, servers: Iterable[str]) -> None:
     what = " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
     borrower = Borrower(pid=me.pid, started=me.started, what=what, servers=tuple(servers))
     file.parent.mkdir(parents=True, exist_ok=True)
-    half = file.with_suffix(".half")
-    half.write_text(borrower.model_dump_json(indent=1), encoding="utf-8")
-    half.replace(file)
+    write_whole(file, borrower.model_dump_json(indent=1))
 
 
 def living(home: Path) -> list[Borrower]:
     """Those that have not given back what they need. Files of the dead are removed."""
     found = []
-    for file in sorted((home / "borrowers").glob("*.json")):
+    for file in sorted((home / "borrowers").glob("[!.]*.json")):
         try:
             borrower = Borrower.model_validate_json(file.read_bytes())
         except ValidationError:  # the rubbish of an interrupted machine

@@ -141,8 +141,8 @@ def _create(server: Server, settings: Settings) -> None:
 def _pull(server: Server, settings: Settings) -> None:
     # On a terminal, compose shows its progress there itself.
     output = None if sys.stderr.isatty() else subprocess.PIPE
-    argv = _argv("pull", "--policy", "missing", "--include-deps", server.name)
-    done = subprocess.run(argv, stderr=output, text=True, check=False, env=_environment(settings))
+    argv, env = _argv("pull", "--policy", "missing", "--include-deps", server.name), _environment(settings)
+    done = subprocess.run(argv, stderr=output, encoding="utf-8", errors="replace", check=False, env=env)
     if done.returncode:
         words = _last_line(done.stderr) if output else "see above"
         raise NotAvailable(server.name, f"its image is not on this machine and cannot be pulled ({words}).")
@@ -164,7 +164,7 @@ def _failure(server: Server, words: str, settings: Settings) -> ServerError:
         return PortTaken(server.name, int(taken[1]), "another process")
     log = settings.home / "servers" / server.name / "compose.log"
     log.parent.mkdir(parents=True, exist_ok=True)
-    log.write_text(logs(server.name, 1000))
+    log.write_text(logs(server.name, 1000), encoding="utf-8")
     return StartFailed(server.name, f"docker compose says: {words}. Last words: {last_words(log)!r}.", log)
 
 
@@ -210,7 +210,8 @@ def _run(
     deadline, late = time.monotonic() + START, ""
     pipe = subprocess.PIPE
     # In a session of its own, so that Ctrl-C at the terminal does not reach it: `end` has to get through.
-    with subprocess.Popen(argv, stdout=pipe, stderr=pipe, text=True, env=env, start_new_session=True) as process:
+    process_of = functools.partial(subprocess.Popen[str], encoding="utf-8", errors="replace", start_new_session=True)
+    with process_of(argv, stdout=pipe, stderr=pipe, env=env) as process:
         while True:
             try:
                 out, err = process.communicate(timeout=0.2)

@@ -12,9 +12,10 @@ from shared.servers import compose, instance, native
 from shared.servers.artifacts import fetch, read_lock
 from shared.servers.catalogue import find
 from shared.servers.instance import InstanceRecord
-from shared.servers.process import await_end, undisturbed
+from shared.servers.process import await_end
 from shared.servers.server import Endpoint, Place, Server
 from shared.settings import Settings
+from shared.signals import undisturbed
 
 
 class Handle:

@@ -6,6 +6,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from shared.errors import ConfigurationError, LabError
+from shared.files import write_whole
 from shared.servers.process import ProcessId
 from shared.servers.server import Endpoint
 
@@ -77,9 +78,7 @@ class InstanceRecord(BaseModel):
         """Write it whole or not at all; a new folder appears with it, or `sweep` might take it for one left behind."""
         place = folder if folder.exists() else folder.with_name(f".{folder.name}")
         place.mkdir(parents=True, exist_ok=True)
-        half = place / ".instance.json.half"
-        half.write_text(self.model_dump_json(indent=1), encoding="utf-8")
-        half.replace(place / "instance.json")
+        write_whole(place / "instance.json", self.model_dump_json(indent=1))
         if place != folder:
             place.rename(folder)
         return self

@@ -142,7 +142,7 @@ def _hold(candidates: Iterator[int], held: ExitStack) -> int:
 
 def last_words(log: Path, lines: int = 1) -> str:
     """The end of a log, for an error message."""
-    text = log.read_text(errors="replace").strip().splitlines() if log.exists() else []
+    text = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() if log.exists() else []
     return " ".join(line.strip() for line in text[-lines:])[:300]
 
 

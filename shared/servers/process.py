@@ -3,11 +3,10 @@
 import os
 import signal
 import subprocess
-import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -99,7 +98,7 @@ def moment(pid: int) -> str:
     try:
         if BOOT.exists():
             fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()  # a name may hold anything
-            return f"{BOOT.read_text().strip()}/{int(fields[19])}"
+            return f"{BOOT.read_bytes().decode().strip()}/{int(fields[19])}"
     except (FileNotFoundError, ProcessLookupError):
         raise psutil.NoSuchProcess(pid) from None
     ask = ["ps", "-o", "lstart=", "-p", str(pid)]
@@ -158,20 +157,6 @@ def await_end(processes: Sequence[psutil.Process], seconds: float) -> list[psuti
     while (alive := _uncollected(processes)) and time.monotonic() < deadline:
         time.sleep(END_PAUSE)
     return alive
-
-
-@contextmanager
-def undisturbed() -> Iterator[None]:
-    """Ctrl-C and SIGTERM are not heard, so that a second one cannot break off a clean-up."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # signals reach the main thread only
-        return
-    before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def reap() -> None:

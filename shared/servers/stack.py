@@ -17,10 +17,10 @@ from shared.servers.artifacts import Pin, fetch, read_lock
 from shared.servers.catalogue import SERVERS, find
 from shared.servers.handle import Handle, locks, remove, sweep
 from shared.servers.instance import InstanceRecord
-from shared.servers.process import undisturbed
 from shared.servers.server import Endpoint, Place, Server
 from shared.servers.status import Status
 from shared.settings import Provider, Settings
+from shared.signals import undisturbed
 
 Tell = Callable[[str], None]
 BUSY = 180.0  # seconds to wait for another `lab` command that starts or stops servers

@@ -166,7 +166,7 @@ def test_a_bug_is_a_traceback_and_no_record(lab: Lab) -> None:
 
 
 @pytest.mark.fault
-@pytest.mark.parametrize("name", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("name", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_ctrl_c_exits_130_and_leaves_no_record_and_no_worker(
     lab: Lab, interrupted: tuple["subprocess.Popen[str]", psutil.Process], name: signal.Signals
 ) -> None:
@@ -281,7 +281,13 @@ def test_a_server_that_cannot_be_had_here_is_left_out_and_the_step_reported(lab:
     assert (left.step, reason in left.reason) == ("ask Axon", True)
 
 
-def test_an_optional_server_of_the_users_own_is_used_at_any_scale(lab: Lab) -> None:
-    lab.environment["LAB_AXON"] = "elsewhere:1"
-    lab.run(f'{GOOD}\nrun.parameters["url"] = run.optional("axon", "ask Axon").url', "--scale", "smoke")
-    assert (lab.record.parameters["url"], lab.record.not_possible) == ("elsewhere:1", ())
+def test_an_optional_server_of_the_users_own_is_used_at_any_scale(lab: Lab, postgres: Endpoint) -> None:
+    lab.environment["LAB_POSTGRES"] = postgres.url
+    lab.run(f'{GOOD}\nrun.parameters["url"] = run.optional("postgres", "ask it").url', "--scale", "smoke")
+    assert (lab.record.parameters["url"], lab.record.not_possible) == (postgres.url, ())
+
+
+def test_an_optional_server_of_the_users_own_that_does_not_answer_is_an_error(lab: Lab) -> None:
+    lab.environment["LAB_AXON"] = "no.such.host.invalid:1"
+    assert lab.run(f'{GOOD}\nrun.optional("axon", "ask Axon")', "--scale", "smoke").returncode == 1
+    assert lab.record.error.startswith("ServerError: axon: your own, which LAB_AXON names, does not answer: ")

@@ -17,9 +17,9 @@ MODULE_LINES, FUNCTION_LINES, TOPICS = 300, 50, 265
 # The four floors: a module imports from its own floor and from those below it.
 FLOORS = (
     {"errors"},
-    {"codec", "event", "history", "kafka", "postgres", "record", "servers", "settings", "wait"},
+    {"codec", "event", "files", "history", "kafka", "postgres", "record", "servers", "settings", "signals", "wait"},
     {
-        *("checkers", "environment", "evidence", "experiment", "faults", "labs", "mutations", "output"),
+        *("checkers", "ending", "environment", "evidence", "experiment", "faults", "labs", "mutations", "output"),
         *("proxy", "report", "run", "size", "tap", "targets", "threads", "worker", "workload"),
     },
     {"benchmarks", "cli", "commands", "pytest_plugin", "smoke", "tests"},
