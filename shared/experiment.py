@@ -169,7 +169,7 @@ class Experiment:
 
 def _closed(
     things: ExitStack, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
-) -> bool:
+) -> bool | None:
     """Whatever a run has opened is closed, and no signal breaks that off."""
     with undisturbed():
         return things.__exit__(kind, error, at)

@@ -1,6 +1,7 @@
 """The labs of the house, found in their folders: `experiments/<lab>/lab.toml` and the numbered scripts beside it."""
 
 import importlib.util
+import re
 import sys
 import tomllib
 from collections.abc import Iterable, Iterator
@@ -51,27 +52,41 @@ def labs() -> list[Lab]:
 
 
 def find(name: str) -> Lab:
-    """The lab of that name, or of an unambiguous beginning of it. Raises ConfigurationError listing all."""
-    found = [lab for lab in labs() if lab.name.startswith(name)]
-    exact = [lab for lab in found if lab.name == name] or found
-    if len(exact) != 1:
-        raise ConfigurationError(f"There is no lab {name!r}. There are: {', '.join(lab.name for lab in labs())}.")
-    return exact[0]
+    """The lab of that name, or of an unambiguous beginning of it. Raises ConfigurationError listing the candidates."""
+    there = {lab.name: lab for lab in labs()}
+    return there[_one(name, there, f"There is no lab {name!r}. There are", f"{name!r} may be")]
 
 
 def scripts(targets: Iterable[str]) -> Iterator[Path]:
-    """Scripts by `lab`, `lab/01`, `lab/01_name` or path. Raises ConfigurationError on a target that names none."""
+    """Scripts by `lab`, `lab/1`, `lab/01`, `lab/01_name`, an unambiguous beginning of that, or path.
+
+    Raises ConfigurationError, listing the candidates, on a target that names none or several.
+    """
     for target in targets:
         if Path(target).suffix == ".py" and Path(target).exists():
             yield Path(target).resolve()
             continue
-        lab_name, _, number = target.strip("/").removeprefix("experiments/").partition("/")
+        lab_name, _, name = target.strip("/").removeprefix("experiments/").partition("/")
         lab = find(lab_name)
-        chosen = [script for script in lab.scripts if script.name.startswith(number)]
-        if not chosen:
-            names = ", ".join(script.stem for script in lab.scripts)
-            raise ConfigurationError(f"{lab.name} has no experiment {number!r}. It has: {names}.")
-        yield from chosen
+        there = {script.stem: script for script in lab.scripts}
+        if name:
+            wanted = f"{int(name):02d}_" if re.fullmatch("[0-9]+", name) else name.removesuffix(".py")
+            none = f"{lab.name} has no experiment {name!r}. It has"
+            yield there[_one(wanted, there, none, f"{lab.name}/{name} may be")]
+        else:
+            yield from there.values()
+
+
+def _one(beginning: str, names: Iterable[str], none: str, several: str) -> str:
+    """The name that is the beginning, or else the only one that begins with it. Raises ConfigurationError."""
+    found = sorted(name for name in names if name.startswith(beginning))
+    if beginning in found:
+        return beginning
+    if not found or not beginning:
+        raise ConfigurationError(f"{none}: {', '.join(names)}.")
+    if len(found) > 1:
+        raise ConfigurationError(f"{several}: {', '.join(found)}.")
+    return found[0]
 
 
 def tour() -> list[Path]:

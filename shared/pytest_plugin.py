@@ -128,6 +128,9 @@ def recorder(tmp_path: Path) -> Iterator[Recorder]:
 def pytest_configure() -> None:
     # A shell's background job ignores Ctrl-C, and so would every command that a test starts and interrupts.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGTERM, signal.SIGHUP):  # they too end the session in order: what it started is stopped
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler)
     # How long an example takes is the machine's affair: by default, one of more than 200 ms is a failure.
     properties.register_profile("labs", deadline=None, suppress_health_check=[HealthCheck.too_slow])
     properties.load_profile("labs")

@@ -1,7 +1,9 @@
 """The `lab` command: what scripts may rely on, and how it talks to people."""
 
 import json
+import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from typer.main import get_command
@@ -9,7 +11,7 @@ from typer.testing import CliRunner
 
 from shared.cli import cli
 from shared.errors import ConfigurationError
-from shared.labs import labs
+from shared.labs import FOLDER, labs, scripts
 from shared.servers.catalogue import SERVERS
 from shared.tests.servers.lab import Lab, new_lab, one_sentence
 
@@ -120,6 +122,40 @@ def test_wrong_name_lists_the_right_ones(lab: Lab, words: tuple[str, ...], said:
     done = CliRunner(env=lab.env).invoke(cli, words)
     assert isinstance(done.exception, ConfigurationError)
     assert str(done.exception).startswith(said)
+
+
+@pytest.mark.parametrize("number", ["1", "01", "001", "01_dual_write", "01_d", "01_dual_write.py"])
+def test_number_or_beginning_of_a_name_is_one_experiment(number: str) -> None:
+    assert [path.name for path in scripts([f"outbox-pattern/{number}"])] == ["01_dual_write.py"]
+    assert [path.name[:2] for path in scripts(["outbox/10", "experiments/outbox-pattern/12/"])] == ["10", "12"]
+
+
+@pytest.mark.parametrize(
+    ("target", "said"),
+    [
+        ("outbox-pattern/0", "outbox-pattern has no experiment '0'. It has: 01_dual_write, "),
+        ("outbox-pattern/0_", "outbox-pattern has no experiment '0_'. It has: 01_dual_write, "),
+        ("outbox-pattern/1_", "outbox-pattern has no experiment '1_'. It has: 01_dual_write, "),
+        ("outbox-pattern/١", "outbox-pattern has no experiment '١'. It has: 01_dual_write, "),
+        ("", "There is no lab ''. There are: event-sourcing, "),
+    ],
+)
+def test_target_that_is_none_or_several_lists_the_candidates(target: str, said: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        list(scripts([target]))
+    assert str(caught.value).startswith(said)
+
+
+def test_beginning_that_two_names_have_lists_these_two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("saga-pattern", "saga-two", "other"):
+        shutil.copytree(FOLDER / "saga-pattern", tmp_path / name, ignore=shutil.ignore_patterns("*.py"))
+    for name in ("01_kill_it.py", "01_kill_me.py"):
+        (tmp_path / "saga-two" / name).touch()
+    monkeypatch.setattr("shared.labs.FOLDER", tmp_path)
+    with pytest.raises(ConfigurationError, match=r"^'saga' may be: saga-pattern, saga-two\.$"):
+        list(scripts(["saga"]))
+    with pytest.raises(ConfigurationError, match=r"^saga-two/1 may be: 01_kill_it, 01_kill_me\.$"):
+        list(scripts(["saga-two/1"]))
 
 
 @pytest.mark.parametrize(

@@ -288,6 +288,6 @@ def test_an_optional_server_of_the_users_own_is_used_at_any_scale(lab: Lab, post
 
 
 def test_an_optional_server_of_the_users_own_that_does_not_answer_is_an_error(lab: Lab) -> None:
-    lab.environment["LAB_AXON"] = "no.such.host.invalid:1"
-    assert lab.run(f'{GOOD}\nrun.optional("axon", "ask Axon")', "--scale", "smoke").returncode == 1
-    assert lab.record.error.startswith("ServerError: axon: your own, which LAB_AXON names, does not answer: ")
+    lab.environment["LAB_MOTO"] = "http://127.0.0.1:1"
+    assert lab.run(f'{GOOD}\nrun.optional("moto", "ask it")', "--scale", "smoke").returncode == 1
+    assert lab.record.error.startswith("ServerError: moto: your own, which LAB_MOTO names, does not answer: ")
