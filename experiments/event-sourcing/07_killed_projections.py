@@ -108,7 +108,7 @@ def kill_once(
 def tables(run: Run, suffix: str) -> str:
     """A schema for read models, in front of the one of the events on the search path."""
     run.schema(suffix)
-    return in_schema(run.endpoints["postgres"].url, f"{run.name}{suffix},{run.name}")
+    return in_schema(run.endpoints["postgres"].url, f"{run.name}{suffix}", run.name)
 
 
 def note_writes(run: Run, connection: Connection, name: str) -> None:

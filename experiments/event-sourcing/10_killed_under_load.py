@@ -7,8 +7,8 @@ repeat the same with `synchronous_commit = off`. All of it on a Postgres of the 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from urllib.parse import quote
 
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from sourcing import supervised
 from sourcing.event import Recorded, data_of
 from sourcing.postgres import create
@@ -101,7 +101,7 @@ def suffer(run: Run, server: Handle, variant: str, between: int, kills: int) -> 
     """The load and its faults, then the final read."""
     slug = f"{len(run.histories)}-{variant.split(',')[0].replace(' ', '-')}"
     recorder = run.recorder(slug, "experiment")
-    with Proxy("network", server.endpoint.url.split("@")[1].split("/")[0]) as network:
+    with Proxy("network", f"127.0.0.1:{conninfo_to_dict(server.endpoint.url)['port']}") as network:
         stage = set_up(run, server, network, variant, Bank("", run.history_file(slug), run.seed, NO_END, ACCOUNTS))
         for event in supervised.read_log(stage.direct):
             recorder.record(Action.WRITE, Outcome.OK, event.id, key=event.stream, seq=event.version)
@@ -121,8 +121,8 @@ def set_up(run: Run, server: Handle, network: Proxy, variant: str, bank: Bank) -
         connection.execute(supervised.MODEL)
     open_accounts(replace(bank, conninfo=direct), OPENING)
     network.delay = DELAY
-    through = direct.replace(f":{network.target_port}/", f":{network.port}/")
-    through += quote(" -csynchronous_commit=off") if variant == ASYNC else ""
+    through = make_conninfo(direct, port=network.port)
+    through = postgres.having(through, synchronous_commit="off") if variant == ASYNC else through
     return Stage(server, network, direct, replace(bank, conninfo=through), WAYS[variant], variant == ASYNC)
 
 

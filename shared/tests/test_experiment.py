@@ -11,6 +11,7 @@ from typing import Any
 
 import psutil
 import pytest
+from psycopg.conninfo import make_conninfo
 
 from shared import postgres as postgres_helpers
 from shared.record import RunRecord, latest
@@ -227,6 +228,13 @@ def test_the_schema_is_gone_after_a_run_unless_kept(
         there = connection.execute("select to_regnamespace(%s) is not null", [name]).fetchone()
     assert there == (kept,)
     postgres_helpers.drop_schema(postgres, name)
+
+
+def test_an_address_in_keywords_will_do_and_its_options_hold(lab: Lab, postgres: Endpoint) -> None:
+    keywords = make_conninfo(postgres.url, options="-c statement_timeout=5s")
+    done = lab.run(SCHEMA.replace("current_schema()", "current_setting('statement_timeout')"), postgres=keywords)
+    assert done.returncode == 0, done.stderr
+    assert lab.record.parameters["schema"] == "5s"
 
 
 def test_a_server_of_the_users_own_is_not_harmed_and_the_step_reported(lab: Lab, postgres: Endpoint) -> None:

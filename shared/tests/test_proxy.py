@@ -6,10 +6,10 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from urllib.parse import urlsplit
 
 import psycopg
 import pytest
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from shared import postgres
 from shared.proxy import Proxy
@@ -48,9 +48,9 @@ def proxy(echo: str) -> Iterator[Proxy]:
 @pytest.fixture
 def database(postgres: Endpoint) -> Iterator[tuple[Proxy, str]]:
     """A proxy in front of Postgres, and the conninfo URL that goes through it."""
-    address = urlsplit(postgres.url).netloc.rpartition("@")[2]
-    with Proxy("postgres", address) as opened:
-        yield opened, postgres.url.replace(address, opened.address)
+    given = conninfo_to_dict(postgres.url)
+    with Proxy("postgres", f"{given['host']}:{given.get('port', 5432)}") as opened:
+        yield opened, make_conninfo(postgres.url, host="127.0.0.1", port=opened.port)
 
 
 def dial(proxy: Proxy) -> socket.socket:

@@ -62,6 +62,9 @@ class FastTranscoder(Transcoder):
         return state
 
 
+PARTS = "dbname", "host", "port", "user", "password"  # of an address: what the library takes
+
+
 class Accounts(Application[UUID]):
     name = "accounts"
     log_section_size = 5000
@@ -76,14 +79,11 @@ class Accounts(Application[UUID]):
 def open_application(url: str, schema: str, *, create: bool = False) -> Accounts:
     """The application on one connection. `create`: make its tables, by one process before all others."""
     server = conninfo_to_dict(url)
+    parts = {f"POSTGRES_{name.upper()}": str(server.get(name, "")) for name in PARTS}
     return Accounts(
         {
+            **parts,
             "PERSISTENCE_MODULE": "eventsourcing.postgres",
-            "POSTGRES_DBNAME": str(server["dbname"]),
-            "POSTGRES_HOST": str(server["host"]),
-            "POSTGRES_PORT": str(server["port"]),
-            "POSTGRES_USER": str(server["user"]),
-            "POSTGRES_PASSWORD": "",
             "POSTGRES_SCHEMA": schema,
             "POSTGRES_POOL_SIZE": "1",
             "POSTGRES_MAX_OVERFLOW": "0",

@@ -17,7 +17,7 @@ from psycopg.errors import UniqueViolation
 from psycopg.pq import TransactionStatus
 from psycopg.types.array import ListBinaryDumper
 
-from shared.postgres import Connection
+from shared.postgres import Connection, connect
 from sourcing.errors import StreamDeleted, TransactionTooOld, WrongExpectedVersion
 from sourcing.event import START, TOMBSTONE, NewEvent, Position, Recorded, check_name, encode
 from sourcing.store import ANY, Capability, StreamMetadata
@@ -83,7 +83,7 @@ PAUSE = 0.01  # seconds between two looks of a subscription that has caught up
 
 def create(conninfo: str) -> None:
     """Create the tables in the first schema of the connection's search path."""
-    with psycopg.connect(conninfo, autocommit=True) as connection:
+    with connect(conninfo) as connection:
         connection.execute(SCHEMA.read_text())
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import psycopg
+from psycopg.conninfo import make_conninfo
 
 from shared.faults import Crash, Hook, nowhere
 from shared.history import Action, History, Op, Outcome, Recorder, now
@@ -62,7 +63,7 @@ class Session:
     """A store on a connection that is made again when it was lost."""
 
     def __init__(self, conninfo: str) -> None:
-        self.conninfo = f"{conninfo}&connect_timeout={PATIENCE}"
+        self.conninfo = make_conninfo(conninfo, connect_timeout=PATIENCE)
         self._store: PostgresStore | None = None
 
     def store(self) -> PostgresStore:

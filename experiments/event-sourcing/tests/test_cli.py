@@ -93,7 +93,7 @@ def test_what_cannot_be_done_is_a_clear_error(words: list[str], message: str, la
 def test_a_schema_without_projections_is_a_clear_error(postgres: Endpoint) -> None:
     done = CliRunner().invoke(cli, ["lag", "--schema", "nowhere", "--dsn", postgres.url])
     assert isinstance(done.exception, ConfigurationError)
-    assert "there are no projections in schema 'nowhere'" in str(done.exception)
+    assert "there is no schema 'nowhere'" in str(done.exception)
 
 
 def test_the_commands_are_mounted_as_lab_sourcing() -> None:

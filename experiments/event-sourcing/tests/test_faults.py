@@ -7,6 +7,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from sourcing.errors import WrongExpectedVersion
 from sourcing.event import NewEvent
 from sourcing.postgres import PostgresStore, create
@@ -116,7 +117,8 @@ def test_a_writer_killed_with_its_append_sent_and_unanswered_counts_once(
 
 @pytest.fixture
 def network(postgres: Endpoint) -> Iterator[Proxy]:
-    with Proxy("network", postgres.url.split("@")[1].split("/")[0]) as proxy:
+    given = conninfo_to_dict(postgres.url)
+    with Proxy("network", f"{given['host']}:{given.get('port', 5432)}") as proxy:
         yield proxy
 
 
@@ -126,7 +128,7 @@ class Unanswered:
     def __init__(self, schema: str, network: Proxy, watching: Connection, recorder: Recorder) -> None:
         self.event = NewEvent("Deposited", {"cents": 5})
         self.blocker = Blocker(schema)
-        through = PostgresStore(connect(schema.replace(f":{network.target_port}/", f":{network.port}/")))
+        through = PostgresStore(connect(make_conninfo(schema, host="127.0.0.1", port=network.port)))
         with ThreadPoolExecutor(1) as pool:
             append: Future[int] = pool.submit(through.append, STREAM, [self.event], NO_STREAM)
             self.blocker.await_blocked(watching)

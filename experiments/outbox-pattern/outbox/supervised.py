@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psycopg
 from confluent_kafka import KafkaException
+from psycopg.conninfo import make_conninfo
 
 from outbox import inbox
 from outbox.processes import Shop, make_relay
@@ -139,4 +140,4 @@ def _on_sigterm() -> threading.Event:
 
 def _impatient(conninfo: str) -> str:
     """A server that was killed answers at once with a reset; one that is paused would be waited for without end."""
-    return f"{conninfo}&connect_timeout={PATIENCE}"
+    return make_conninfo(conninfo, connect_timeout=PATIENCE)

@@ -22,7 +22,7 @@ values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
 
 def create(conninfo: str) -> None:
     """Create the tables in the first schema of the connection's search path."""
-    with psycopg.connect(conninfo, autocommit=True) as connection:
+    with connect(conninfo) as connection:
         connection.execute(SCHEMA.read_text())
         connection.execute("select pg_stat_force_next_flush()")  # making indexes is scanning, see `scans`
 
@@ -86,7 +86,7 @@ def await_counts(conninfo: str, session: int) -> None:
 
 def create_jsonb_copy(conninfo: str) -> None:
     """WRONG on purpose: a table `outbox_jsonb` that gets every outbox row with its payload parsed (see 03)."""
-    with psycopg.connect(conninfo, autocommit=True) as connection:
+    with connect(conninfo) as connection:
         connection.execute(JSONB_COPY)
 
 

@@ -62,4 +62,4 @@ def test_an_id_that_is_not_parked_is_a_clear_error(one_parked: str, postgres: En
 def test_a_schema_without_an_outbox_is_a_clear_error(postgres: Endpoint) -> None:
     done = lab("parked", "--schema", "nowhere", "--dsn", postgres.url)
     assert done.returncode == 1
-    assert "there is no outbox in schema 'nowhere'" in done.stderr
+    assert "there is no schema 'nowhere'" in done.stderr

@@ -16,6 +16,7 @@ from outbox.writer import place_pipelined
 from sqlalchemy import NullPool, create_engine
 from sqlalchemy.orm import Session
 
+from shared import postgres
 from shared.postgres import Connection
 
 REASONS = {
@@ -84,7 +85,7 @@ def test_a_bad_event_does_not_cost_the_business_row(guarded: Shop, connection: C
 
 def test_a_session_of_sqlalchemy_is_guarded_too(guarded: Shop, connection: Connection) -> None:
     bad, good = list(guarded.events())[:2]
-    url = guarded.conninfo.replace("postgresql://", "postgresql+psycopg://")
+    url = postgres.url(guarded.conninfo).replace("postgresql://", "postgresql+psycopg://")
     with Session(create_engine(url, poolclass=NullPool)) as session:
         add_event(session, bad, "no.such.type")
         add_event(session, good, guarded.topic)

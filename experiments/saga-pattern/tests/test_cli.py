@@ -124,4 +124,4 @@ def test_a_schema_without_an_orchestrator_is_a_clear_error(postgres: Endpoint) -
     """As the user has it, by the `lab` command."""
     command = [str(Path(sys.executable).parent / "lab"), "saga", "list", "--schema", "nowhere", "--dsn", postgres.url]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert (done.returncode, "error: there is no orchestrator in schema 'nowhere'" in done.stderr) == (1, True)
+    assert (done.returncode, "error: there is no schema 'nowhere'" in done.stderr) == (1, True)

@@ -11,9 +11,10 @@ from typing import Any, ClassVar
 
 import psycopg
 from psycopg import sql
+from psycopg.conninfo import make_conninfo
 from psycopg.errors import RaiseException
 
-from shared.postgres import Connection, connect
+from shared.postgres import Connection, connect, in_schema
 from shared.servers.server import Endpoint
 from shared.settings import ROOT
 from sourcing.errors import NotSupported, StreamNameNotAllowed
@@ -31,7 +32,7 @@ READ_CATEGORY = f"select {COLUMNS} from get_category_messages(%s, %s, %s)"  # no
 def create(endpoint: Endpoint, space: str) -> None:
     with connect(endpoint.url) as connection:
         connection.execute(sql.SQL("create database {}").format(sql.Identifier(space)))
-    with connect(_conninfo(endpoint, space)) as connection:
+    with connect(make_conninfo(endpoint.url, dbname=space)) as connection:  # its schema is not there yet
         connection.execute("set client_min_messages = warning")
         connection.execute(INSTALL.read_bytes())
 
@@ -117,4 +118,4 @@ def _recorded(row: tuple[Any, ...]) -> Recorded:
 
 
 def _conninfo(endpoint: Endpoint, space: str) -> str:
-    return psycopg.conninfo.make_conninfo(endpoint.url, dbname=space, options="-csearch_path=message_store,public")
+    return in_schema(make_conninfo(endpoint.url, dbname=space), "message_store")

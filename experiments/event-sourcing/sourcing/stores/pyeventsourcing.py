@@ -14,6 +14,7 @@ import msgspec
 from eventsourcing.persistence import IntegrityError, Notification, StoredEvent
 from eventsourcing.postgres import PostgresApplicationRecorder, PostgresDatastore
 from psycopg.conninfo import conninfo_to_dict
+from psycopg.rows import dict_row
 
 from shared import postgres
 from shared.servers.server import Endpoint
@@ -50,14 +51,12 @@ def drop(endpoint: Endpoint, space: str) -> None:
 
 
 def open_store(endpoint: Endpoint, space: str) -> "RecorderStore":
-    given = conninfo_to_dict(endpoint.url)
-    dbname, host, port, user, password = (
-        str(given.get(name) or "") for name in ("dbname", "host", "port", "user", "password")
-    )
     # One connection, and more for a subscription, which listens on one and reads on another.
     datastore = PostgresDatastore(
-        *(dbname, host, port, user, password), pool_size=1, max_overflow=5, schema=space, originator_id_type="text"
+        *("", "", "", "", ""), pool_size=1, max_overflow=5, schema=space, originator_id_type="text"
     )
+    # The library has five parameters for an address. Its pool, which is not open yet, takes a whole one.
+    datastore.pool.kwargs = {**conninfo_to_dict(endpoint.url), "row_factory": dict_row}
     return RecorderStore(datastore)
 
 

@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 from dbos import DBOS, DBOSClient, EnqueueOptions
 from psycopg import sql
@@ -97,6 +96,6 @@ def _database(server: Endpoint, name: str) -> Iterator[str]:
     with postgres.connect(server.url) as connection:
         connection.execute(sql.SQL("create database {}").format(identifier))
         try:
-            yield urlsplit(server.url)._replace(path=f"/{name}").geturl()
+            yield postgres.url(server.url, dbname=name)
         finally:
             connection.execute(sql.SQL("drop database {} with (force)").format(identifier))

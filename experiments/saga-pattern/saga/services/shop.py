@@ -7,8 +7,6 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-import psycopg
-
 from saga.fates import KIND, Fates
 from saga.order import SERVICE, Reply, Request, World
 from saga.services.participant import Also, perform
@@ -58,7 +56,7 @@ def create(endpoint: Endpoint, prefix: str, fates: Fates = KIND, world: World | 
 def add(endpoint: Endpoint, prefix: str, service: str, world: World) -> str:
     """Make one service's schema, also of one that is not of the four; returns its conninfo."""
     parts, conninfo = _parts(), postgres.create_schema(endpoint, f"{prefix}_{service}")
-    with psycopg.connect(conninfo, autocommit=True) as connection:
+    with postgres.connect(conninfo) as connection:
         connection.execute(parts["every service"])
         if service in parts:
             connection.execute(parts[service])
