@@ -13,6 +13,7 @@ import psycopg
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.errors import ObjectInUse
+from psycopg.pq import Conninfo
 
 from shared.errors import ConfigurationError
 from shared.servers.server import Endpoint
@@ -39,9 +40,15 @@ def having(conninfo: str, **settings: str) -> str:
 
     The options that it has already stay, or else those of PGOPTIONS, which it would hide.
     """
-    before = conninfo_to_dict(conninfo).get("options") or os.environ.get("PGOPTIONS", "")
     added = (f"-c {name}={re.sub(_SEPARATING, _ESCAPED, value)}" for name, value in settings.items())
-    return make_conninfo(conninfo, options=" ".join([str(before), *added]).strip())
+    return make_conninfo(conninfo, options=" ".join([fields(conninfo).get("options", ""), *added]).strip())
+
+
+def fields(conninfo: str) -> dict[str, str]:
+    """What the address says, by libpq's keywords, and for what it does not say the environment (PGHOST, ...)."""
+    named = ((option.keyword.decode(), (option.envvar or b"").decode()) for option in Conninfo.get_defaults())
+    default = {keyword: os.environ[name] for keyword, name in named if os.environ.get(name)}
+    return default | {keyword: str(value) for keyword, value in conninfo_to_dict(conninfo).items()}
 
 
 def url(conninfo: str, **changes: str) -> str:

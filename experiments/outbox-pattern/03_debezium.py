@@ -71,11 +71,10 @@ def open_shop(run: Run, name: str, count: int) -> Shop:
 def debezium(run: Run, name: str, table: str = "outbox", **settings: str) -> Iterator[Connector]:
     """A running connector on the outbox of a schema made by open_shop, gone at the end of the block."""
     schema, dotted = f"{run.name}_{name}", {key.replace("_", "."): value for key, value in settings.items()}
-    connector = Connector(run.endpoints["connect"], run.endpoints["postgres"], schema, schema, table, dotted)
-    connector.put()
-    with ExitStack() as things:
-        things.callback(connector.delete)
-        yield connector
+    with Connector(
+        run.endpoints["connect"], run.endpoints["postgres"], schema, schema, table, dotted
+    ).running() as made:
+        yield made
 
 
 def compare_messages(run: Run, count: int) -> None:
@@ -249,8 +248,12 @@ def paced(run: Run, shop: Shop, variant: str) -> History:
 
 def kill_connect(run: Run, count: int) -> None:
     shop = replace(open_shop(run, "kill", count), rate=2 * RATE)
-    record, connect = recorder(run, shop), run.control("connect")
+    record = recorder(run, shop)
     with debezium(run, "kill") as connector, Tap("consumer", shop.broker, [shop.topic], record) as tap:
+        run.cleanup(
+            connector.delete
+        )  # once more, when Connect is up again: interrupted while it is down, it has it still
+        connect = run.control("connect")
         service = run.worker("service", serve, shop, "outbox")
         tap.wait_for(count // 2)
         with Faults(record).down(connect):

@@ -102,9 +102,8 @@ def prepare(run: Run, rung: Rung, things: ExitStack) -> None:
         wal.set_up(shop.conninfo, shop.slot, shop.slot)
         things.callback(wal.tear_down, shop.conninfo, shop.slot)
     if rung.kind == DEBEZIUM:
-        rung.connector = Connector(run.endpoints["connect"], run.endpoints["postgres"], shop.slot, shop.slot)
-        rung.connector.put()
-        things.callback(rung.connector.delete)
+        connector = Connector(run.endpoints["connect"], run.endpoints["postgres"], shop.slot, shop.slot)
+        rung.connector = things.enter_context(connector.running())
 
 
 @dataclass(frozen=True)

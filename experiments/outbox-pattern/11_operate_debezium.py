@@ -169,11 +169,8 @@ def connected(run: Run, shop: Shop, **settings: str) -> Iterator[Connector]:
     """A connector on the shop's outbox, gone at the end of the block."""
     schema = f"{run.name}_{shop.history.stem}"
     connector = Connector(run.endpoints["connect"], run.endpoints["postgres"], schema, schema, settings=settings)
-    connector.put()
-    try:
+    with connector.running():
         yield connector
-    finally:
-        connector.delete()
 
 
 if __name__ == "__main__":

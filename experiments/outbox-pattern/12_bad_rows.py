@@ -176,12 +176,9 @@ def opened(
     create(conninfo)
     shop = Shop(conninfo, run.endpoints["kafka"], run.topic(name), run.history_file(name), run.seed, count)
     connector = Connector(run.endpoints["connect"], run.endpoints["postgres"], schema, schema, settings=settings)
-    connector.put()
-    try:
-        with Tap("consumer", shop.broker, [shop.topic], run.recorder(name, "experiment")) as tap:
-            yield shop, connector, tap
-    finally:
-        connector.delete()
+    recorder = run.recorder(name, "experiment")
+    with connector.running(), Tap("consumer", shop.broker, [shop.topic], recorder) as tap:
+        yield shop, connector, tap
 
 
 if __name__ == "__main__":

@@ -4,16 +4,18 @@ The router is told to make the same CloudEvents headers as message.py does, from
 Debezium documentation, "Outbox Event Router" and "Debezium connector for PostgreSQL" (3.6).
 """
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
 import httpx
-import psycopg
 from psycopg import sql
-from psycopg.conninfo import conninfo_to_dict
 
-from shared.errors import DeadlineExceeded
+from outbox.relay import jdbc
+from shared.errors import ConfigurationError, DeadlineExceeded, LabError
+from shared.postgres import Connection, connect, drop_slot
 from shared.servers.server import Endpoint
 from shared.wait import until
 
@@ -32,9 +34,16 @@ HEADERS = {
 }
 
 
+class NotDeleted(LabError):
+    """Connect did not delete a connector. Its slot and publication are dropped."""
+
+
 @dataclass(frozen=True)
 class Connector:
-    """One Debezium connector on one outbox table, with the slot and publication that bear its name."""
+    """One Debezium connector on one outbox table, with the slot and publication that bear its name.
+
+    Raises ConfigurationError where a replication slot cannot have that name.
+    """
 
     connect: Endpoint
     postgres: Endpoint
@@ -43,12 +52,19 @@ class Connector:
     table: str = "outbox"
     settings: Mapping[str, str] | None = None  # over the ones below
 
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[a-z0-9_]{1,63}", self.name):
+            raise ConfigurationError(
+                f"{self.name!r} cannot be a connector's name, which its replication slot bears: that has 1 to 63 "
+                "lower-case letters, digits and underscores."
+            )
+
     def config(self) -> dict[str, str]:
-        """The connector's configuration, as it is put to Connect."""
+        """The connector's configuration, as it is put to Connect. Raises ConfigurationError; see `jdbc.settings`."""
         return {
             "connector.class": "io.debezium.connector.postgresql.PostgresConnector",
             "tasks.max": "1",
-            **_database(self.postgres),
+            **jdbc.settings(self.postgres),
             "topic.prefix": self.name,
             "plugin.name": "pgoutput",
             "slot.name": self.name,
@@ -56,7 +72,7 @@ class Connector:
             # Made by `put`: of inserts only, since a publication of updates would refuse to let rows be marked.
             "publication.autocreate.mode": "disabled",
             "publish.via.partition.root": "true",
-            "table.include.list": f"{self.schema}.{self.table}",
+            "table.include.list": rf"{_pattern(self.schema)}\.{_pattern(self.table)}",
             # Only what is written from now on, and of that only inserts: marks and clean-up are not events.
             "snapshot.mode": "no_data",
             "skipped.operations": "u,d,t",
@@ -79,7 +95,7 @@ class Connector:
 
     def _publish_inserts(self) -> None:
         statement = "create publication {} for table {} with (publish = 'insert', publish_via_partition_root = true)"
-        with psycopg.connect(self.postgres.url, autocommit=True) as connection:
+        with connect(self.postgres.url) as connection:
             there = connection.execute("select from pg_publication where pubname = %s", [self.name]).fetchone()
             if there is None:
                 table = sql.Identifier(self.schema, self.table)
@@ -118,18 +134,46 @@ class Connector:
         traces = [task.get("trace", "") for task in self.status().get("tasks", []) if task["state"] == "FAILED"]
         return "; ".join(trace.rpartition("Caused by: ")[2].partition("\n")[0] for trace in traces)
 
+    @contextmanager
+    def running(self) -> Iterator["Connector"]:
+        """Put it for the time of the block. It is deleted at the end, also where that is an error."""
+        try:
+            self.put()
+            yield self
+        except BaseException:
+            with suppress(NotDeleted):  # what ended the block is the news; the slot is dropped all the same
+                self.delete()
+            raise
+        self.delete()
+
     def delete(self) -> None:
-        """Delete connector, slot and publication: a slot that nobody reads keeps Postgres' log for ever."""
-        self._call("DELETE", "")
-        self._await_release()
-        with psycopg.connect(self.postgres.url, autocommit=True) as connection:
-            connection.execute(
-                "select pg_drop_replication_slot(slot_name) from pg_replication_slots where slot_name = %s", [self.name]
-            )
-            connection.execute(sql.SQL("drop publication if exists {}").format(sql.Identifier(self.name)))
+        """Delete connector, slot and publication, those that are there.
+
+        The slot is dropped whatever Connect says, since one that nobody reads keeps Postgres' log for ever. Raises
+        NotDeleted where Connect has the connector still.
+        """
+        try:
+            until(f"Connect to delete connector {self.name}", self._deleted)
+            self._await_release()
+        except (httpx.HTTPError, DeadlineExceeded) as error:
+            raise NotDeleted(
+                f"Connect did not delete connector {self.name} ({error}). Slot and publication are dropped, and "
+                "without them its task fails: delete it when Connect answers."
+            ) from error
+        finally:
+            with connect(self.postgres.url) as connection:
+                drop_slot(connection, self.name)
+                connection.execute(sql.SQL("drop publication if exists {}").format(sql.Identifier(self.name)))
+
+    def _deleted(self) -> bool:
+        """Whether Connect does not have it, or no longer. While it rebalances it refuses. Raises httpx.HTTPError."""
+        response = self._call("DELETE", "", check=False)
+        if response.status_code not in (httpx.codes.NOT_FOUND, httpx.codes.CONFLICT):
+            response.raise_for_status()
+        return response.status_code != httpx.codes.CONFLICT
 
     def _await_release(self) -> None:
-        with psycopg.connect(self.postgres.url, autocommit=True) as connection:
+        with connect(self.postgres.url) as connection:
             until(f"slot {self.name} to be let go", lambda: not self._slot_active(connection))
 
     def _streams(self) -> bool:
@@ -137,10 +181,10 @@ class Connector:
         if not tasks or any(task["state"] != "RUNNING" for task in tasks):
             return False
         # RUNNING is said before the slot is read: an event written now could still wait for seconds.
-        with psycopg.connect(self.postgres.url, autocommit=True) as connection:
+        with connect(self.postgres.url) as connection:
             return self._slot_active(connection)
 
-    def _slot_active(self, connection: psycopg.Connection[Any]) -> bool:
+    def _slot_active(self, connection: Connection) -> bool:
         query = "select active from pg_replication_slots where slot_name = %s"
         row = connection.execute(query, [self.name]).fetchone()
         return bool(row and row[0])
@@ -151,18 +195,9 @@ class Connector:
         return response.raise_for_status() if check else response
 
 
-def _database(endpoint: Endpoint) -> dict[str, str]:
-    """Where Connect finds the database: on compose's network under another name than we do."""
-    given = conninfo_to_dict(endpoint.url)
-    host, _, port = endpoint.inside.partition(":")
-    return {
-        "database.hostname": host or str(given.get("host", "127.0.0.1")),
-        "database.port": port or str(given.get("port", 5432)),
-        "database.user": str(given.get("user", "postgres")),
-        "database.password": str(given.get("password", "")),
-        "database.dbname": str(given.get("dbname", "postgres")),
-        "database.sslmode": str(given.get("sslmode", "prefer")),
-    }
+def _pattern(name: str) -> str:
+    """The name in a list of Java's regular expressions, where `$`, `.` and `,` would say something else."""
+    return re.sub(r"(\W)", r"\\\1", name)
 
 
 def _router() -> dict[str, str]:

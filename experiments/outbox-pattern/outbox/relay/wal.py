@@ -19,7 +19,7 @@ from outbox.relay.publisher import Publisher, few_collections
 from outbox.windows import RelayWindow
 from shared.errors import LabError
 from shared.faults import Hook, nowhere
-from shared.postgres import Connection
+from shared.postgres import Connection, drop_slot
 
 # What a message is made of, and no more: what is not listed is not decoded. In the table's order, as they will come.
 PUBLISHED = (
@@ -27,7 +27,6 @@ PUBLISHED = (
     "correlation_id, causation_id, content_type, spec_version"
 )
 HEARTBEAT = 5.0  # seconds between confirmations when there is no news; wal_sender_timeout is 10 s here
-LETTING_GO = 30  # seconds that a slot's reader has to be gone when it is cut off
 CHUNK = 500  # rows handed to the producer at once
 IN_DOUBT = 20_000  # rows between two confirmations of a drain: what a crash repeats at most
 
@@ -46,15 +45,10 @@ def set_up(conninfo: str, name: str, schema: str) -> None:
 def tear_down(conninfo: str, name: str) -> None:
     """Drop slot and publication: a slot that nobody reads keeps Postgres' log for ever.
 
-    Who reads it still is cut off: Postgres may not have noticed yet that a reader was killed, and holds the slot for
-    it. Raises psycopg.errors.ObjectInUse when the slot is not let go in time.
+    Who reads it still is cut off. Raises DeadlineExceeded when the slot is not let go in time.
     """
     with psycopg.connect(conninfo, autocommit=True) as connection:
-        for step in (
-            f"pg_terminate_backend(active_pid, {LETTING_GO * 1000})",  # returns when the session is gone
-            "pg_drop_replication_slot(slot_name)",
-        ):
-            connection.execute(f"select {step} from pg_replication_slots where slot_name = %s", [name])  # noqa: S608
+        drop_slot(connection, name)
         connection.execute(sql.SQL("drop publication if exists {}").format(sql.Identifier(name)))
 
 
