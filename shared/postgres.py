@@ -25,6 +25,17 @@ LETTING_GO = 30  # seconds that a slot's reader has to be gone when it is cut of
 # Options are separated by white space that is not escaped (PostgreSQL documentation, "options").
 _SEPARATING, _ESCAPED = r"([\\\s])", r"\\\1"
 _OPTION = re.compile(r"(?:\\.|[^\\\s])+", re.DOTALL)
+# What the texts that a session reads and writes depend on. A database or a role may have other defaults.
+SETTINGS = {
+    "client_encoding": "UTF8",
+    "bytea_output": "hex",
+    "DateStyle": "ISO",
+    "IntervalStyle": "postgres",
+    "extra_float_digits": "1",
+    "standard_conforming_strings": "on",
+    "quote_all_identifiers": "off",
+}
+READ_COMMITTED = {"default_transaction_isolation": "read committed"}
 
 
 def in_schema(conninfo: str, *schemas: str) -> str:
@@ -105,6 +116,7 @@ def connect(conninfo: str) -> Connection:
     """
     connection: Connection = psycopg.connect(conninfo, autocommit=True)
     try:
+        settle(connection)
         _check_schema(connection)
     except BaseException:
         connection.close()
@@ -167,3 +179,9 @@ def _dropped(connection: Connection, name: str) -> bool:
     except ObjectInUse:
         return False
     return True
+
+
+def settle(connection: Connection, **more: str) -> None:
+    """Set SETTINGS, and more, for an autocommit session, whatever database or role have as their defaults."""
+    settings = [sql.SQL("set_config({}, {}, false)").format(name, value) for name, value in (SETTINGS | more).items()]
+    connection.execute(sql.SQL("select {}").format(sql.SQL(", ").join(settings)))

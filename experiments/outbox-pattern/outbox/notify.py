@@ -20,7 +20,7 @@ from psycopg import sql
 
 from outbox.processes import WAYS, Shop, run_announced, serve
 from outbox.relay.polling import PollingPublisher
-from outbox.relay.publisher import Publisher
+from outbox.relay.publisher import Publisher, attempt
 from outbox.service import write_with_outbox
 from shared.event import Event
 from shared.faults import Hook, nowhere
@@ -52,13 +52,14 @@ class NotifiedPublisher(PollingPublisher):
     interval: float = PATIENCE
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         # Before the first poll: what is written between the two rings already.
         row = self.connection.execute(f"select {CHANNEL}").fetchone()
         self.connection.execute(sql.SQL("listen {}").format(sql.Identifier(row[0] if row else "")))
 
     def run(self, stop: threading.Event) -> None:
         while not stop.is_set():
-            if self.step() < self.batch:
+            if attempt(self.step, stop) < self.batch:
                 self._sleep(stop)
 
     def _sleep(self, stop: threading.Event) -> None:

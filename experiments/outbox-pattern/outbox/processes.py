@@ -4,6 +4,8 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -148,6 +150,20 @@ def run_announced(relaying: Relay, connection: Connection, stop: threading.Event
     relaying.run(stop)
 
 
+@contextmanager
+def at_work(relaying: Relay) -> Iterator[None]:
+    """The relay at work in a thread of this process, and closed at the end. Raises what it died of."""
+    stop = threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(relaying.run, stop)
+        try:
+            yield
+        finally:
+            stop.set()
+            running.result()
+            relaying.close()
+
+
 def announced(ready: Path) -> int:
     """The process id of the session of a relay that has looked for what there is, as soon as it has."""
     return int(until("the relay to look for news", lambda: ready.read_text() if ready.exists() else ""))
@@ -161,9 +177,10 @@ def make_relay(
     interval: float = 0.05,
     at: Hook = nowhere,
     recorder: Recorder | None = None,
+    publisher: Publisher | None = None,
 ) -> Relay:
     """A relay on the shop's outbox: one of POLLING, `cursor`, or `log` (on the shop's slot)."""
-    publisher = Publisher(shop.broker, recorder=recorder)
+    publisher = publisher or Publisher(shop.broker, recorder=recorder)
     if kind == "cursor":
         return CursorRelay(connection, publisher, batch, interval, at)
     if kind == "log":

@@ -1,16 +1,14 @@
 """One contract for every relay, and what is special to some."""
 
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from outbox.badrows import Bad, write_bad_rows
 from outbox.parking import discard, parked, retry
-from outbox.processes import POLLING, Kill, Shop, announced, make_relay, relay, write_backlog
-from outbox.relay import Relay
-from outbox.relay.wal import WalRelay, lag
+from outbox.processes import POLLING, Kill, Shop, announced, at_work, make_relay, relay, write_backlog
+from outbox.relay.wal import lag
 from outbox.table import await_counts, insert_event, pending
 from outbox.windows import RelayWindow
 
@@ -46,8 +44,7 @@ def drain(shop: Shop, kind: str, connection: Connection, at_least: int = 0) -> i
         return now == 0 and moved >= at_least
 
     until(f"{at_least} events to be relayed", done)
-    if isinstance(relaying, WalRelay):
-        relaying.close()
+    relaying.close()
     return moved
 
 
@@ -227,7 +224,7 @@ def kill_and_finish(
         assert killed.start().wait() == -9
         if kind == "log":
             until("the slot to be let go", lambda: not slot_active(connection, shop.slot))
-        with connect(shop.conninfo) as other, running(make_relay(shop, kind, other, BATCH)):
+        with connect(shop.conninfo) as other, at_work(make_relay(shop, kind, other, BATCH)):
             if kind in POLLING:
                 until("every event to be marked or deleted", lambda: pending(connection) == 0)
             else:
@@ -236,20 +233,6 @@ def kill_and_finish(
                 until("the slot to be read to its end", lambda: lag(connection, shop.slot) < 1000)
         tap.catch_up()
     return History.read(recorder.path)
-
-
-@contextmanager
-def running(relaying: Relay) -> Iterator[None]:
-    stop = threading.Event()
-    thread = threading.Thread(target=relaying.run, args=[stop])
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
-        if isinstance(relaying, WalRelay):
-            relaying.close()
 
 
 def slot_active(connection: Connection, slot: str) -> bool:

@@ -4,9 +4,9 @@
 |---|---|---|---|
 | SkipLockedRelay | row by row, FOR UPDATE SKIP LOCKED | deletes the row | lost between two relays |
 | BatchDeleteRelay | in batches, likewise | deletes the batch | lost between two relays |
-| PollingPublisher | in batches | marks published_at | kept by one relay; a second one waits |
-| CursorRelay | (xid, position) behind the oldest open transaction | one row: how far | kept |
-| WalRelay | the log, by logical replication | the slot, how far | kept: commit order |
+| PollingPublisher | in batches | marks published_at | kept by one relay; a second one waits at the first one's rows |
+| CursorRelay | (xid, position) behind the oldest open transaction | one row: how far | kept; refuses a second one |
+| WalRelay | the log, by logical replication | the slot, how far | kept: commit order; the slot refuses a second one |
 
 Debezium (debezium.py) is the sixth, in a process of its own.
 """
@@ -19,9 +19,16 @@ class Relay(Protocol):
     """What the five have in common."""
 
     def step(self) -> int:
-        """Move what there is, up to a batch; returns how many events. All moved events are acknowledged and noted."""
+        """Move what there is, up to a batch; returns how many events. All moved events are acknowledged and noted.
+
+        Raises KafkaException where the broker is away or takes not all; the next step begins at the last note again.
+        """
         ...
 
     def run(self, stop: threading.Event) -> None:
-        """Relay until told to stop."""
+        """Relay until told to stop. A broker that is away is waited for; a lost session of Postgres' is raised."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the broker, and of what keeps a second one out. Its `connection` is its owner's to close."""
         ...

@@ -11,30 +11,32 @@ import select
 import threading
 from dataclasses import dataclass
 
+from confluent_kafka import KafkaException
 from psycopg import pq
 from psycopg.adapt import Transformer
 from psycopg.errors import error_from_result
 
 from outbox.parking import park
+from outbox.relay.holding import PATIENCE, hold, let_go
 from outbox.relay.message import COLUMNS, Row
-from outbox.relay.publisher import Publisher, few_collections
+from outbox.relay.publisher import Publisher, attempt, few_collections
 from outbox.windows import RelayWindow
 from shared.faults import Hook, nowhere
-from shared.postgres import Connection
+from shared.postgres import READ_COMMITTED, Connection, settle
 
 PAGE = f"""
 select {COLUMNS} from outbox
 where (xid, position) > ($1::text::xid8, $2::bigint) and xid < pg_snapshot_xmin(pg_current_snapshot())
 order by xid, position limit $3::bigint
 """.encode()  # noqa: S608
-RESUME = "select xid::text, position from outbox_checkpoint where relay = %s for update"
+RESUME = "select xid::text, position from outbox_checkpoint where relay = %s"
 BEGIN = "insert into outbox_checkpoint (relay, xid, position) values (%s, '0', 0) on conflict do nothing"
 NOTE = "update outbox_checkpoint set xid = %s::text::xid8, position = %s where relay = %s"
 
 
 @dataclass
 class CursorRelay:
-    """One process; its name is that of its checkpoint."""
+    """One process; its name is that of its checkpoint, and keeps a second one out (see holding.py)."""
 
     connection: Connection
     publisher: Publisher
@@ -43,25 +45,45 @@ class CursorRelay:
     at: Hook = nowhere
     name: str = "cursor"
     pages: int = 20  # pages between two checkpoints: 10,000 rows are in doubt at most
+    patience: float = PATIENCE  # seconds that one of the same name is waited for
 
     def __post_init__(self) -> None:
         # A note that a crash of Postgres takes back only repeats events; waiting for the disk would hold up the drain.
-        self.connection.execute("set synchronous_commit = off")
+        settle(self.connection, synchronous_commit="off", **READ_COMMITTED)
+        hold(self.connection, self.name, self.patience)
         self.connection.execute(BEGIN, [self.name])
+        self._rows = Transformer(self.connection)
+        self._asked = False
+        self._resume()
+
+    def _resume(self) -> None:
+        """Stand where the last note says; what was asked for since is dropped."""
+        if self._asked:
+            self._receive()
+        self._ahead: list[Row] = []
         row = self.connection.execute(RESUME, [self.name]).fetchone()
         self.xid, self.position = row if row else ("0", 0)
-        self._asked = False
-        self._ahead: list[Row] = []
-        self._rows = Transformer(self.connection)
 
     def run(self, stop: threading.Event) -> None:
         with few_collections():
             while not stop.is_set():
-                if self.step() < self.batch:
+                if attempt(self.step, stop) < self.batch:
                     stop.wait(self.interval)
 
+    def close(self) -> None:
+        self.publisher.close()
+        let_go(self.connection, self.name)
+
     def step(self) -> int:
-        """Move up to `pages` pages, then note how far. Postgres reads a page while the producer takes the last."""
+        """Move up to `pages` pages, then note how far. Raises KafkaException; the next step goes on from the note."""
+        try:
+            return self._move()
+        except KafkaException:
+            self._resume()
+            raise
+
+    def _move(self) -> int:
+        """Postgres reads a page while the producer takes the last."""
         moved = 0
         for _ in range(self.pages):
             rows = self._receive()

@@ -33,4 +33,5 @@ class SkipLockedRelay(BatchDeleteRelay):
     """One row, one publication, one delete, one commit: an fsync and a round trip to the broker for every event."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         self.batch = 1

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 from outbox.parking import park
 from outbox.relay.message import COLUMNS, OutboxRow
-from outbox.relay.publisher import Publisher
+from outbox.relay.publisher import Publisher, attempt
 from outbox.windows import RelayWindow
 from shared.faults import Hook, nowhere
-from shared.postgres import Connection
+from shared.postgres import READ_COMMITTED, Connection, settle
 
 # FOR UPDATE: a second relay waits rather than publish the same rows again.
 POLL = f"select {COLUMNS} from outbox where published_at is null order by position limit %s for update"  # noqa: S608
@@ -31,10 +31,17 @@ class PollingPublisher:
     interval: float = 0.05  # seconds between polls of an empty outbox
     at: Hook = nowhere
 
+    def __post_init__(self) -> None:
+        settle(self.connection, **READ_COMMITTED)
+
     def run(self, stop: threading.Event) -> None:
         while not stop.is_set():
-            if self.step() < self.batch:
+            if attempt(self.step, stop) < self.batch:
                 stop.wait(self.interval)
+
+    def close(self) -> None:
+        """Leave the broker; between two steps it holds nothing else."""
+        self.publisher.close()
 
     def step(self) -> int:
         """Move one batch. Raises KafkaException when the broker could not be reached; nothing is marked then."""

@@ -1,8 +1,17 @@
-"""Rows to the broker: what every Python relay shares. Refused rows are told apart from a broker that is away."""
+"""Rows to the broker: what every Python relay shares. Refused rows are told apart from a broker that is away.
+
+A broker that is away is waited for, and then given up for this time: all that was not acknowledged is forgotten, and
+the relay sends it again, from its last note, by a new producer. A producer may not decide that message by message, as
+`message.timeout.ms` does: what times out would be passed by what does not. Forgotten at one moment, what the broker has
+is what was sent first, in order, for each partition; what comes again comes in order, too. (librdkafka, "Idempotent
+Producer", "Ordering guarantees".) Some comes twice, as after a kill.
+"""
 
 import gc
+import logging
+import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
@@ -19,10 +28,20 @@ PERMANENT = {
     KafkaError.INVALID_RECORD,
     KafkaError.TOPIC_AUTHORIZATION_FAILED,
 }
-# 5 ms make large batches in a drain; flush() does not wait for them. Reports of failures only: a Python call for each
-# message would cost as much as the message itself.
-SETTINGS = {"linger_ms": 5, "delivery_report_only_error": True, "queue_buffering_max_kbytes": 262_144}
+# No time-out of single messages, see above. 5 ms make large batches in a drain; flush() does not wait for them. Reports
+# of failures only: a Python call for each message would cost as much as the message itself.
+SETTINGS = {
+    "linger_ms": 5,
+    "message_timeout_ms": 0,
+    "delivery_report_only_error": True,
+    "queue_buffering_max_kbytes": 262_144,
+}
 METADATA_AGE = 1.0  # seconds before a topic that did not exist is looked for again
+PATIENCE = 30.0  # seconds without any acknowledgement after which a broker counts as away
+ANSWER = 5.0  # seconds that the list of topics may take
+SLICE = 1.0  # seconds between two looks at what is not acknowledged yet
+AGAIN = 0.5  # seconds before a broker that was away is tried again
+log = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -40,22 +59,66 @@ def few_collections() -> Iterator[None]:
         gc.set_threshold(*before)
 
 
-class Publisher:
-    """Sends rows and waits for acknowledgements. `refused` gathers (position, reason) of rows that cannot be sent."""
+def attempt(step: Callable[[], int], stop: threading.Event) -> int:
+    """A relay's step, for its `run`: none, after a moment, where the broker is away. The next one does it again."""
+    try:
+        return step()
+    except KafkaException as error:
+        log.warning("the broker did not take all, which is sent again: %s", error)
+        stop.wait(AGAIN)
+        return 0
 
-    def __init__(self, endpoint: Endpoint, prefix: str = "", recorder: Recorder | None = None) -> None:
+
+class Publisher:
+    """Sends rows and waits for acknowledgements. `refused` gathers (position, reason) of rows that cannot be sent.
+
+    After a KafkaException it is as new, and knows of no row: all since the last flush must be sent again.
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        prefix: str = "",
+        recorder: Recorder | None = None,
+        patience: float = PATIENCE,
+        **settings: object,  # of the producer, over SETTINGS
+    ) -> None:
         self.prefix = prefix
         self.recorder = recorder
+        self.patience = patience
+        self.meanwhile: Callable[[], object] = _nothing  # is called once a second while the broker is waited for
+        self._make = lambda: kafka.producer(endpoint, on_delivery=self._delivered, **{**SETTINGS, **settings})
+        self._begin()
+
+    def _begin(self) -> None:
         self.refused: list[tuple[int, str]] = []
         self.waiting = 0  # rows handed over since the last flush
         self._sent: list[Sequence[Row]] = []
         self._failure: KafkaError | None = None
-        self._producer: Producer = kafka.producer(endpoint, on_delivery=self._delivered, **SETTINGS)
+        self._producer: Producer = self._make()
         self._topics: set[str] = set()
         self._asked = -METADATA_AGE
 
+    @contextmanager
+    def _anew_after_failure(self) -> Iterator[None]:
+        try:
+            yield
+        except KafkaException:
+            self.close()
+            self._begin()
+            raise
+
+    def close(self) -> None:
+        """Forget what is not acknowledged, and leave the broker."""
+        self._producer.purge()
+        self._producer.close()
+
     def send(self, rows: Sequence[Row]) -> None:
-        """Hand rows to the producer, in order. Nothing is acknowledged before `flush`."""
+        """Hand rows to the producer, in order. Nothing is acknowledged before `flush`. Raises KafkaException."""
+        with self._anew_after_failure():
+            self._send(rows)
+
+    def _send(self, rows: Sequence[Row]) -> None:
         produce, topics, prefix = self._producer.produce, self._topics, self.prefix
         self._sent.append(rows)
         self.waiting += len(rows)
@@ -69,7 +132,7 @@ class Publisher:
                 try:
                     produce(topic, row[4], row[3], headers=headers(row))
                 except BufferError:  # the queue is full: let the broker catch up
-                    self._producer.flush()
+                    self._await_acknowledgements()
                     produce(topic, row[4], row[3], headers=headers(row))
                 except KafkaException as error:
                     self._fail(error.args[0], row[0])
@@ -80,12 +143,24 @@ class Publisher:
 
         Rows that it will never take are in `refused` then, and are no error.
         """
-        self._producer.flush()
-        if self._failure is not None:
-            raise KafkaException(self._failure)
+        with self._anew_after_failure():
+            self._await_acknowledgements()
+            if self._failure is not None:
+                raise KafkaException(self._failure)
         self._record()
         self._sent.clear()
         self.waiting = 0
+
+    def _await_acknowledgements(self) -> None:
+        """Raises KafkaException when none came for as long as the patience lasts."""
+        left, since = len(self._producer), time.monotonic()
+        while now_left := self._producer.flush(min(SLICE, self.patience)):
+            self.meanwhile()
+            if now_left < left:
+                left, since = now_left, time.monotonic()
+            elif time.monotonic() - since > self.patience:
+                reason = f"{left} messages, and none was acknowledged in {self.patience:g} s"
+                raise KafkaException(KafkaError(KafkaError._TIMED_OUT, reason))
 
     def take_refused(self) -> list[tuple[int, str]]:
         """The refused rows, once: the caller parks them."""
@@ -108,7 +183,7 @@ class Publisher:
     def _exists(self, topic: str) -> bool:
         """Whether the topic exists. Unknown ones are asked for once a second, so that a new topic is found soon."""
         if time.monotonic() - self._asked > METADATA_AGE:
-            self._topics.update(self._producer.list_topics(timeout=30).topics)
+            self._topics.update(self._producer.list_topics(timeout=min(self.patience, ANSWER)).topics)
             self._asked = time.monotonic()
         return topic in self._topics
 
@@ -118,6 +193,10 @@ class Publisher:
             for rows in self._sent:
                 sent = (row for row in map(OutboxRow._make, rows) if row.position not in refused)
                 self.recorder.add(*(_sent(row, at, me) for row in sent))
+
+
+def _nothing() -> None:
+    """What is done meanwhile, where nothing is."""
 
 
 def _sent(row: OutboxRow, at: int, process: str) -> Op:

@@ -10,16 +10,17 @@ import time
 from dataclasses import dataclass
 
 import psycopg
+from confluent_kafka import KafkaException
 from psycopg import pq, sql
 
 from outbox.parking import park
 from outbox.relay import pgoutput
 from outbox.relay.message import Row
-from outbox.relay.publisher import Publisher, few_collections
+from outbox.relay.publisher import Publisher, attempt, few_collections
 from outbox.windows import RelayWindow
 from shared.errors import LabError
 from shared.faults import Hook, nowhere
-from shared.postgres import Connection, drop_slot
+from shared.postgres import Connection, connect, drop_slot, settle
 
 # What a message is made of, and no more: what is not listed is not decoded. In the table's order, as they will come.
 PUBLISHED = (
@@ -27,6 +28,9 @@ PUBLISHED = (
     "correlation_id, causation_id, content_type, spec_version"
 )
 HEARTBEAT = 5.0  # seconds between confirmations when there is no news; wal_sender_timeout is 10 s here
+BUSY = b"55006"  # SQLSTATE object_in_use
+PATIENCE = 10.0  # seconds that a slot's last reader is waited for: Postgres may not have noticed yet that it was killed
+PAUSE = 0.1  # seconds between two attempts
 CHUNK = 500  # rows handed to the producer at once
 IN_DOUBT = 20_000  # rows between two confirmations of a drain: what a crash repeats at most
 
@@ -36,7 +40,7 @@ def set_up(conninfo: str, name: str, schema: str) -> None:
     table = sql.SQL(
         "create publication {} for table {} ({}) with (publish = 'insert', publish_via_partition_root = true)"
     )
-    with psycopg.connect(conninfo, autocommit=True) as connection:
+    with connect(conninfo) as connection:
         columns = sql.SQL(PUBLISHED)
         connection.execute(table.format(sql.Identifier(name), sql.Identifier(schema, "outbox"), columns))
         connection.execute("select pg_create_logical_replication_slot(%s, 'pgoutput')", [name])
@@ -47,7 +51,7 @@ def tear_down(conninfo: str, name: str) -> None:
 
     Who reads it still is cut off. Raises DeadlineExceeded when the slot is not let go in time.
     """
-    with psycopg.connect(conninfo, autocommit=True) as connection:
+    with connect(conninfo) as connection:
         drop_slot(connection, name)
         connection.execute(sql.SQL("drop publication if exists {}").format(sql.Identifier(name)))
 
@@ -64,7 +68,7 @@ def lag(connection: Connection, name: str) -> int:
 
 @dataclass
 class WalRelay:
-    """Follows the slot `name` (see set_up). `connection` is only for parking."""
+    """Follows the slot `name` (see set_up), which refuses a second one. `connection` is only for parking."""
 
     conninfo: str
     connection: Connection
@@ -72,13 +76,19 @@ class WalRelay:
     name: str
     at: Hook = nowhere
     heartbeat: float = HEARTBEAT
+    patience: float = PATIENCE  # seconds that the slot's last reader is waited for
 
     def __post_init__(self) -> None:
+        settle(self.connection)
+        self.publisher.meanwhile = self._tell  # or Postgres ends the stream while the broker is waited for
+        self._begin()
+
+    def _begin(self) -> None:
+        """Have the slot's events from the last confirmation on."""
         self._session = psycopg.connect(self.conninfo, autocommit=True, replication="database")
+        settle(self._session)  # columns come as text
         self._stream = self._session.pgconn
-        start = sql.SQL("START_REPLICATION SLOT {} LOGICAL 0/0 (proto_version '1', publication_names {})")
-        command = start.format(sql.Identifier(self.name), sql.Literal(f'"{self.name}"')).as_string(None)
-        result = self._stream.exec_(command.encode())
+        result = self._start()
         if result.status != pq.ExecStatus.COPY_BOTH:
             self._session.close()
             raise LabError(f"replication slot {self.name}: {result.error_message.decode().strip()}")
@@ -86,17 +96,41 @@ class WalRelay:
         self._confirmed = self._committed = 0
         self._told = time.monotonic()
 
+    def _start(self) -> pq.abc.PGresult:
+        """Postgres' answer; while another one has the slot, it is asked again for as long as the patience lasts."""
+        start = sql.SQL("START_REPLICATION SLOT {} LOGICAL 0/0 (proto_version '1', publication_names {})")
+        command = start.format(sql.Identifier(self.name), sql.Literal(f'"{self.name}"')).as_string(None).encode()
+        end = time.monotonic() + self.patience
+        while (result := self._stream.exec_(command)).error_field(pq.DiagnosticField.SQLSTATE) == BUSY:
+            if time.monotonic() > end:
+                break
+            time.sleep(PAUSE)
+        return result
+
     def close(self) -> None:
+        self.publisher.close()
         self._session.close()
 
     def run(self, stop: threading.Event) -> None:
         with few_collections():
             while not stop.is_set():
-                if self.step() == 0:
+                if attempt(self.step, stop) == 0:
                     self._wait(0.1)
 
     def step(self) -> int:
-        """Move what has arrived; returns how many events."""
+        """Move what has arrived; returns how many events.
+
+        Raises KafkaException; Postgres then sends again what was not confirmed. Raises LabError, psycopg.Error when the
+        stream has ended.
+        """
+        try:
+            return self._move()
+        except KafkaException:
+            self._session.close()
+            self._begin()
+            raise
+
+    def _move(self) -> int:
         moved = 0
         while moved < IN_DOUBT and (message := self._receive()) is not None:
             moved += self._take(message)
