@@ -17,6 +17,7 @@ from outbox import service
 from outbox.relay import Relay
 from outbox.relay.cursor import CursorRelay
 from outbox.relay.deleting import BatchDeleteRelay, SkipLockedRelay
+from outbox.relay.holding import PATIENCE
 from outbox.relay.polling import MarkFirstPublisher, PollingPublisher
 from outbox.relay.publisher import Publisher
 from outbox.relay.wal import WalRelay
@@ -178,13 +179,17 @@ def make_relay(
     at: Hook = nowhere,
     recorder: Recorder | None = None,
     publisher: Publisher | None = None,
+    patience: float = PATIENCE,
 ) -> Relay:
-    """A relay on the shop's outbox: one of POLLING, `cursor`, or `log` (on the shop's slot)."""
+    """A relay on the shop's outbox: one of POLLING, `cursor`, or `log` (on the shop's slot).
+
+    The latter two wait `patience` seconds for one that is at work already. Raises LabError when it stays.
+    """
     publisher = publisher or Publisher(shop.broker, recorder=recorder)
     if kind == "cursor":
-        return CursorRelay(connection, publisher, batch, interval, at)
+        return CursorRelay(connection, publisher, batch, interval, at, patience=patience)
     if kind == "log":
-        return WalRelay(shop.conninfo, connection, publisher, shop.slot, at)
+        return WalRelay(shop.conninfo, connection, publisher, shop.slot, at, patience=patience)
     return POLLING[kind](connection, publisher, batch, interval, at)
 
 

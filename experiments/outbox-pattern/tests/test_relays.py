@@ -8,15 +8,20 @@ import pytest
 from outbox.badrows import Bad, write_bad_rows
 from outbox.parking import discard, parked, retry
 from outbox.processes import POLLING, Kill, Shop, announced, at_work, make_relay, relay, write_backlog
-from outbox.relay.wal import lag
-from outbox.table import await_counts, insert_event, pending
+from outbox.relay import Relay
+from outbox.relay.cursor import CursorRelay
+from outbox.relay.publisher import Publisher
+from outbox.relay.wal import WalRelay, lag
+from outbox.table import await_counts, create, insert_event, pending
 from outbox.windows import RelayWindow
 
 from shared import kafka
 from shared.checkers import check, duplicate_delivery, lost, reordered
+from shared.errors import LabError
 from shared.event import Event
 from shared.history import History, Recorder
-from shared.postgres import Connection, connect
+from shared.postgres import Connection, connect, create_schema, drop_schema
+from shared.servers.server import Endpoint
 from shared.tap import Tap
 from shared.wait import until
 from shared.worker import Worker
@@ -176,6 +181,50 @@ def test_the_cursor_waits_for_an_open_transaction_and_passes_nothing(shop: Shop,
         insert_event(connection, late, shop.topic)
         assert drain(shop, "cursor", connection) == 0
     assert drain(shop, "cursor", connection, 2) == 2
+
+
+def session_of(relaying: Relay) -> int:
+    """The process id of the session by which a relay keeps others out."""
+    session = relaying._session if isinstance(relaying, WalRelay) else relaying.connection  # type: ignore[attr-defined]
+    return int(session.info.backend_pid)
+
+
+@pytest.mark.parametrize("kind", ["cursor", "log"])
+def test_a_second_relay_with_the_same_note_is_refused_and_told_who_has_it(
+    kind: str, shop_with_slot: Shop, connection: Connection
+) -> None:
+    first = make_relay(shop_with_slot, kind, connection)
+    with connect(shop_with_slot.conninfo) as other:
+        with pytest.raises(LabError, match=rf"\b{session_of(first)}\b"):
+            make_relay(shop_with_slot, kind, other, patience=0.1)
+        first.close()
+        make_relay(shop_with_slot, kind, other).close()
+
+
+def test_cursor_relays_of_two_names_or_two_outboxes_do_not_meet(
+    shop: Shop, connection: Connection, postgres: Endpoint, unique: str
+) -> None:
+    elsewhere = create_schema(postgres, f"{unique}_other")
+    create(elsewhere)
+    with connect(shop.conninfo) as second, connect(elsewhere) as third:
+        for session, name in ((connection, "cursor"), (second, "other"), (third, "cursor")):
+            CursorRelay(session, Publisher(shop.broker), name=name, patience=0.1)
+    drop_schema(postgres, f"{unique}_other")
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("kind", ["cursor", "log"])
+def test_one_that_hangs_keeps_others_out_and_killed_it_lets_the_next_one_in(
+    kind: str, shop_with_slot: Shop, connection: Connection, tmp_path: Path
+) -> None:
+    arguments = shop_with_slot, kind, BATCH, 0.01, None, "relay", False, tmp_path / "ready"
+    with Worker("relay", tmp_path / "relay.log", relay, *arguments) as first:
+        announced(tmp_path / "ready")
+        first.pause()
+        with pytest.raises(LabError):
+            make_relay(shop_with_slot, kind, connection, patience=0.1)
+        first.kill()
+        make_relay(shop_with_slot, kind, connection).close()
 
 
 def test_two_skip_locked_relays_reorder_an_aggregate(shop: Shop, connection: Connection, recorder: Recorder) -> None:

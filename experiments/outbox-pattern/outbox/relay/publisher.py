@@ -87,7 +87,7 @@ class Publisher:
         self.recorder = recorder
         self.patience = patience
         self.meanwhile: Callable[[], object] = _nothing  # is called once a second while the broker is waited for
-        self._make = lambda: kafka.producer(endpoint, on_delivery=self._delivered, **{**SETTINGS, **settings})
+        self._endpoint, self._settings = endpoint, {**SETTINGS, **settings}
         self._begin()
 
     def _begin(self) -> None:
@@ -95,7 +95,7 @@ class Publisher:
         self.waiting = 0  # rows handed over since the last flush
         self._sent: list[Sequence[Row]] = []
         self._failure: KafkaError | None = None
-        self._producer: Producer = self._make()
+        self._producer: Producer = kafka.producer(self._endpoint, on_delivery=self._delivered, **self._settings)
         self._topics: set[str] = set()
         self._asked = -METADATA_AGE
 
