@@ -10,17 +10,17 @@ from pathlib import Path
 
 import psycopg
 from outbox import inbox
-from outbox.measuring import recovery
+from outbox.measuring import again_after, recovery
 from outbox.processes import Shop, settle
 from outbox.relay.debezium import Connector
-from outbox.supervised import LEDGER, consume_through, relay_through, serve_through
+from outbox.supervised import LEDGER, Balance, balance, consume_through, relay_through, serve_through
 from outbox.table import create
 
 from shared import kafka, postgres
 from shared.checkers import aborted_read, duplicate_delivery, duplicate_effect, lost, phantom
 from shared.experiment import Experiment, Run
 from shared.faults import Faults, Victim
-from shared.history import History
+from shared.history import History, now
 from shared.servers.handle import Handle
 from shared.wait import until
 
@@ -88,21 +88,30 @@ class Stage:
     connect: Handle | None = None
 
 
+@dataclass(frozen=True)
+class Recovered:
+    """What a failure and its procedure left."""
+
+    history: History
+    ledger: Balance
+    gap: float | None  # seconds from the harm to the next new event
+
+
 @experiment.run
 def main(run: Run) -> None:
     count = run.pick(smoke=300, demo=600, full=2_000)
     run.parameters.update({"events per failure": count, "rate per s": RATE})
     database, broker = run.own("postgres"), run.own("kafka")
-    found: dict[str, History] = {}
+    found: dict[str, Recovered] = {}
     for failure in run.pick(FAILURES[:4], FAILURES, FAILURES):
         stage = set_up(run, database, broker, failure, count)
-        found[failure.name] = history = fail_and_recover(run, stage, failure)
-        claim_recovered(run, stage, failure, history)
+        found[failure.name] = recovered = fail_and_recover(run, stage, failure)
+        claim_recovered(run, failure, recovered)
     run.claim(
         "every failure has a procedure, which was executed and ended with each event in the ledger once",
-        len(found) >= 4 and all(history.faults for history in found.values()),
+        len(found) >= 4 and all(one.history.faults and one.ledger.exact for one in found.values()),
         topics=["I.5/failure-scenarios/recovery-procedures"],
-        fact=", ".join(found),
+        fact="; ".join(f"{name}: {one.ledger.once:,} of {one.ledger.events:,}" for name, one in found.items()),
     )
 
 
@@ -120,7 +129,7 @@ def set_up(run: Run, database: Handle, broker: Handle, failure: Failure, count: 
     return Stage(database, broker, shop, connect)
 
 
-def fail_and_recover(run: Run, stage: Stage, failure: Failure) -> History:
+def fail_and_recover(run: Run, stage: Stage, failure: Failure) -> Recovered:
     """Load, failure after a third of the events, the written procedure, and the rest of the load."""
     shop = stage.shop
     record = run.recorder(shop.history.stem, "experiment")
@@ -133,20 +142,25 @@ def fail_and_recover(run: Run, stage: Stage, failure: Failure) -> History:
         until("the first event in the ledger", lambda: booked(shop) == 1, 60)
         service = run.worker("service", serve_through, shop, go_on := run.folder / f"{shop.history.stem}.failed")
         until("a third of the events in the ledger", lambda: booked(shop) >= shop.count // 3, 60)
-    execute(run, failure, victims.get(failure.name, stage.broker), Faults(record), shop, go_on)
+    done = execute(run, failure, victims.get(failure.name, stage.broker), Faults(record), shop, go_on)
     with run.step(f"{failure.name}: 3. wait until the ledger has every committed event"):
         service.wait(120)
         until("every committed event in the ledger", lambda: booked(shop) >= committed(shop), 60)
     stop_relaying()
     consumer.stop()
     settle(shop, record)
-    return run.judge(shop.history.stem, variant=failure.name, fault=failure.note)
+    history = run.judge(shop.history.stem, variant=failure.name, fault=failure.note)
+    return Recovered(history, balance(shop.conninfo), recovery(history, done))
 
 
-def execute(run: Run, failure: Failure, victim: Victim, faults: Faults, shop: Shop, go_on: Path) -> None:
-    """The failure, and the first two steps of its procedure. The service has half of its load yet to write."""
+def execute(run: Run, failure: Failure, victim: Victim, faults: Faults, shop: Shop, go_on: Path) -> int:
+    """The failure, and the first two steps of its procedure; returns when the harm was done.
+
+    The service has half of its load yet to write.
+    """
     harm = faults.paused if failure.note == "SIGSTOP" else faults.down
     with harm(victim), run.step(f"{failure.name}: 1. seen: {failure.seen}"):
+        done = now()
         go_on.touch()
         if failure.name == "postgres":
             until("the database to be gone", lambda: not answers(shop), 10)
@@ -156,6 +170,7 @@ def execute(run: Run, failure: Failure, victim: Victim, faults: Faults, shop: Sh
     with run.step(f"{failure.name}: 2. {failure.done}"):
         before = booked(shop)
         until("new events in the ledger", lambda: booked(shop) > before or booked(shop) == committed(shop), 60)
+    return done
 
 
 def start_relay(run: Run, stage: Stage) -> tuple[Victim, Callable[[], object]]:
@@ -191,19 +206,17 @@ def answers(shop: Shop) -> bool:
         return False
 
 
-def claim_recovered(run: Run, stage: Stage, failure: Failure, history: History) -> None:
-    shop = stage.shop
-    twice = count(shop, "select count(*) - count(distinct event_id) from ledger")
-    missing = committed(shop) - booked(shop)
+def claim_recovered(run: Run, failure: Failure, recovered: Recovered) -> None:
+    history, ledger = recovered.history, recovered.ledger
     wrong = lost(history) + phantom(history) + aborted_read(history) + duplicate_effect(history)
-    gap = recovery(history)
-    run.figure("failure to next new event", gap, "s", variant=failure.name)
+    if recovered.gap is not None:
+        run.figure("failure to next new event", recovered.gap, "s", variant=failure.name)
     run.figure("delivered twice", len(duplicate_delivery(history)), "events", variant=failure.name)
     run.claim(
         f"{failure.name}: nothing acknowledged is lost, nothing takes effect twice",
-        not wrong and twice == missing == 0 and len(history.committed) > shop.count // 2,
+        not wrong and ledger.exact and recovered.gap is not None,
         topics=[f"I.5/failure-scenarios/{failure.topic}"],
-        fact=f"{len(history.committed):,} events booked once, new ones again after {gap:.1f} s",
+        fact=f"{ledger.once:,} of {ledger.events:,} events booked once, {again_after(recovered.gap)}",
         variant=failure.name,
     )
 

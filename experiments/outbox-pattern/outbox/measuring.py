@@ -154,11 +154,20 @@ def waits(history: History) -> list[float]:
     return [(first[value] - op.at) / 1e6 for value, op in history.written.items() if value in first]
 
 
-def recovery(history: History) -> float:
-    """Seconds from the first fault to the first delivery of an event that was written after it."""
-    began = history.faults[0].at
-    late = {value for value, op in history.written.items() if op.at > began}
-    return min((op.at for op in history.delivered if op.value in late), default=began) / 1e9 - began / 1e9
+def recovery(history: History, done: int) -> float | None:
+    """Seconds from `done`, when the harm was done, to the first delivery of an event written after it; None: none came.
+
+    Not from the fault's own time: that is noted before the harm begins, and what is written until it is done is
+    delivered as if nothing were.
+    """
+    late = {value for value, op in history.written.items() if op.at > done}
+    delivered = [op.at for op in history.delivered if op.value in late]
+    return (min(delivered) - done) / 1e9 if delivered else None
+
+
+def again_after(gap: float | None) -> str:
+    """What `recovery` found, in words."""
+    return "no new event after it" if gap is None else f"new ones again after {gap:.1f} s"
 
 
 def cpu_seconds(pid: int) -> float:

@@ -12,6 +12,8 @@ import signal
 import threading
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -123,30 +125,24 @@ class Writers:
     seconds: float
 
     def rate(self) -> float:
-        """Transactions per second, of all sessions together; the ring is not counted as one."""
-        counts = [0] * self.sessions
-        until: list[float] = []
-        # Time runs from when all are there, however long some of them took to connect.
-        barrier = threading.Barrier(self.sessions + 1, lambda: until.append(time.monotonic() + self.seconds))
-        threads = [threading.Thread(target=self._write, args=[n, counts, barrier, until]) for n in range(self.sessions)]
-        for thread in threads:
-            thread.start()
-        barrier.wait()
-        began = time.monotonic()
-        for thread in threads:
-            thread.join()
-        return sum(counts) / (time.monotonic() - began)
+        """Transactions per second, of all sessions together; the ring is not counted as one. Raises psycopg.Error."""
+        # All are there before the time runs, however long some of them took to connect; or there is an error.
+        with ExitStack() as stack, ThreadPoolExecutor(self.sessions) as pool:
+            connections = [stack.enter_context(connect(self.conninfo)) for _ in range(self.sessions)]
+            began = time.monotonic()
+            writing = [pool.submit(self._write, number, at, began) for number, at in enumerate(connections)]
+            written = sum(count.result() for count in writing)
+            return written / (time.monotonic() - began)
 
-    def _write(self, session: int, counts: list[int], barrier: threading.Barrier, until: list[float]) -> None:
-        with connect(self.conninfo) as connection:
-            order = f"{self.topic}-{session}-{time.monotonic_ns()}"
-            barrier.wait()
-            while counts[session] == 0 or time.monotonic() < until[0]:  # one at least: a rate is never 0
-                values = {"order": order, "number": counts[session] + 1, "topic": self.topic}
-                connection.execute(WRITE, values, prepare=True)
-                if self.ringing == AFTER_COMMIT:
-                    ring(connection)
-                counts[session] += 1
+    def _write(self, session: int, connection: Connection, began: float) -> int:
+        order, count = f"{self.topic}-{session}-{time.monotonic_ns()}", 0
+        while count == 0 or time.monotonic() < began + self.seconds:  # one at least: a rate is never 0
+            count += 1
+            values = {"order": order, "number": count, "topic": self.topic}
+            connection.execute(WRITE, values, prepare=True)
+            if self.ringing == AFTER_COMMIT:
+                ring(connection)
+        return count
 
 
 def compare_writers(variants: Sequence[Writers], rounds: int, result: Path) -> None:

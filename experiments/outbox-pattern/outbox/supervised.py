@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -25,8 +26,37 @@ AGAIN = 0.1  # seconds before the next attempt at a server that was away
 PATIENCE = 5  # seconds after which a connection attempt, or a statement that nobody answers, counts as failed
 AWAY = psycopg.OperationalError, psycopg.InterfaceError, KafkaException, LabError
 
+# Each event against its lines: the cursor and Debezium leave every row in the outbox.
+BALANCE = """
+select count(*) filter (where lines = 1 and id is not null), count(*) filter (where id is not null),
+       coalesce(sum(lines - 1) filter (where lines > 1), 0), count(*) filter (where lines is null),
+       count(*) filter (where id is null)
+from outbox full join (select event_id, count(*) as lines from ledger group by event_id) as booked on id = event_id
+"""
 # No unique key on purpose: an effect that was had twice is there twice, and is seen.
 LEDGER = "create table ledger (event_id uuid not null, order_id text not null, cents bigint not null)"
+
+
+@dataclass(frozen=True)
+class Balance:
+    """The ledger against the committed events."""
+
+    once: int  # events booked once
+    events: int  # all that are committed
+    twice: int  # lines too many
+    missing: int  # events without a line
+    strange: int  # booked, and never committed
+
+    @property
+    def exact(self) -> bool:
+        """Every committed event once, and nothing else; an empty ledger proves nothing."""
+        return self.once == self.events > 0 and not self.twice + self.missing + self.strange
+
+
+def balance(conninfo: str) -> Balance:
+    """The ledger as it is."""
+    with connect(conninfo) as connection:
+        return Balance(*map(int, connection.execute(BALANCE).fetchone() or ()))
 
 
 def serve_through(shop: Shop, go_on: Path | None = None) -> None:
