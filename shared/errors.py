@@ -13,6 +13,7 @@ LabError                      the root; the `lab` command prints it as one sente
 │   └── ChecksumMismatch      it was fetched, but it is not the file that the lock names
 ├── HistoryError              a history that cannot be read or judged
 │   └── FaultNotFired         a fault run in which no fault happened proves nothing
+├── NotAdopted                a table whose rows came from another cluster, and that nobody has adopted in this one
 ├── EventError                bytes or attributes that are not an event; lists everything that is wrong
 ├── NotReadable               bytes that are not what they should be (also a ValueError)
 ├── NotWritable               a value that would not be read back equal (also a TypeError)
@@ -88,6 +89,10 @@ class HistoryError(LabError):
 
 class FaultNotFired(HistoryError):
     """A fault run in which no fault happened."""
+
+
+class NotAdopted(LabError):
+    """A table whose rows came from another cluster, and that nobody has adopted in this one; says the command."""
 
 
 class EventError(LabError):

@@ -6,6 +6,7 @@ SourcingError                  the root, itself a LabError
 ├── StreamDeleted              the stream ended in a tombstone; its name is never used again
 ├── StreamNameNotAllowed       a name that not every store could take
 ├── EventTooLarge              above the limit, refused before it is sent
+├── EventIdNotAllowed          an id that is no UUID, likewise
 ├── NotSupported               this store cannot do that; `Capability` says so beforehand
 ├── OwnershipLost              another process owns the Kafka topic now (stores/kafka_owner.py)
 ├── BrokenChain                upcasters that do not lead to today's schemas (upcasting.py)
@@ -67,6 +68,14 @@ class EventTooLarge(SourcingError):
     def __init__(self, stream: str, type_: str, size: int, limit: int) -> None:
         super().__init__(f"stream {stream!r}: an event {type_!r} of {size:,} bytes is above the limit of {limit:,}")
         self.stream, self.type, self.size, self.limit = stream, type_, size, limit
+
+
+class EventIdNotAllowed(SourcingError):
+    """An id that is no UUID."""
+
+    def __init__(self, stream: str, type_: str, ident: object) -> None:
+        super().__init__(f"stream {stream!r}: the id of an event {type_!r} is no UUID: {ident!r}")
+        self.stream, self.type, self.id = stream, type_, ident
 
 
 class NotSupported(SourcingError):

@@ -38,7 +38,13 @@ create table effects (
 create index effects_due on effects (requested_at) where sent_at is null;
 -- What was committed when the gateway was opened: that is history to it. What was open then is its business already.
 create table effects_since (snapshot pg_snapshot not null);
-insert into effects_since values (pg_current_snapshot());
+-- In the numbers of the events (shared/home.sql), so that it holds after a move into another cluster, too.
+insert into effects_since
+select format(
+    '%s:%s:%s', events_xid(pg_snapshot_xmin(now)), events_xid(pg_snapshot_xmax(now)),
+    (select string_agg(events_xid(xip)::text, ',' order by xip) from pg_snapshot_xip(now) as xip)
+)::pg_snapshot
+from pg_current_snapshot() as now;
 """
 NOTE = """
 insert into effects (event_id, body)

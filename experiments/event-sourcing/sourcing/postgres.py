@@ -10,19 +10,25 @@ import json
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import psycopg
-from psycopg.errors import UniqueViolation
+from psycopg import Cursor
+from psycopg.errors import DeadlockDetected, SerializationFailure, UniqueViolation
 from psycopg.pq import TransactionStatus
 from psycopg.types.array import ListBinaryDumper
 
+from shared import home
 from shared.postgres import Connection, connect
 from sourcing.errors import StreamDeleted, TransactionTooOld, WrongExpectedVersion
 from sourcing.event import START, TOMBSTONE, NewEvent, Position, Recorded, check_name, encode
-from sourcing.store import ANY, Capability, StreamMetadata
+from sourcing.store import ANY, Capability, StreamMetadata, event_id
 
+T = TypeVar("T")
 SCHEMA = Path(__file__).with_name("schema.sql")
+TABLE, COMMAND = "events", "lab sourcing"  # see shared/home.sql
+# Two transactions that cannot both have been first; the one that is told has written nothing.
+TOGETHER = SerializationFailure, DeadlockDetected
 
 INTO = "insert into events (stream, version, type, schema_version, id, data, metadata)"
 # What is appended: $1 is the stream, $2 the version that the writer saw last.
@@ -36,7 +42,7 @@ NOTHING = "not exists (select from events where stream = $1)"
 # To a stream that is there: the event that the writer saw last must be there, and no tombstone; the next one must not,
 # says the key. Nor may it be of a newer transaction (one that drew its xid before can have an older one): readers by
 # (xid, position) would get the versions in the wrong order.
-LAST_SEEN = "stream = $1 and version = $2 and type <> '$deleted' and xid <= pg_current_xact_id()"
+LAST_SEEN = "stream = $1 and version = $2 and type <> '$deleted' and xid <= events_xid(pg_current_xact_id())"
 LAST = "select version, type from events where stream = %s order by version desc limit 1"
 WRITTEN = "select id::text from events where stream = %s and version > %s order by version limit %s"
 # `xid_text`: a cast that kept its name would hide the column from ORDER BY, and the index with it.
@@ -46,13 +52,13 @@ COLUMNS = (
 )
 READ = f"""
 select {COLUMNS} from events
-where stream = %(stream)s and version > %(after)s
+where stream = %(stream)s and version > %(after)s and version < %(before)s
   and version >= coalesce((select truncate_before from stream_metadata where stream = %(stream)s), 1)
   and not exists (select from events where stream = %(stream)s and type = '$deleted')
 order by version """  # noqa: S608
 READ_ALL = f"""
 select {COLUMNS} from events
-where (xid, position) > (%s::bigint::text::xid8, %s) and xid < pg_snapshot_xmin(pg_current_snapshot())
+where (xid, position) > (%s::bigint::text::xid8, %s) and xid < events_xid(pg_snapshot_xmin(pg_current_snapshot()))
 order by xid, position limit %s
 """  # noqa: S608
 
@@ -77,26 +83,39 @@ delete from events using (
 ) as stale
 where events.stream = stale.stream and version < last and (deleted or version < truncate_before)
 """
-PAGE = 5000  # events per round trip of a read without a limit
+SET_METADATA = """
+insert into stream_metadata values (%s, %s, %s)
+on conflict (stream) do update set truncate_before = excluded.truncate_before, custom = excluded.custom
+"""
+PAGE = 5000  # events per round trip of a read
+END = 2**63 - 1  # above every version
 PAUSE = 0.01  # seconds between two looks of a subscription that has caught up
+
+
+def script() -> str:
+    """SQL that makes the tables in the first schema of the search path."""
+    return SCHEMA.read_text() + home.script(TABLE, COMMAND)
 
 
 def create(conninfo: str) -> None:
     """Create the tables in the first schema of the connection's search path."""
     with connect(conninfo) as connection:
-        connection.execute(SCHEMA.read_text())
+        connection.execute(script())
 
 
 class PostgresStore:
     """An EventStore on one connection, for one thread.
 
-    Inside a transaction of the caller's, an append is part of it, and may raise TransactionTooOld.
+    Inside a transaction of the caller's, an append is part of it, and may raise TransactionTooOld: then all of it is to
+    be rolled back and done again. Under every isolation level.
     """
 
     name = "PostgreSQL"
     capabilities = frozenset(Capability)
 
     def __init__(self, connection: Connection) -> None:
+        """Raises NotAdopted where the events were restored from another cluster."""
+        home.check(connection, TABLE, COMMAND)
         self.connection = connection
         # Kept: a new cursor for each append would cost 18 µs, a tenth of its time. Arrays go as binary: as text, one of
         # 100 bytea takes psycopg 500 µs to write, against 20.
@@ -113,6 +132,8 @@ class PostgresStore:
                 written = self._insert(statements.next if version else statements.first, values)
             except UniqueViolation:
                 written = 0
+            except TOGETHER as error:  # in the caller's transaction, which cannot go on
+                raise TransactionTooOld(stream) from error
             if written:
                 return version + written
             if expected == ANY and self._version(stream) > version:  # not so in an old snapshot
@@ -122,12 +143,23 @@ class PostgresStore:
     def read(
         self, stream: str, *, after: int = 0, limit: int | None = None, backwards: bool = False
     ) -> Iterator[Recorded]:
-        query = READ + ("desc" if backwards else "") + " limit %(limit)s"
-        values: dict[str, Any] = {"stream": stream, "after": after, "limit": limit}
-        return iter(self._rows.execute(query, values, prepare=True).fetchall())
+        query, low, high = READ + ("desc" if backwards else "") + " limit %(limit)s", after, END
+        near = False  # within the next versions: with old statistics, Postgres may sort all that a page could be of
+        while (asked := PAGE if limit is None else min(PAGE, limit)) > 0:
+            first = max(low, high - asked - 1) if near and backwards else low
+            last = min(high, low + asked + 1) if near and not backwards else high
+            values = {"stream": stream, "after": first, "before": last, "limit": asked}
+            page = self._run(self._rows, query, values).fetchall()
+            yield from page
+            if not (near or len(page) == asked):
+                return
+            if page:
+                low, high = (low, page[-1].version) if backwards else (page[-1].version, high)
+            near = len(page) == asked  # if not: it is the end, or versions are missing
+            limit = None if limit is None else limit - len(page)
 
     def read_all(self, after: Position = START, limit: int = 1000) -> Sequence[Recorded]:
-        return self._rows.execute(READ_ALL, [*after, limit], prepare=True).fetchall()
+        return self._run(self._rows, READ_ALL, [*after, limit]).fetchall()
 
     def subscribe(self, after: Position, stop: threading.Event) -> Iterator[Recorded]:
         while not stop.is_set():
@@ -140,34 +172,45 @@ class PostgresStore:
 
     def metadata(self, stream: str) -> StreamMetadata:
         query = "select truncate_before, custom from stream_metadata where stream = %s"
-        row = self.connection.execute(query, [stream]).fetchone()
+        row = self._run(self.connection.cursor(), query, [stream]).fetchone()
         return StreamMetadata(row[0], json.loads(row[1])) if row else StreamMetadata()
 
     def set_metadata(self, stream: str, metadata: StreamMetadata) -> None:
         check_name(stream)
-        self.connection.execute(
-            "insert into stream_metadata values (%s, %s, %s) on conflict (stream)"
-            " do update set truncate_before = excluded.truncate_before, custom = excluded.custom",
-            [stream, metadata.truncate_before, json.dumps(metadata.custom).encode()],
-        )
+        row = [stream, metadata.truncate_before, json.dumps(metadata.custom).encode()]
+        self._run(self.connection.cursor(), SET_METADATA, row)
 
     def delete(self, stream: str, expected: int = ANY) -> None:
         self.append(stream, [NewEvent(TOMBSTONE, {})], expected)
 
     def scavenge(self) -> int:
-        return self.connection.execute(SCAVENGE).rowcount
+        return self._run(self.connection.cursor(), SCAVENGE, []).rowcount
 
     def close(self) -> None:
         self.connection.close()
 
+    @property
+    def _inside(self) -> bool:
+        """Whether a transaction of the caller's is open."""
+        return self.connection.pgconn.transaction_status != TransactionStatus.IDLE
+
+    def _run(self, cursor: Cursor[T], query: str, values: Sequence[Any] | dict[str, Any]) -> Cursor[T]:
+        """One statement. Alone, it is tried again where it was refused for the sake of others: nothing was done."""
+        while True:
+            try:
+                return cursor.execute(query, values, prepare=True)
+            except TOGETHER:
+                if self._inside:
+                    raise
+
     def _insert(self, query: str, values: Sequence[Any]) -> int:
-        if self.connection.pgconn.transaction_status == TransactionStatus.IDLE:
-            return self._appending.execute(query, values, prepare=True).rowcount
+        if not self._inside:
+            return self._run(self._appending, query, values).rowcount
         with self.connection.transaction():  # a savepoint: a conflict leaves the caller's transaction usable
             return self._appending.execute(query, values, prepare=True).rowcount
 
     def _version(self, stream: str) -> int:
-        row = self.connection.execute(LAST, [stream], prepare=True).fetchone()
+        row = self._run(self.connection.cursor(), LAST, [stream]).fetchone()
         if row and row[1] == TOMBSTONE:
             raise StreamDeleted(stream)
         return int(row[0]) if row else 0
@@ -175,8 +218,8 @@ class PostgresStore:
     def _settle(self, stream: str, events: Sequence[NewEvent], expected: int) -> int:
         """Nothing was written: because it was written before, and the answer lost, or because the stream has moved."""
         if expected != ANY:
-            found = self.connection.execute(WRITTEN, [stream, expected, len(events)]).fetchall()
-            if [ident for (ident,) in found] == [event.id for event in events]:
+            found = self._run(self.connection.cursor(), WRITTEN, [stream, expected, len(events)]).fetchall()
+            if [ident for (ident,) in found] == [event_id(stream, event) for event in events]:
                 return expected + len(events)
         actual = self._version(stream)
         if expected in (ANY, actual):
@@ -186,11 +229,9 @@ class PostgresStore:
 
 def _statement(stream: str, events: Sequence[NewEvent]) -> tuple[Append, list[Any]]:
     """The statements for one event, which are cheaper, or for several at once; and their values, the version 0."""
-    if len(events) == 1:
-        event = events[0]
-        return APPEND_ONE, [stream, 0, event.type, event.schema_version, event.id, *encode(stream, event)]
     if not events:
         raise ValueError(f"nothing to append to {stream!r}")
-    datas, metadatas = zip(*(encode(stream, event) for event in events), strict=True)
-    columns = zip(*((event.type, event.schema_version, event.id) for event in events), strict=True)
-    return APPEND_MANY, [stream, 0, *map(list, columns), list(datas), list(metadatas)]
+    columns = ((event.type, event.schema_version, event_id(stream, event), *encode(stream, event)) for event in events)
+    if len(events) == 1:
+        return APPEND_ONE, [stream, 0, *next(columns)]
+    return APPEND_MANY, [stream, 0, *map(list, zip(*columns, strict=True))]

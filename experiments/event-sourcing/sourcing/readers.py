@@ -22,7 +22,7 @@ from shared.history import Action, Op, Outcome, Recorder, now
 from shared.postgres import Connection, connect
 from shared.wait import until
 from sourcing.event import START, NewEvent, Position, Recorded
-from sourcing.postgres import COLUMNS, PostgresStore
+from sourcing.postgres import COLUMNS, READ_ALL, PostgresStore
 from sourcing.processes import Bank, Movement, pass_gate
 
 PAGE = 500
@@ -39,14 +39,15 @@ def by_position(connection: Connection, after: Position, behind: str = "") -> Se
 
 
 def by_xid_and_position(connection: Connection, after: Position) -> Sequence[Recorded]:
-    return PostgresStore(connection).read_all(after, PAGE)
+    rows = connection.cursor(binary=True, row_factory=lambda _: Recorded._make)
+    return rows.execute(READ_ALL, [*after, PAGE], prepare=True).fetchall()
 
 
 TUTORIAL, HALF, PAIR = "position > last", "position > last, behind open transactions", "(xid, position) > last"
 Way = Callable[[Connection, Position], Sequence[Recorded]]
 WAYS: dict[str, Way] = {
     TUTORIAL: by_position,
-    HALF: partial(by_position, behind="and xid < pg_snapshot_xmin(pg_current_snapshot())"),
+    HALF: partial(by_position, behind="and xid < events_xid(pg_snapshot_xmin(pg_current_snapshot()))"),
     PAIR: by_xid_and_position,
 }
 

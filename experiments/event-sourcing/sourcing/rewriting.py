@@ -19,8 +19,7 @@ from shared.faults import Hook, nowhere
 from shared.postgres import Connection, connect
 from sourcing.errors import SourcingError, VersionGap
 from sourcing.event import TOMBSTONE, Data, Recorded
-from sourcing.postgres import SCHEMA as EVENTS
-from sourcing.postgres import PostgresStore
+from sourcing.postgres import PostgresStore, script
 from sourcing.repository import Reader, as_stored
 from sourcing.upcasting import Upcasters
 
@@ -70,7 +69,7 @@ def prepare(conninfo: str) -> None:
         there = connection.execute("select to_regclass(quote_ident(current_schema) || '.rewriting')").fetchone()
         if there == (None,):
             with connection.transaction():
-                connection.execute(EVENTS.read_text())
+                connection.execute(script())
                 connection.execute(SCHEMA.read_text())
 
 

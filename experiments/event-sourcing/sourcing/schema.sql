@@ -1,8 +1,9 @@
--- The event store: one table that is only ever appended to. Copy it as it is.
+-- The event store: one table that is only ever appended to. Copy it as it is, with shared/home.sql, which makes the
+-- numbers of transactions good for more than one cluster: `events_xid` is there.
 
 create table events (
     position       bigint generated always as identity,          -- drawn before the commit: never read by it alone
-    xid            xid8 not null default pg_current_xact_id(),   -- (xid, position) is an order in which no event comes late
+    xid            xid8 not null default pg_current_xact_id(),   -- its number: (xid, position) is an order in which no event comes late
     stream         text collate "C" not null,                    -- one stream per aggregate
     version        bigint not null check (version > 0),          -- 1, 2, 3 ... without a gap within the stream
     type           text not null,

@@ -14,7 +14,7 @@ PRODUCTS = tuple(f"product-{number:02d}" for number in range(20))
 PER_TRANSACTION = 100  # orders
 READABLE = """
 select 1 from (select xid from events order by xid desc limit 1) as last
-where xid < pg_snapshot_xmin(pg_current_snapshot())
+where xid < events_xid(pg_snapshot_xmin(pg_current_snapshot()))
 """
 
 

@@ -1,22 +1,41 @@
 """The store on Postgres beyond the contract: bad input, rows made by hand, tombstones, transactions, open ones too."""
 
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
+import psutil
 import psycopg
 import pytest
 from psycopg.errors import CheckViolation, UniqueViolation
 from sourcing.account import Account
-from sourcing.errors import StreamDeleted, UndecodablePayload, UnknownEventType, VersionGap, WrongExpectedVersion
+from sourcing.errors import (
+    EventIdNotAllowed,
+    StreamDeleted,
+    UndecodablePayload,
+    UnknownEventType,
+    VersionGap,
+    WrongExpectedVersion,
+)
 from sourcing.event import START, TOMBSTONE, NewEvent, data_of, metadata_of
-from sourcing.postgres import PostgresStore
+from sourcing.postgres import PAGE, PostgresStore
 from sourcing.repository import Repository
 from sourcing.store import NO_STREAM, StreamMetadata
 
+from shared.event import new_id
 from shared.postgres import Connection, connect
 
 STREAM = "account-1"
 OPENED, DEPOSITED = NewEvent("AccountOpened", {"owner": "ann"}), NewEvent("Deposited", {"cents": 5})
+
+
+IDENT = "0193a5d2-0000-7000-8000-000000000000"
+MILLION = """
+insert into events (stream, version, type, schema_version, id, data, metadata)
+select 'account-1', number, 'Deposited', 1, '0193a5d2-0000-7000-8000-000000000000', '{"cents": 5}', '{}'
+from generate_series(1, 1000000) as number
+"""
 
 
 def insert(connection: Connection, version: int, type_: str = "Deposited", data: bytes = b'{"cents": 5}') -> None:
@@ -70,10 +89,69 @@ def test_table_refuses_a_version_that_is_there_or_none_at_all(
         insert(connection, version)
 
 
-def test_id_that_is_no_uuid_is_refused_and_nothing_is_written(store: PostgresStore) -> None:
-    with pytest.raises(psycopg.DataError, match="uuid"):
-        store.append(STREAM, [OPENED, NewEvent("Deposited", {"cents": 1}, id="one")])
-    assert list(store.read(STREAM)) == []
+@pytest.mark.parametrize("ident", ["one", "", "0193", "urn:isbn:1", "{", IDENT + "0", IDENT[:-1] + "g", 7], ids=repr)
+def test_id_that_is_no_uuid_is_refused_before_anything_is_sent(store: PostgresStore, ident: str) -> None:
+    with pytest.raises(EventIdNotAllowed, match=f"'account-1': the id of an event 'Deposited' is no UUID: {ident!r}"):
+        store.append(STREAM, [OPENED, NewEvent("Deposited", {"cents": 1}, id=ident)])
+    store.connection.close()
+    with pytest.raises(EventIdNotAllowed):
+        store.append(STREAM, [NewEvent("Deposited", {"cents": 1}, id=ident)], NO_STREAM)
+
+
+@pytest.mark.parametrize(
+    "spelled", [str.upper, lambda text: text.replace("-", ""), "{{{}}}".format, "urn:uuid:{}".format]
+)
+def test_an_append_repeated_with_its_ids_spelled_otherwise_is_known_again(
+    store: PostgresStore, spelled: Callable[[str], str]
+) -> None:
+    again = replace(OPENED, id=spelled(OPENED.id)), replace(DEPOSITED, id=spelled(DEPOSITED.id))
+    assert store.append(STREAM, [OPENED, DEPOSITED], NO_STREAM) == store.append(STREAM, again, NO_STREAM) == 2
+    assert store.append("account-2", again) == 2
+    assert [event.id for event in store.read("account-2")] == [OPENED.id, DEPOSITED.id]
+    with pytest.raises(WrongExpectedVersion):
+        store.append(STREAM, [replace(OPENED, id=spelled(new_id()))], NO_STREAM)
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+@pytest.mark.parametrize("limit", [None, 0, 1, 9, 10, 11, 25, 26, 100])
+def test_a_stream_is_read_page_by_page_as_if_it_were_one(
+    store: PostgresStore, monkeypatch: pytest.MonkeyPatch, limit: int | None, backwards: bool
+) -> None:
+    monkeypatch.setattr("sourcing.postgres.PAGE", 10)
+    store.append(STREAM, [NewEvent("Deposited", {"cents": number}) for number in range(26)])
+    versions = list(range(2, 27))[:: -1 if backwards else 1][:limit]
+    assert [event.version for event in store.read(STREAM, after=1, limit=limit, backwards=backwards)] == versions
+
+
+def test_two_readings_of_one_store_do_not_disturb_each_other(
+    store: PostgresStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sourcing.postgres.PAGE", 2)
+    store.append(STREAM, [NewEvent("Deposited", {"cents": 5}) for _ in range(5)])
+    pairs = zip(store.read(STREAM), store.read(STREAM, backwards=True), strict=True)
+    assert [(up.version, down.version) for up, down in pairs] == [(1, 5), (2, 4), (3, 3), (4, 2), (5, 1)]
+
+
+def test_reading_a_stream_of_a_million_takes_the_memory_of_a_page(store: PostgresStore) -> None:
+    store.connection.execute("drop index events_order")  # which is not read here, and takes long to be written
+    store.connection.execute(MILLION)
+    process, found = psutil.Process(), store.read(STREAM)
+    before = process.memory_info().rss
+    for version in range(1, 4 * PAGE):
+        assert next(found).version == version
+    assert [event.version for event in store.read(STREAM, backwards=True, limit=2)] == [1_000_000, 999_999]
+    assert process.memory_info().rss - before < 50_000_000  # bytes; all at once, they are ten times as much
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+def test_missing_versions_do_not_end_a_reading(
+    store: PostgresStore, connection: Connection, monkeypatch: pytest.MonkeyPatch, backwards: bool
+) -> None:
+    monkeypatch.setattr("sourcing.postgres.PAGE", 2)
+    there = [1, 2, 3, 4, 50, 51, 70, 90, 91, 92]
+    for version in there:
+        insert(connection, version)
+    assert [event.version for event in store.read(STREAM, backwards=backwards)] == there[:: -1 if backwards else 1]
 
 
 def test_tombstone_is_seen_by_those_who_read_all_and_ends_the_stream_once(store: PostgresStore) -> None:

@@ -1,0 +1,51 @@
+"""Where a table lives whose rows are read in the order of their transactions, and how it moves: see home.sql.
+
+Transaction ids are those of one cluster. Restored into another one, such a table refuses to be written to and to be
+read in that order, until somebody has adopted it there.
+"""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from psycopg.errors import ObjectNotInPrerequisiteState, UndefinedFunction
+
+from shared.errors import NotAdopted
+from shared.postgres import Connection
+
+SQL = Path(__file__).with_name("home.sql")
+
+
+class Adopted(NamedTuple):
+    """What an adoption has found, and what it has done."""
+
+    came_from: int | None  # the system identifier of the cluster that the rows came from; None: from nowhere else
+    home: int  # that of this one
+    newest: int  # the highest number of a row
+    moved_before: int  # what was added to a transaction's id
+    moved: int  # what is added from now on
+
+
+def script(table: str, command: str) -> str:
+    """SQL that makes what the table needs beside it; the table is there. `command` is the lab's: `lab outbox`."""
+    functions = SQL.read_text().replace("{table}", table).replace("{command}", command)
+    return f"{functions}\nselect {table}_adopt();\n"
+
+
+def check(connection: Connection, table: str, command: str) -> None:
+    """Raise NotAdopted unless the table was made or adopted in this cluster. One round trip."""
+    try:
+        connection.execute(f"select {table}_xid('0')")
+    except ObjectNotInPrerequisiteState as error:
+        raise NotAdopted(error.diag.message_primary or str(error)) from error
+    except UndefinedFunction as error:
+        raise NotAdopted(f"nobody has noted the cluster of {table}: run `{command} adopt` first") from error
+
+
+def adopt(connection: Connection, table: str, command: str) -> Adopted:
+    """Make the table at home in this cluster. It waits for who writes to it now, and who wants to waits meanwhile."""
+    with connection.transaction():
+        connection.execute("set transaction isolation level read committed, read write")
+        connection.execute(f"lock table {table} in share row exclusive mode")  # before its functions are replaced
+        connection.execute(SQL.read_text().replace("{table}", table).replace("{command}", command))
+        [found] = connection.execute(f"select * from {table}_adopt()").fetchall()  # noqa: S608
+    return Adopted._make(found)
