@@ -8,7 +8,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from shared.errors import LabError
+from shared import codec
+from shared.errors import LabError, NotWritable
+from sourcing.errors import UnwritableEvent
 from sourcing.event import NO_METADATA, Data, Metadata, NewEvent
 
 
@@ -38,9 +40,18 @@ class Aggregate(ABC):
         return f"{self.category}-{self.id}"
 
     def record(self, type_: str, **data: Any) -> None:
-        """It has happened: apply it, and keep it for the repository to append."""
-        self.apply(type_, data)
-        self.uncommitted.append(NewEvent(type_, data, self.schemas.get(type_, 1), self.because))
+        """It has happened: apply it, and keep it for the repository to append.
+
+        What is recorded is what will be loaded: `apply` gets the data as they are read back, the event a copy of
+        its own, which nobody changes. Where JSON has no such value (a Decimal, a datetime, a tuple, NaN) nothing
+        happens, and UnwritableEvent names the field: it is for the command to say as what it is kept.
+        """
+        try:
+            written = codec.encode(data)
+        except NotWritable as error:
+            raise UnwritableEvent(self.stream, type_, str(error)) from error
+        self.apply(type_, codec.decode(written))
+        self.uncommitted.append(NewEvent(type_, codec.decode(written), self.schemas.get(type_, 1), self.because))
 
     @abstractmethod
     def apply(self, type_: str, data: Data) -> None:

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import msgspec
 
-from shared.errors import ConfigurationError
+from shared import codec
+from shared.errors import ConfigurationError, NotReadable
 from sourcing.errors import UnreadableEvent
 from sourcing.event import Data, NewEvent, Recorded, encode
 from sourcing.repository import Reader
@@ -42,6 +43,9 @@ class Golden(msgspec.Struct, frozen=True):
         """As a store would return it."""
         data, never = self.data.encode(), datetime(2026, 1, 1, tzinfo=UTC)
         return Recorded(STREAM, 1, self.type, self.schema_version, data, b"{}", "", 0, 1, never)
+
+
+_golden = codec.decoder(Golden)
 
 
 def name_of(shape: Shape) -> str:
@@ -79,8 +83,8 @@ def keep(folder: Path, events: Iterable[NewEvent], read: Reader) -> list[Path]:
 
 def _load(path: Path) -> Golden:
     try:
-        golden = msgspec.json.decode(path.read_bytes(), type=Golden)
-    except (OSError, msgspec.MsgspecError) as error:
+        golden = _golden(path.read_bytes())
+    except (OSError, NotReadable) as error:
         raise ConfigurationError(f"{path} is not a golden event: {error}") from error
     if golden.name != path.stem:
         raise ConfigurationError(f"{path} holds {golden.name}")

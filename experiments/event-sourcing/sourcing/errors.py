@@ -5,6 +5,8 @@ SourcingError                  the root, itself a LabError
 ├── TransactionTooOld          begun before another one wrote to the stream: roll back, and do all of it again
 ├── StreamDeleted              the stream ended in a tombstone; its name is never used again
 ├── StreamNameNotAllowed       a name that not every store could take
+├── EventIdNotAllowed          an id that is no UUID
+├── UnwritableEvent            would not be read back as it is, so it is not stored (also a TypeError)
 ├── EventTooLarge              above the limit, refused before it is sent
 ├── EventIdNotAllowed          an id that is no UUID, likewise
 ├── NotSupported               this store cannot do that; `Capability` says so beforehand
@@ -23,7 +25,10 @@ SourcingError                  the root, itself a LabError
     └── VersionGap             a version that should be there is not: the stream was tampered with
 """
 
-from shared.errors import LabError
+from shared.errors import LabError, NotWritable
+
+# What a program's own code raises on data that are not what it takes them for; never what a database raises.
+MISFITS = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, AssertionError, RecursionError)
 
 
 class SourcingError(LabError):
@@ -60,6 +65,22 @@ class StreamNameNotAllowed(SourcingError):
     def __init__(self, stream: str, reason: str) -> None:
         super().__init__(f"stream name {stream!r} is not allowed: {reason}")
         self.stream = stream
+
+
+class EventIdNotAllowed(SourcingError, ValueError):
+    """An id that is no UUID."""
+
+    def __init__(self, stream: str, type_: str, ident: str) -> None:
+        super().__init__(f"stream {stream!r}: an event {type_!r} has the id {ident!r}, which is no UUID")
+        self.stream, self.type, self.id = stream, type_, ident
+
+
+class UnwritableEvent(SourcingError, NotWritable):
+    """Data or metadata that would not be read back equal; the problem says where in them."""
+
+    def __init__(self, stream: str, type_: str, problem: str) -> None:
+        super().__init__(f"stream {stream!r}: an event {type_!r} cannot be written: {problem}")
+        self.stream, self.type, self.problem = stream, type_, problem
 
 
 class EventTooLarge(SourcingError):

@@ -5,11 +5,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple
+from uuid import UUID
 
 import msgspec
 
+from shared import codec
+from shared.errors import NotReadable, NotWritable
 from shared.event import new_id
-from sourcing.errors import EventTooLarge, StreamNameNotAllowed, UndecodablePayload
+from sourcing.errors import (
+    EventIdNotAllowed,
+    EventTooLarge,
+    StreamNameNotAllowed,
+    UndecodablePayload,
+    UnwritableEvent,
+)
 
 Data = dict[str, Any]
 # A place in the order of all events: (xid, position), see Recorded. Comparable within one store.
@@ -65,25 +74,37 @@ class Recorded(NamedTuple):
 
 
 _allowed = re.compile(rf"[!-#%-~][!-~]{{0,{MAX_NAME - 1}}}").fullmatch  # printable ASCII, and no $ before it
-_encode = msgspec.json.Encoder().encode
-_data = msgspec.json.Decoder(Data).decode
-_metadata = msgspec.json.Decoder(Metadata).decode
+_data = codec.decoder(Data)
+_metadata = codec.decoder(Metadata)
 
 
 def encode(stream: str, event: NewEvent) -> tuple[bytes, bytes]:
-    """The event's (data, metadata) as JSON. Raises EventTooLarge, and TypeError for what JSON cannot say."""
-    data = _encode(event.data)
-    metadata = b"{}" if event.metadata is NO_METADATA else _encode(event.metadata)
+    """The event's (data, metadata) as JSON. Raises EventTooLarge, and UnwritableEvent for what nobody could read."""
+    try:
+        data = codec.encode(event.data)
+        metadata = b"{}" if event.metadata is NO_METADATA else _encode_metadata(event.metadata)
+    except (NotWritable, NotReadable) as error:
+        raise UnwritableEvent(stream, event.type, str(error)) from error
+    if not data.startswith(b"{"):
+        raise UnwritableEvent(stream, event.type, "the data is not a JSON object")
     if len(data) + len(metadata) > MAX_BYTES:
         raise EventTooLarge(stream, event.type, len(data) + len(metadata), MAX_BYTES)
     return data, metadata
+
+
+def same_id(stream: str, event: NewEvent) -> str:
+    """The event's id in the one spelling of a UUID (RFC 9562). Raises EventIdNotAllowed where it is none."""
+    try:
+        return str(UUID(event.id))
+    except (ValueError, AttributeError, TypeError):
+        raise EventIdNotAllowed(stream, event.type, event.id) from None
 
 
 def data_of(event: Recorded) -> Data:
     """The data. Raises UndecodablePayload naming where the event lies."""
     try:
         return _data(event.data)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except NotReadable as error:
         raise UndecodablePayload(*event[:3], f"the data is not a JSON object: {error}") from error
 
 
@@ -91,8 +112,24 @@ def metadata_of(event: Recorded) -> Metadata:
     """Likewise, the metadata."""
     try:
         return _metadata(event.metadata)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except NotReadable as error:
         raise UndecodablePayload(*event[:3], f"the metadata is not what it should be: {error}") from error
+
+
+def custom_of(stream: str, data: bytes) -> Data:
+    """What a stream's metadata say beside the store's own. Raises NotReadable naming the stream."""
+    try:
+        return _data(data)
+    except NotReadable as error:
+        raise NotReadable(f"the metadata of stream {stream!r} is not a JSON object: {error}") from error
+
+
+def encode_custom(stream: str, custom: Data) -> bytes:
+    """The opposite. Raises NotWritable."""
+    try:
+        return codec.encode(custom)
+    except NotWritable as error:
+        raise NotWritable(f"the metadata of stream {stream!r} cannot be written: {error}") from error
 
 
 def check_name(stream: str) -> None:
@@ -109,3 +146,10 @@ def check_name(stream: str) -> None:
 def category(stream: str) -> str:
     """What comes before the first hyphen: `order` of `order-17`."""
     return stream.partition("-")[0]
+
+
+def _encode_metadata(metadata: Metadata) -> bytes:
+    """Raises NotWritable, and NotReadable for a field that is no text."""
+    encoded = codec.encode({name: value for name, value in msgspec.structs.asdict(metadata).items() if value != ""})
+    _metadata(encoded)
+    return encoded

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import httpx
-import msgspec
 
+from shared import codec
 from shared.faults import Hook, nowhere
 from shared.postgres import Connection
 from sourcing.projection import Change, Projection
@@ -56,8 +56,6 @@ DUE = "select event_id::text, body from effects where sent_at is null order by a
 SENT = "update effects set sent_at = clock_timestamp() where event_id = %s"
 FAILED = "update effects set attempts = attempts + 1, error = %s where event_id = %s"
 
-_json = msgspec.json.Encoder().encode
-
 
 @dataclass(frozen=True)
 class Effect:
@@ -79,7 +77,7 @@ def open_gateway(connection: Connection) -> None:
 def confirmation(change: Change) -> bytes:
     """The mail that confirms an order."""
     event = change.event
-    return _json({"event": event.id, "order": event.stream, "to": change.data["customer"]})
+    return codec.encode({"event": event.id, "order": event.stream, "to": change.data["customer"]})
 
 
 class Confirmations(Projection):

@@ -10,7 +10,8 @@ from typing import Any
 
 from sourcing.account import Account
 from sourcing.aggregate import Aggregate, InvariantViolated
-from sourcing.event import Data
+from sourcing.errors import UnreadableEvent
+from sourcing.event import Data, NewEvent
 from sourcing.order import Order
 from sourcing.repository import Repository
 from sourcing.shopping import state_of
@@ -70,11 +71,15 @@ class ClockInEvent(Dated):
 
 
 class StateAsEvent(Order):
-    """The event holds the live dict: what is done next is written into the past, before it is even saved."""
+    """The event holds the live dict: what is done next is written into the past, before it is even saved.
+
+    It goes past `record`, which would have kept a copy.
+    """
 
     def add_line(self, product: str, quantity: int, cents: int) -> None:
-        self.lines[product] = quantity, cents
-        self.record("LinesChanged", lines=self.lines)
+        line: Any = [quantity, cents]
+        self.lines[product] = line
+        self.uncommitted.append(NewEvent("LinesChanged", {"lines": self.lines}))
 
     def apply(self, type_: str, data: Data) -> None:
         if type_ == "LinesChanged":
@@ -160,5 +165,5 @@ def unreached(store: EventStore, ident: str, writes: Make, reads: Make, commands
 def _reaches(repository: Repository[Aggregate], ident: str, version: int, state: bytes) -> bool:
     try:
         return state_of(repository.load_at(ident, version=version)) == state
-    except InvariantViolated:
+    except UnreadableEvent:
         return False

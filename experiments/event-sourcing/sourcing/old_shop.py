@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
-from sourcing.errors import MissingUpcaster
+from sourcing.errors import MissingUpcaster, UnreadableEvent
 from sourcing.evolved import EvolvedOrder, upcasters, upcasters_of_2021
 from sourcing.generations import Sale, sales
 from sourcing.misreading import Total
@@ -74,7 +74,7 @@ class Shop:
     def _loads(self, repository: Repository[EvolvedOrder], sale: Sale) -> bool:
         try:
             return repository.load(sale.id).version > 0
-        except KeyError:
+        except UnreadableEvent:
             return False
 
     def _reads(self, sale: Sale, read: Reader) -> bool:

@@ -9,10 +9,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import msgspec
-
+from shared import codec
+from shared.errors import NotWritable
 from sourcing.errors import SourcingError, UnreadableEvent
-from sourcing.event import START, Data, NewEvent, Position, Recorded, data_of
+from sourcing.event import START, Data, NewEvent, Position, Recorded, data_of, encode
 from sourcing.repository import Reader, as_stored
 from sourcing.store import ANY, Capability, EventStore, StreamMetadata
 from sourcing.vault import BrokenSeal, KeyMissing, Place, Vault
@@ -24,29 +24,34 @@ class NotClassified(SourcingError):
 
 @dataclass(frozen=True)
 class Personal:
-    """What in an event is personal, over all versions of its schema."""
+    """Of every field of an event, over all versions of its schema, whether it is personal. A new one is neither yet."""
 
     subject: str = ""  # the field that says whose: a pseudonym, which stays readable
     fields: tuple[str, ...] = ()
+    plain: tuple[str, ...] = ()  # not personal; `lines.product` is a field of an object, or of objects in a list
 
 
-NOTHING = Personal()
+def plain(*fields: str) -> Personal:
+    """An event that says nothing of a person but pseudonyms."""
+    return Personal(plain=fields)
+
+
 Declared = Mapping[str, Personal]
 # Free text is personal until proven otherwise: the reason of a cancellation is chosen from a list, not typed.
 # Stream names, metadata (actor, reason) and subjects are never sealed: only pseudonyms may stand there.
 SHOP: Declared = {
     "CustomerRegistered": Personal("customer", ("name", "email")),
     "CustomerMoved": Personal("customer", ("address",)),
-    "Purchased": NOTHING,
-    "OrderPlaced": NOTHING,
-    "LineAdded": NOTHING,
-    "LineRemoved": NOTHING,
-    "OrderPaid": NOTHING,
-    "OrderShipped": NOTHING,
-    "OrderCancelled": NOTHING,
-    "AccountOpened": NOTHING,
-    "Deposited": NOTHING,
-    "Withdrawn": NOTHING,
+    "Purchased": plain("customer", "cents"),
+    "OrderPlaced": plain("customer"),
+    "LineAdded": plain("product", "quantity", "price", "cents", "currency"),
+    "LineRemoved": plain("product"),
+    "OrderPaid": plain("cents", "currency"),
+    "OrderShipped": plain("carrier"),
+    "OrderCancelled": plain("reason", "refund"),
+    "AccountOpened": plain("owner"),
+    "Deposited": plain("cents"),
+    "Withdrawn": plain("cents"),
 }
 
 
@@ -57,35 +62,51 @@ def opening(vault: Vault, declared: Declared, read: Reader = as_stored) -> Reade
     """
 
     def opened(event: Recorded) -> Iterable[tuple[str, Data]]:
-        personal = declared.get(event.type, NOTHING)
-        if not personal.fields:
+        personal = declared.get(event.type)
+        if not personal or not personal.fields:
             return read(event)
         try:
-            data = open_fields(vault, personal, event.stream, data_of(event))
-        except (BrokenSeal, KeyMissing) as error:
+            data = codec.encode(open_fields(vault, personal, event.stream, data_of(event)))
+        except (BrokenSeal, KeyMissing, NotWritable) as error:
             raise UnreadableEvent(*event[:3], str(error)) from error
-        return read(event._replace(data=msgspec.json.encode(data)))
+        return read(event._replace(data=data))
 
     return opened
 
 
 def open_fields(vault: Vault, personal: Personal, stream: str, data: Mapping[str, Any]) -> Data:
-    """The data of an event, of a row or of a snapshot that came from this stream, with its personal fields opened."""
+    """The data of an event, of a row or of a snapshot that came from this stream, with its personal fields opened.
+
+    Raises what `Vault.open` raises.
+    """
     subject = data.get(personal.subject, "")
+    if not isinstance(subject, str) or "\0" in subject:
+        raise BrokenSeal(f"stream {stream!r}: {personal.subject!r} is {subject!r}, which is nobody")
     opened = {name: vault.open(Place(stream, subject, name), data[name]) for name in _filled(personal, data)}
     return {**data, **opened}
 
 
 def seal_fields(vault: Vault, declared: Declared, stream: str, event: NewEvent) -> NewEvent:
-    """The same event, its personal fields sealed. Raises NotClassified, and what `Vault.seal` raises."""
+    """The same event, its personal fields sealed.
+
+    Raises NotClassified, also for a field that is not declared: a personal one that is new, or has a new name, would be
+    stored in the clear. Raises also what `encode` raises, since a sealed value hides what it is, and what `Vault.seal`
+    raises.
+    """
     personal = declared.get(event.type)
     if personal is None:
         raise NotClassified(f"stream {stream!r}: nobody has said what is personal in an event {event.type!r}")
+    if unknown := _unclassified(personal, event.data):
+        names = ", ".join(map(repr, unknown))
+        raise NotClassified(
+            f"stream {stream!r}: nobody has said whether {names} in an event {event.type!r} is personal"
+        )
     if not personal.fields:
         return event
     subject = event.data.get(personal.subject)
     if not isinstance(subject, str) or not subject:
         raise NotClassified(f"stream {stream!r}: {event.type!r} does not say in {personal.subject!r} whose data it is")
+    encode(stream, event)
     names = _filled(personal, event.data)
     sealed = {name: vault.seal(Place(stream, subject, name), event.data[name]) for name in names}
     return replace(event, data={**event.data, **sealed})
@@ -94,6 +115,24 @@ def seal_fields(vault: Vault, declared: Declared, stream: str, event: NewEvent) 
 def _filled(personal: Personal, data: Mapping[str, Any]) -> list[str]:
     """Personal fields that hold anything. Nothing is told by what is absent, null or an empty text."""
     return [name for name in personal.fields if data.get(name) not in (None, "")]
+
+
+def _unclassified(personal: Personal, data: Mapping[str, Any]) -> list[str]:
+    known = {personal.subject, *personal.fields, *personal.plain}
+    open_ = {name: value for name, value in data.items() if name not in (personal.subject, *personal.fields)}
+    return sorted(set(_names(open_)) - known)
+
+
+def _names(value: Any, name: str = "") -> Iterator[str]:
+    """Of all that is told: the fields, those of inner objects behind the name of the outer one and a dot."""
+    if isinstance(value, Mapping):
+        for inner, what in value.items():
+            yield from _names(what, f"{name}.{inner}" if name else inner)
+    elif isinstance(value, list):
+        for what in value:
+            yield from _names(what, name)
+    else:
+        yield name
 
 
 class SealingStore:

@@ -6,7 +6,6 @@ that is still open (PostgreSQL documentation, "Transaction ID and Snapshot Infor
 one long transaction anywhere in the database holds all of them back.
 """
 
-import json
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -21,7 +20,17 @@ from psycopg.types.array import ListBinaryDumper
 from shared import home
 from shared.postgres import Connection, connect
 from sourcing.errors import StreamDeleted, TransactionTooOld, WrongExpectedVersion
-from sourcing.event import START, TOMBSTONE, NewEvent, Position, Recorded, check_name, encode
+from sourcing.event import (
+    START,
+    TOMBSTONE,
+    NewEvent,
+    Position,
+    Recorded,
+    check_name,
+    custom_of,
+    encode,
+    encode_custom,
+)
 from sourcing.store import ANY, Capability, StreamMetadata, event_id
 
 T = TypeVar("T")
@@ -173,11 +182,11 @@ class PostgresStore:
     def metadata(self, stream: str) -> StreamMetadata:
         query = "select truncate_before, custom from stream_metadata where stream = %s"
         row = self._run(self.connection.cursor(), query, [stream]).fetchone()
-        return StreamMetadata(row[0], json.loads(row[1])) if row else StreamMetadata()
+        return StreamMetadata(row[0], custom_of(stream, row[1])) if row else StreamMetadata()
 
     def set_metadata(self, stream: str, metadata: StreamMetadata) -> None:
         check_name(stream)
-        row = [stream, metadata.truncate_before, json.dumps(metadata.custom).encode()]
+        row = [stream, metadata.truncate_before, encode_custom(stream, metadata.custom)]
         self._run(self.connection.cursor(), SET_METADATA, row)
 
     def delete(self, stream: str, expected: int = ANY) -> None:

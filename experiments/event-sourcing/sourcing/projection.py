@@ -11,14 +11,14 @@ from collections.abc import Callable, Iterable, Sequence
 from enum import StrEnum
 from typing import ClassVar, NamedTuple
 
-import msgspec
 import psycopg
+from psycopg.errors import ProgramLimitExceeded, StatementTooComplex
 
 from shared.faults import Hook, nowhere
 from shared.postgres import Connection
 from shared.wait import until
 from sourcing import checkpoint, parking
-from sourcing.errors import SourcingError, UnknownEventType, UnreadableEvent
+from sourcing.errors import MISFITS, SourcingError, UnknownEventType, UnreadableEvent
 from sourcing.event import TOMBSTONE, Data, Position, Recorded
 from sourcing.postgres import PostgresStore
 from sourcing.repository import Reader, as_stored
@@ -28,8 +28,9 @@ BATCH = 2000  # events of one transaction
 PAUSE = 0.01  # seconds between two looks of a projector that has caught up
 # What an event can be guilty of. All else (the connection, a table that is not there) ends the projector.
 FAULTS = (
-    *(UnreadableEvent, msgspec.ValidationError, LookupError, TypeError, ValueError),
+    *(UnreadableEvent, *MISFITS),
     *(psycopg.DataError, psycopg.IntegrityError),
+    *(ProgramLimitExceeded, StatementTooComplex),  # a key too long for its index, and the like
 )
 
 
@@ -236,5 +237,5 @@ def install(connection: Connection, *projections: Projection) -> None:
 
 def _reason(error: BaseException) -> str:
     """As an operator wants to read it: a KeyError alone would only say what is missing."""
-    text = str(error).strip().partition("\n")[0]
+    text = str(error).strip().partition("\n")[0].encode(errors="backslashreplace").decode().replace("\0", "\\0")
     return text if isinstance(error, UnreadableEvent) else f"{type(error).__name__}: {text}"

@@ -11,8 +11,9 @@ from datetime import UTC, date, datetime
 from typing import Any, ClassVar
 
 import msgspec
-from msgspec import convert
 
+from shared import codec
+from shared.codec import convert
 from shared.postgres import Connection
 from sourcing.event import TOMBSTONE
 from sourcing.projection import Change, Projection
@@ -48,7 +49,7 @@ class Cancelled(msgspec.Struct):
     refund: int
 
 
-_lines = msgspec.json.Decoder(Lines).decode
+_lines = codec.decoder(Lines)
 _json = msgspec.json.Encoder().encode
 
 

@@ -2,12 +2,20 @@
 
 from collections.abc import Callable, Iterable
 from datetime import datetime
+from itertools import takewhile
 from typing import Generic, Protocol, TypeVar
 
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from sourcing.aggregate import Aggregate, NotHandled
-from sourcing.errors import UnknownEventType, VersionGap, WrongExpectedVersion
+from sourcing.errors import (
+    MISFITS,
+    SchemaMismatch,
+    UnknownEventType,
+    UnreadableEvent,
+    VersionGap,
+    WrongExpectedVersion,
+)
 from sourcing.event import NO_METADATA, Data, Metadata, Recorded, data_of
 from sourcing.store import EventStore
 
@@ -63,11 +71,18 @@ class Repository(Generic[A]):
         return self._fold(aggregate, self.store.read(aggregate.stream, after=aggregate.version))
 
     def load_at(self, ident: str, *, version: int | None = None, time: datetime | None = None) -> A:
-        """The aggregate as it was at that version, or at that time, by replay from the first event."""
+        """The aggregate as it was at that version, or at that time, by replay from the first event.
+
+        The order of the events is that of their versions. A clock may have been set back between two of them, so the
+        replay stops at the first one that was recorded later: it never passes over one and applies what follows it.
+        """
         aggregate = self.make(ident)
         events = self.store.read(aggregate.stream, limit=version)  # fewer are needed where the past was truncated
-        wanted = (event for event in events if version is None or event.version <= version)
-        return self._fold(aggregate, (event for event in wanted if time is None or event.recorded_at <= time))
+
+        def wanted(event: Recorded) -> bool:
+            return (version is None or event.version <= version) and (time is None or event.recorded_at <= time)
+
+        return self._fold(aggregate, takewhile(wanted, events))
 
     def save(self, aggregate: A) -> int:
         """Append what the aggregate recorded; returns its version. Raises WrongExpectedVersion when it is stale."""
@@ -103,11 +118,20 @@ class Repository(Generic[A]):
             if event.version != version + 1:
                 raise VersionGap(*event[:3], f"version {version + 1} should come before it, and is not there")
             version = event.version
-            for type_, data in read(event):
-                try:
-                    apply(type_, data)
-                except NotHandled as error:
-                    what = f"{type(aggregate).__name__} does not know {type_!r}"
-                    raise UnknownEventType(*event[:3], what) from error
+            try:
+                for type_, data in read(event):
+                    try:
+                        apply(type_, data)
+                    except Exception as error:  # the program's own code: nothing but the event can be at fault
+                        raise _unfit(aggregate, event, type_, error) from error
+            except MISFITS as error:
+                raise SchemaMismatch(*event[:3], f"it cannot be read: {error!r}") from error
         aggregate.version = version
         return aggregate
+
+
+def _unfit(aggregate: Aggregate, event: Recorded, type_: str, error: Exception) -> UnreadableEvent:
+    name = type(aggregate).__name__
+    if isinstance(error, NotHandled):
+        return UnknownEventType(*event[:3], f"{name} does not know {type_!r}")
+    return SchemaMismatch(*event[:3], f"{name} cannot apply it as {type_!r}: {error!r}")

@@ -13,11 +13,11 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import msgspec
-
+from shared import codec
+from shared.errors import NotWritable
 from shared.faults import Hook, nowhere
 from shared.postgres import Connection, connect
-from sourcing.errors import SourcingError, VersionGap
+from sourcing.errors import SchemaMismatch, SourcingError, VersionGap
 from sourcing.event import TOMBSTONE, Data, Recorded
 from sourcing.postgres import PostgresStore, script
 from sourcing.repository import Reader, as_stored
@@ -140,8 +140,14 @@ def _rewritten(event: Recorded, first: int, upcasters: Upcasters) -> Iterator[tu
         return
     for number, (type_, data) in enumerate(upcasters(event)):
         ident = event.id if number == 0 else str(uuid.uuid5(uuid.UUID(event.id), str(number)))
-        encoded = msgspec.json.encode(data)
-        yield event.stream, first + number, type_, upcasters.current[type_], ident, encoded, *kept
+        yield event.stream, first + number, type_, upcasters.current[type_], ident, _encoded(event, data), *kept
+
+
+def _encoded(event: Recorded, data: Data) -> bytes:
+    try:
+        return codec.encode(data)
+    except NotWritable as error:
+        raise SchemaMismatch(*event[:3], f"what its steps made of it cannot be written: {error}") from error
 
 
 def _copy_metadata(source: PostgresStore, target: Connection) -> None:

@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 from weakref import WeakKeyDictionary
 
-import msgspec
 import psycopg
 from psycopg.pq import TransactionStatus
 
+from shared import codec
+from shared.errors import NotWritable
 from shared.postgres import Connection
 from sourcing.aggregate import Aggregate
+from sourcing.errors import MISFITS
 from sourcing.event import TOMBSTONE, Data
 
 SCHEMA = Path(__file__).with_name("snapshots.sql")
@@ -39,10 +41,9 @@ on conflict (stream) do update set version = excluded.version, state_version = e
                                    state = excluded.state, taken_at = clock_timestamp()
 where snapshots.version < excluded.version or snapshots.state_version <> excluded.state_version
 """
-UNUSABLE = (LookupError, TypeError, ValueError, AttributeError)  # what `Aggregate.restore` raises on a strange state
 
 log = logging.getLogger(__name__)
-_decode = msgspec.json.Decoder(Data).decode
+_decode = codec.decoder(Data)
 
 
 class Ignored(StrEnum):
@@ -125,20 +126,23 @@ class PostgresSnapshots:
             self._last[aggregate] = Taken(version, time.monotonic() - age)
 
     def offer(self, aggregate: Aggregate) -> None:
-        """Take a snapshot if it is due. A failure of the database is logged and counted: the events are saved."""
+        """Take a snapshot if it is due. A failure of the database, or a state that JSON cannot say, is logged and counted.
+
+        The events are saved.
+        """
         if not self.policy.due(aggregate.version, self._last.get(aggregate, Taken())):
             return
         try:
             self.take(aggregate)
-        except psycopg.Error as error:
+        except (psycopg.Error, NotWritable) as error:
             self.failed += 1
             log.warning("no snapshot of %s at version %d: %s", aggregate.stream, aggregate.version, error)
 
     def take(self, aggregate: Aggregate) -> None:
-        """Keep its state now. Raises ValueError when it has events that are not saved, or none at all."""
+        """Keep its state now. Raises ValueError when it has events that are not saved or none at all, and NotWritable."""
         if aggregate.uncommitted or not aggregate.version:
             raise ValueError(f"{aggregate.stream}: a snapshot is of saved events, and of one at least")
-        state = msgspec.json.encode(aggregate.state())
+        state = codec.encode(aggregate.state())
         self._write([aggregate.stream, aggregate.version, aggregate.state_version, state])
         self.taken += 1
         self.bytes += len(state)
@@ -160,7 +164,7 @@ class PostgresSnapshots:
         before = copy.deepcopy(vars(aggregate))
         try:
             aggregate.restore(_decode(state))
-        except (*UNUSABLE, msgspec.MsgspecError):
+        except MISFITS:
             vars(aggregate).clear()
             vars(aggregate).update(before)
             return False

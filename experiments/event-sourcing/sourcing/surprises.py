@@ -3,13 +3,13 @@
 from collections.abc import Iterable
 from enum import StrEnum
 
-from sourcing.errors import UnreadableEvent
+from sourcing.errors import MISFITS, UnreadableEvent
 from sourcing.event import Data, NewEvent, Recorded, data_of
 from sourcing.evolved import STRONG, WEAK, EvolvedOrder, upcasters
 from sourcing.postgres import PostgresStore
 from sourcing.repository import Reader, Repository, as_stored
 from sourcing.schemas import Weak, shaped
-from sourcing.upcasting import MISFITS, Upcasters
+from sourcing.upcasting import Upcasters
 
 LINE: Data = {"product": "tea", "quantity": 2, "cents": 500, "currency": "EUR"}
 TOTAL = 1_000  # cents of the line above, which each producer meant to write

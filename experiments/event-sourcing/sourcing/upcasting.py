@@ -6,8 +6,11 @@ What is stored is never touched, and the code that applies events knows the curr
 EventUpcasterChain and Marten's `Upcast`. The version is in the envelope here: nothing is guessed from the data.)
 """
 
+import dis
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from inspect import isgeneratorfunction
+from itertools import pairwise
 
 from sourcing.aggregate import Aggregate
 from sourcing.errors import MissingUpcaster, SchemaMismatch, SourcingError, UnknownEventType
@@ -16,8 +19,6 @@ from sourcing.event import Data, Recorded, data_of
 Shape = tuple[str, int]  # (event type, schema version)
 One = Callable[[Data], Data]
 Several = Callable[[Data], Iterable[tuple[str, Data]]]
-# What a step raises on data that are not what its version should have.
-MISFITS = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
 
 
 class BrokenChain(SourcingError):
@@ -30,6 +31,7 @@ class Step:
 
     into: Mapping[str, int]
     run: Several
+    code: Callable[..., object]  # the function that was decorated
 
 
 class Upcasters:
@@ -46,7 +48,9 @@ class Upcasters:
         target, target_version = to or (type_, version + 1)
 
         def register(function: One) -> One:
-            self._add((type_, version), Step({target: target_version}, lambda data: [(target, function(data))]))
+            self._add(
+                (type_, version), Step({target: target_version}, lambda data: [(target, function(data))], function)
+            )
             return function
 
         return register
@@ -55,14 +59,14 @@ class Upcasters:
         """Decorator of a dict -> [(type, dict), ...] function: to events of the types and versions in `into`."""
 
         def register(function: Several) -> Several:
-            self._add((type_, version), Step(into, function))
+            self._add((type_, version), Step(into, function, function))
             return function
 
         return register
 
     def drop(self, type_: str, version: int) -> None:
         """Such events mean nothing any more."""
-        self._add((type_, version), Step({}, lambda data: ()))
+        self._add((type_, version), Step({}, _nothing, _nothing))
 
     @property
     def shapes(self) -> set[Shape]:
@@ -83,8 +87,11 @@ class Upcasters:
         return list(self._follow(event, event.type, event.schema_version, data_of(event)))
 
     def check(self, *writers: type[Aggregate]) -> None:
-        """Raise BrokenChain naming every hole, dead end and circle, and where these aggregates write other versions."""
-        problems = [*self._holes(), *self._dead_ends(), *self._disagreements(writers)]
+        """Raise BrokenChain naming every hole, dead end and circle, and where these aggregates write other versions.
+
+        A step that changes the data in place and forgets to return them is named too, where its code shows that.
+        """
+        problems = [*self._holes(), *self._dead_ends(), *self._disagreements(writers), *self._forgetful()]
         if problems:
             raise BrokenChain("; ".join(dict.fromkeys(problems)))
 
@@ -144,15 +151,38 @@ class Upcasters:
             if writers and writes != ends:
                 yield f"{type_!r} is written as version {writes}, and the steps end at {ends or 'nothing'}"
 
+    def _forgetful(self) -> Iterator[str]:
+        void = [shape for shape, step in self._steps.items() if _is_void(step.code)]
+        return (f"the step from {_name(shape)} returns nothing" for shape in void)
+
 
 def _run(step: Step, event: Recorded, shape: Shape, data: Data) -> list[tuple[str, Data]]:
     try:
-        made = list(step.run(data))
-    except MISFITS as error:
+        made = [(type_, data) for type_, data in step.run(data)]
+        strangers = {type_ for type_, _ in made} - step.into.keys()
+    except Exception as error:  # the program's own code: nothing but the event can be at fault
         raise SchemaMismatch(*event[:3], f"the step from {_name(shape)} failed: {error!r}") from error
-    if strangers := {type_ for type_, _ in made} - step.into.keys():
+    if strangers:
         raise MissingUpcaster(*event[:3], f"the step from {_name(shape)} made {strangers}, which it does not declare")
+    if wrong := [data for _, data in made if not isinstance(data, dict)]:
+        problem = f"the step from {_name(shape)} returned {type(wrong[0]).__name__}, and not the data of an event"
+        raise SchemaMismatch(*event[:3], problem)
     return made
+
+
+def _nothing(data: Data) -> Iterable[tuple[str, Data]]:
+    return ()
+
+
+def _is_void(function: Callable[..., object]) -> bool:
+    """Whether it is written in Python and returns None wherever it returns; what is built in does not say."""
+    if isgeneratorfunction(function) or not hasattr(function, "__code__"):
+        return False
+    # A constant is returned by one instruction or by two, as the version of Python has it.
+    steps = list(pairwise(dis.get_instructions(function)))
+    returned = [before for before, this in steps if this.opname == "RETURN_VALUE"]
+    returned += [this for _, this in steps if this.opname == "RETURN_CONST"]
+    return bool(returned) and all(one.opname.endswith("_CONST") and one.argval is None for one in returned)
 
 
 def _name(shape: Shape) -> str:

@@ -21,7 +21,8 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from psycopg.pq import TransactionStatus
 
-from shared.errors import ConfigurationError
+from shared import codec
+from shared.errors import ConfigurationError, NotWritable
 from shared.postgres import Connection
 from sourcing.errors import SourcingError
 
@@ -107,14 +108,18 @@ class Vault:
     def seal(self, place: Place, value: Any) -> str:
         """A JSON value as text that only its person's key opens; the first one makes the key.
 
-        Raises SubjectForgotten, WrongMasterKey, and ValueError for the placeholder itself.
+        Raises SubjectForgotten, WrongMasterKey, NotWritable, and ValueError for the placeholder itself.
         """
         if value == FORGOTTEN:
             raise ValueError(f"{place}: {FORGOTTEN!r} is no value of a person")
+        try:
+            written = codec.encode(value)
+        except NotWritable as error:
+            raise NotWritable(f"{place} cannot be sealed: {error}") from error
         cipher = self._cipher(place, make=True)
         if cipher is None:
             raise SubjectForgotten(f"{place}: the person was forgotten")
-        return SEALED + base64.b64encode(_encrypt(cipher, msgspec.json.encode(value), place)).decode()
+        return SEALED + base64.b64encode(_encrypt(cipher, written, place)).decode()
 
     def open(self, place: Place, sealed: Any) -> Any:
         """The value, or FORGOTTEN. Raises BrokenSeal, KeyMissing and WrongMasterKey."""
@@ -125,7 +130,7 @@ class Vault:
             return FORGOTTEN
         try:
             box = base64.b64decode(sealed.removeprefix(SEALED), validate=True)
-            return msgspec.json.decode(_decrypt(cipher, box, place))
+            return codec.decode(_decrypt(cipher, box, place))
         except (InvalidTag, ValueError) as error:
             raise BrokenSeal(f"{place} was changed, or sealed for another place") from error
 

@@ -1,15 +1,24 @@
-"""What the adapters share: refusals, the check of what goes in, and what becomes of an append that was refused."""
+"""What the adapters share: refusals, the check of what goes in, and what becomes of an append that was refused.
 
+What other programs wrote into the same server is handed on as it is, whatever it is: a reader of all events must not
+end at one of them. The event says that it cannot be read when it is asked for its data.
+"""
+
+import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import ClassVar
 
 import msgspec
 
+from shared import codec
+from shared.errors import NotReadable
 from shared.servers.server import Endpoint
 from sourcing.errors import NotSupported, WrongExpectedVersion
-from sourcing.event import START, NewEvent, Position, Recorded, check_name, encode
+from sourcing.event import START, NewEvent, Position, Recorded, check_name, encode, same_id
 from sourcing.store import ANY, Capability, EventStore, StreamMetadata
 
 PAUSE = 0.01  # seconds between two looks at whether a subscription is over
@@ -47,7 +56,9 @@ class Envelope(msgspec.Struct):
     metadata: msgspec.Raw
 
 
-_open = msgspec.json.Decoder(Envelope).decode
+NEVER = datetime.fromtimestamp(0, UTC)
+_open = codec.decoder(Envelope)
+_is_number = re.compile("[0-9]{1,9}").fullmatch
 _close = msgspec.json.Encoder().encode
 
 
@@ -56,20 +67,41 @@ def wrap(event: NewEvent, metadata: bytes) -> bytes:
 
 
 def unwrap(envelope: bytes) -> tuple[int, bytes]:
-    """The schema version and the metadata. What others wrote into the same server is taken as it is."""
+    """The schema version and the metadata; 1 and the envelope where it is none."""
     try:
         opened = _open(envelope)
-    except msgspec.MsgspecError:
+    except NotReadable:
         return 1, envelope
     return opened.schema_version, bytes(opened.metadata)
 
 
-def prepared(stream: str, events: Sequence[NewEvent]) -> list[tuple[bytes, bytes]]:
-    """(data, metadata) of each event, once the name and all of them are known to be good. Raises as `append` does."""
+def text_of(data: bytes | None) -> str:
+    """A key or a header, whatever it holds: a type or a stream with \ufffd in it is one that no program knows."""
+    return (data or b"").decode(errors="replace")
+
+
+def number_of(text: str, otherwise: int) -> int:
+    return int(text) if _is_number(text) else otherwise
+
+
+def time_of(milliseconds: float) -> datetime:
+    """NEVER for what is no time."""
+    try:
+        return datetime.fromtimestamp(milliseconds / 1000, UTC)
+    except (ValueError, OverflowError, OSError):
+        return NEVER
+
+
+def prepared(stream: str, events: Sequence[NewEvent]) -> tuple[list[NewEvent], list[tuple[bytes, bytes]]]:
+    """The events, and (data, metadata) of each, once all of it is known to be good. Raises as `append` does.
+
+    Ids come in one spelling, as they are compared later, also by stores that keep them as text.
+    """
     check_name(stream)
     if not events:
         raise ValueError(f"nothing to append to {stream!r}")
-    return [encode(stream, event) for event in events]
+    known = [replace(event, id=same_id(stream, event)) for event in events]
+    return known, [encode(stream, event) for event in known]
 
 
 def settled(store: EventStore, stream: str, events: Sequence[NewEvent], expected: int, last: Callable[[], int]) -> int:

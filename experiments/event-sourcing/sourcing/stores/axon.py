@@ -8,7 +8,6 @@ import queue
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from itertools import islice
 from typing import Any, ClassVar
 
@@ -22,7 +21,7 @@ from shared.servers.server import Endpoint
 from sourcing.errors import NotSupported
 from sourcing.event import START, NewEvent, Position, Recorded, category
 from sourcing.store import ANY, Capability
-from sourcing.stores.adapting import Refusing, cancelling, nothing, prepared, settled
+from sourcing.stores.adapting import Refusing, cancelling, nothing, number_of, prepared, settled, time_of
 
 METADATA = "metadata"  # the entry of Axon's metadata that holds ours, as it is
 PERMITS = 2**31 - 1  # events that a subscription may be sent: gRPC itself slows a sender down
@@ -46,7 +45,7 @@ class AxonStore(Refusing):
         self.client = client
 
     def append(self, stream: str, events: Sequence[NewEvent], expected: int = ANY) -> int:
-        encoded = prepared(stream, events)
+        events, encoded = prepared(stream, events)
         while True:
             version = self._version(stream) if expected == ANY else expected
             new = [_event(stream, version + n, *both) for n, both in enumerate(zip(events, encoded, strict=True))]
@@ -119,7 +118,7 @@ def _event(stream: str, sequence: int, event: NewEvent, encoded: tuple[bytes, by
 
 def _recorded(event: Event, position: int) -> Recorded:
     stream, version, payload = event.aggregate_identifier, event.aggregate_sequence_number + 1, event.payload
-    schema = int(payload.revision) if payload.revision.isdecimal() else 1
+    schema = number_of(payload.revision, 1)
     metadata = event.meta_data[METADATA].text_value.encode() if METADATA in event.meta_data else b"{}"
-    ident, at = event.message_identifier, datetime.fromtimestamp(event.timestamp / 1000, UTC)
+    ident, at = event.message_identifier, time_of(event.timestamp)
     return Recorded(stream, version, payload.type, schema, payload.data, metadata, ident, 0, position, at)

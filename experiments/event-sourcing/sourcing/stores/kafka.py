@@ -10,7 +10,6 @@ And a committed transaction can be read a moment after its commit has returned, 
 
 import threading
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
 from itertools import islice
 from typing import Any, ClassVar
 from uuid import uuid4
@@ -23,7 +22,7 @@ from shared.servers.server import Endpoint
 from sourcing.errors import NotSupported
 from sourcing.event import START, NewEvent, Position, Recorded
 from sourcing.store import ANY, Capability
-from sourcing.stores.adapting import Refusing, prepared
+from sourcing.stores.adapting import Refusing, number_of, prepared, text_of, time_of
 
 PATIENCE = 30.0  # seconds for an acknowledgement
 TOGETHER = 5_000  # records taken from the client at once
@@ -63,7 +62,7 @@ class KafkaStore(Refusing):
     def append(self, stream: str, events: Sequence[NewEvent], expected: int = ANY) -> int:
         if expected != ANY:
             raise NotSupported(self.name, Capability.EXPECTED_VERSION)
-        encoded = prepared(stream, events)
+        events, encoded = prepared(stream, events)
         if len(events) == 1:
             self._producer = self._producer or self._connected(kafka.producer(self.endpoint, **PRODUCER))
             self._send(self._producer, stream, events[0], encoded[0])
@@ -190,7 +189,8 @@ def _headers(event: NewEvent, metadata: bytes) -> dict[str, str | bytes | None]:
 
 
 def _recorded(message: Message) -> Recorded:
-    head, stream, data = kafka.headers(message), (kafka.key(message) or b"").decode(), kafka.value(message) or b""
-    type_, schema, ident = head["type"].decode(), int(head["schema"]), head["id"].decode()
-    at = datetime.fromtimestamp(message.timestamp()[1] / 1000, UTC)
-    return Recorded(stream, 0, type_, schema, data, head["metadata"], ident, 0, kafka.position(message)[1], at)
+    head, stream, data = kafka.headers(message), text_of(kafka.key(message)), kafka.value(message) or b""
+    type_, schema, ident = (text_of(head.get(name)) for name in ("type", "schema", "id"))
+    metadata, place = head.get("metadata") or b"{}", (0, kafka.position(message)[1])
+    at = time_of(message.timestamp()[1])
+    return Recorded(stream, 0, type_, number_of(schema, 1), data, metadata, ident, *place, at)

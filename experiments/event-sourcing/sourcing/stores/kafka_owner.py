@@ -17,7 +17,7 @@ from shared.servers.server import Endpoint
 from sourcing.errors import SourcingError
 from sourcing.event import NewEvent
 from sourcing.store import ANY, Capability
-from sourcing.stores.adapting import prepared, settled
+from sourcing.stores.adapting import prepared, settled, text_of
 from sourcing.stores.kafka import KafkaStore, create, drop
 
 __all__ = ["KafkaOwner", "OwnershipLost", "create", "drop", "open_store"]
@@ -46,7 +46,7 @@ class KafkaOwner(KafkaStore):
         self._turn = threading.Lock()  # those for whom it writes are threads of the process
 
     def append(self, stream: str, events: Sequence[NewEvent], expected: int = ANY) -> int:
-        encoded = prepared(stream, events)
+        events, encoded = prepared(stream, events)
         with self._turn:
             self._transactional = self._transactional or self._take_over()
             return self._append(self._transactional, stream, events, expected, encoded)
@@ -78,4 +78,4 @@ class KafkaOwner(KafkaStore):
         return owner
 
     def _count(self) -> Counter[str]:
-        return Counter((message.key() or b"").decode() for message in self._from(0))
+        return Counter(text_of(message.key()) for message in self._from(0))

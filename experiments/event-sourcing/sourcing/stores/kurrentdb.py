@@ -6,7 +6,6 @@ an operator starts it over HTTP, it works through whole chunk files and says not
 
 import threading
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
 from itertools import islice, takewhile
 from sys import maxsize
 from typing import ClassVar
@@ -25,9 +24,29 @@ from kurrentdbclient.exceptions import (
 
 from shared.servers.server import Endpoint
 from sourcing.errors import StreamDeleted, WrongExpectedVersion
-from sourcing.event import START, TOMBSTONE, NewEvent, Position, Recorded, check_name
+from sourcing.event import (
+    START,
+    TOMBSTONE,
+    NewEvent,
+    Position,
+    Recorded,
+    check_name,
+    custom_of,
+    encode_custom,
+)
 from sourcing.store import ANY, NO_STREAM, Capability, StreamMetadata
-from sourcing.stores.adapting import Refusing, cancelling, last_version, nothing, prepared, settled, unwrap, wrap
+from sourcing.stores.adapting import (
+    NEVER,
+    Refusing,
+    cancelling,
+    last_version,
+    nothing,
+    number_of,
+    prepared,
+    settled,
+    unwrap,
+    wrap,
+)
 
 TRUNCATE_BEFORE = "$tb"
 DELETED = "$streamDeleted"  # the type of its tombstones
@@ -54,7 +73,7 @@ class KurrentStore(Refusing):
         self.client = client
 
     def append(self, stream: str, events: Sequence[NewEvent], expected: int = ANY) -> int:
-        encoded = prepared(stream, events)
+        events, encoded = prepared(stream, events)
         new = [
             Proposed(event.type, data, wrap(event, metadata), id=UUID(event.id))
             for event, (data, metadata) in zip(events, encoded, strict=True)
@@ -101,12 +120,17 @@ class KurrentStore(Refusing):
                     raise
 
     def metadata(self, stream: str) -> StreamMetadata:
-        found, _ = self.client.get_stream_metadata(stream)
-        before = int(found.pop(TRUNCATE_BEFORE, 0)) + 1
+        try:
+            [newest] = self.client.get_stream(f"$${stream}", backwards=True, limit=1)
+        except NotFoundError:
+            return StreamMetadata()
+        found = custom_of(stream, newest.data)
+        before = number_of(str(found.pop(TRUNCATE_BEFORE, 0)), 0) + 1
         return StreamMetadata(before, found)
 
     def set_metadata(self, stream: str, metadata: StreamMetadata) -> None:
         check_name(stream)
+        encode_custom(stream, metadata.custom)
         truncated = {TRUNCATE_BEFORE: metadata.truncate_before - 1} if metadata.truncate_before > 1 else {}
         self.client.set_stream_metadata(stream, metadata=metadata.custom | truncated)
 
@@ -143,5 +167,5 @@ def _is_deleted(error: KurrentDBClientError) -> bool:
 def _recorded(event: RecordedEvent) -> Recorded:
     stream, version, (schema, metadata) = event.stream_name, event.stream_position + 1, unwrap(event.metadata)
     type_ = TOMBSTONE if event.type == DELETED else event.type
-    place, at = (0, event.commit_position), event.recorded_at or datetime.fromtimestamp(0, UTC)
+    place, at = (0, event.commit_position), event.recorded_at or NEVER
     return Recorded(stream, version, type_, schema, event.data, metadata, str(event.id), *place, at)

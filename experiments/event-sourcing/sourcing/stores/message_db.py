@@ -57,7 +57,7 @@ class MessageDbStore(Refusing):
         self.connection = connection
 
     def append(self, stream: str, events: Sequence[NewEvent], expected: int = ANY) -> int:
-        encoded = prepared(stream, events)
+        events, encoded = prepared(stream, events)
         if "-" not in stream:
             raise StreamNameNotAllowed(stream, "without a hyphen it is a category, in message-db")
         rows = zip(events, encoded, strict=True)
@@ -113,8 +113,8 @@ def _position(cursor: psycopg.Cursor[tuple[Any, ...]]) -> int:
 
 def _recorded(row: tuple[Any, ...]) -> Recorded:
     stream, version, type_, data, envelope, ident, position, time = row
-    (schema, metadata), at = unwrap(envelope.encode()), time.replace(tzinfo=UTC)
-    return Recorded(stream, version, type_, schema, data.encode(), metadata, ident, 0, position, at)
+    (schema, metadata), at = unwrap((envelope or "{}").encode()), time.replace(tzinfo=UTC)
+    return Recorded(stream, version, type_, schema, (data or "").encode(), metadata, ident, 0, position, at)
 
 
 def _conninfo(endpoint: Endpoint, space: str) -> str:

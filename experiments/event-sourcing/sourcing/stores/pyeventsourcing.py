@@ -16,11 +16,11 @@ from eventsourcing.postgres import PostgresApplicationRecorder, PostgresDatastor
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import dict_row
 
-from shared import postgres
+from shared import codec, postgres
 from shared.servers.server import Endpoint
 from sourcing.event import START, NewEvent, Position, Recorded
 from sourcing.store import ANY, Capability
-from sourcing.stores.adapting import Refusing, cancelling, last_version, prepared, settled
+from sourcing.stores.adapting import NEVER, Refusing, cancelling, last_version, prepared, settled
 
 REMEMBERED = 100_000  # streams
 
@@ -35,7 +35,7 @@ class State(msgspec.Struct):
     metadata: msgspec.Raw
 
 
-_state = msgspec.json.Decoder(State).decode
+_state = msgspec.json.Decoder(State).decode  # not the codec's: the data in it may be as deep as is allowed alone
 _encode = msgspec.json.Encoder().encode
 
 
@@ -74,7 +74,7 @@ class RecorderStore(Refusing):
         self._seen: dict[str, int] = {}  # versions that are there: nothing is ever deleted here
 
     def append(self, stream: str, events: Sequence[NewEvent], expected: int = ANY) -> int:
-        encoded = prepared(stream, events)
+        events, encoded = prepared(stream, events)
         while True:
             version = self._version(stream, expected)
             if expected in (ANY, version) and self._insert(stream, version, events, encoded):
@@ -130,6 +130,13 @@ class RecorderStore(Refusing):
 
 
 def _recorded(event: StoredEvent | Notification, position: int) -> Recorded:
-    stream, version, state = str(event.originator_id), event.originator_version, _state(event.state)
+    stream, version, state = str(event.originator_id), event.originator_version, _opened(event.state)
     schema, data, metadata = state.schema_version, bytes(state.data), bytes(state.metadata)
     return Recorded(stream, version, event.topic, schema, data, metadata, state.id, 0, position, state.recorded_at)
+
+
+def _opened(state: bytes) -> State:
+    try:
+        return _state(state)
+    except codec.MALFORMED:
+        return State("", 1, NEVER, msgspec.Raw(state), msgspec.Raw(b"{}"))

@@ -17,10 +17,9 @@ import umadb
 from shared.servers.server import Endpoint
 from sourcing.event import START, NewEvent, Position, Recorded
 from sourcing.store import ANY, NO_STREAM, Capability
-from sourcing.stores.adapting import Refusing, cancelling, last_version, nothing, prepared, settled
+from sourcing.stores.adapting import NEVER, Refusing, cancelling, last_version, nothing, number_of, prepared, settled
 
 REMEMBERED = 100_000  # streams
-NEVER = "1970-01-01T00:00:00+00:00"
 
 create = drop = nothing
 
@@ -42,7 +41,7 @@ class UmaDBStore(Refusing):
         self._heads: dict[str, tuple[int, int]] = {}  # stream -> (version, position) of its last event, when last seen
 
     def append(self, stream: str, events: Sequence[NewEvent], expected: int = ANY) -> int:
-        encoded = prepared(stream, events)
+        events, encoded = prepared(stream, events)
         while True:
             version, position = self._head(stream, expected)
             if expected not in (ANY, version):
@@ -117,7 +116,14 @@ def _recorded(answer: "umadb.ReadResponse | umadb.Subscription") -> Iterator[Rec
         for found in page:
             event, along = found.event, found.event.metadata
             # What others wrote into the same log is taken as it is.
-            version, schema = int(along.get("version", 0)), int(along.get("schema", 1))
-            metadata, at = along.get("metadata", "{}").encode(), datetime.fromisoformat(along.get("recorded_at", NEVER))
+            version, schema = number_of(along.get("version", ""), 0), number_of(along.get("schema", ""), 1)
+            metadata, at = along.get("metadata", "{}").encode(), _time(along.get("recorded_at", ""))
             stream, ident, place = next(iter(event.tags), ""), str(event.uuid), (0, found.position)
             yield Recorded(stream, version, event.event_type, schema, event.data, metadata, ident, *place, at)
+
+
+def _time(text: str) -> datetime:
+    try:
+        return datetime.fromisoformat(text).astimezone(UTC)
+    except (ValueError, OverflowError):
+        return NEVER
