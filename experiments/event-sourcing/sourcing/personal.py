@@ -97,18 +97,16 @@ def seal_fields(vault: Vault, declared: Declared, stream: str, event: NewEvent) 
     if personal is None:
         raise NotClassified(f"stream {stream!r}: nobody has said what is personal in an event {event.type!r}")
     if unknown := _unclassified(personal, event.data):
-        names = ", ".join(map(repr, unknown))
-        raise NotClassified(
-            f"stream {stream!r}: nobody has said whether {names} in an event {event.type!r} is personal"
-        )
+        what = f"whether {', '.join(map(repr, unknown))} in an event {event.type!r} is personal"
+        raise NotClassified(f"stream {stream!r}: nobody has said {what}")
     if not personal.fields:
         return event
     subject = event.data.get(personal.subject)
     if not isinstance(subject, str) or not subject:
         raise NotClassified(f"stream {stream!r}: {event.type!r} does not say in {personal.subject!r} whose data it is")
     encode(stream, event)
-    names = _filled(personal, event.data)
-    sealed = {name: vault.seal(Place(stream, subject, name), event.data[name]) for name in names}
+    filled = _filled(personal, event.data)
+    sealed = {name: vault.seal(Place(stream, subject, name), event.data[name]) for name in filled}
     return replace(event, data={**event.data, **sealed})
 
 

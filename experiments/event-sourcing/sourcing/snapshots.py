@@ -126,10 +126,7 @@ class PostgresSnapshots:
             self._last[aggregate] = Taken(version, time.monotonic() - age)
 
     def offer(self, aggregate: Aggregate) -> None:
-        """Take a snapshot if it is due. A failure of the database, or a state that JSON cannot say, is logged and counted.
-
-        The events are saved.
-        """
+        """Take a snapshot if it is due. A failure is logged and counted, since the events are saved."""
         if not self.policy.due(aggregate.version, self._last.get(aggregate, Taken())):
             return
         try:
@@ -139,7 +136,7 @@ class PostgresSnapshots:
             log.warning("no snapshot of %s at version %d: %s", aggregate.stream, aggregate.version, error)
 
     def take(self, aggregate: Aggregate) -> None:
-        """Keep its state now. Raises ValueError when it has events that are not saved or none at all, and NotWritable."""
+        """Keep its state now. Raises ValueError where it has events that are not saved, or none, and NotWritable."""
         if aggregate.uncommitted or not aggregate.version:
             raise ValueError(f"{aggregate.stream}: a snapshot is of saved events, and of one at least")
         state = codec.encode(aggregate.state())
