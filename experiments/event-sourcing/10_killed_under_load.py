@@ -13,7 +13,9 @@ from sourcing import supervised
 from sourcing.event import Recorded, data_of
 from sourcing.postgres import create
 from sourcing.processes import Bank, gate, open_accounts
-from sourcing.supervised import AppendWindow, Kill, ProjectWindow
+from sourcing.projection import install
+from sourcing.supervised import AppendWindow, Balances, Kill
+from sourcing.windows import ProjectionWindow
 
 from shared import faults, postgres
 from shared.checkers import aborted_read, duplicate_effect, lost, phantom, reordered
@@ -109,7 +111,7 @@ def suffer(run: Run, server: Handle, variant: str, between: int, kills: int) -> 
             before, restarts = load_and_faults(run, stage, Faults(recorder), between, kills)
     after = supervised.settle(stage.direct, recorder)
     history = run.judge(slug, variant=variant, wrong_way=variant != SAME, fault="SIGKILL, restart")
-    for fault in ("cut", f"SIGKILL {AppendWindow.AFTER}", f"SIGKILL {ProjectWindow.BETWEEN}"):
+    for fault in ("cut", f"SIGKILL {AppendWindow.AFTER}", f"SIGKILL {ProjectionWindow.BETWEEN}"):
         faults.require(history, fault)
     return Left(history, before, after, supervised.read_model(stage.direct), restarts)
 
@@ -118,7 +120,7 @@ def set_up(run: Run, server: Handle, network: Proxy, variant: str, bank: Bank) -
     direct = postgres.create_schema(server.endpoint, f"{run.name}_{len(run.histories)}")
     create(direct)
     with postgres.connect(direct) as connection:
-        connection.execute(supervised.MODEL)
+        install(connection, Balances())
     open_accounts(replace(bank, conninfo=direct), OPENING)
     network.delay = DELAY
     through = make_conninfo(direct, port=network.port)
@@ -133,7 +135,7 @@ def load_and_faults(
     before: list[list[Recorded]] = []
     restarts: list[float] = []
     with gate(stage.direct, WRITERS):
-        projector = run.worker("projector", supervised.project, stage.bank, Kill(ProjectWindow.BETWEEN, nth=3))
+        projector = run.worker("projector", supervised.project, stage.bank, Kill(ProjectionWindow.BETWEEN, nth=3))
         doomed = teller(run, stage, 0, Kill(AppendWindow.AFTER, nth=3))
         tellers = [teller(run, stage, number) for number in range(1, WRITERS)]
     tellers.append(again(doomed, lambda: teller(run, stage, 0)))
@@ -145,7 +147,7 @@ def load_and_faults(
     more_of_log(stage, between)
     with ThreadPoolExecutor(WRITERS) as pool:
         list(pool.map(Worker.stop, tellers))
-    until("the projector to catch up", lambda: caught_up(stage))
+    until("the projector to catch up", lambda: supervised.behind(stage.direct) == 0)
     projector.stop()
     until("all sessions to end", lambda: sessions(stage) == 0)
     return before, restarts
@@ -195,12 +197,6 @@ def sessions(stage: Stage) -> int:
     query = "select count(*) - 1 from pg_stat_activity where backend_type = 'client backend'"
     with postgres.connect(stage.direct) as connection:
         return int(connection.execute(query).fetchall()[0][0])
-
-
-def caught_up(stage: Stage) -> bool:
-    log = supervised.read_log(stage.direct)
-    with postgres.connect(stage.direct) as connection:
-        return supervised.checkpoint(connection) == log[-1].place
 
 
 def note_figures(run: Run, variant: str, left: Left) -> None:

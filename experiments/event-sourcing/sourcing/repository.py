@@ -5,7 +5,15 @@ from datetime import datetime
 from itertools import takewhile
 from typing import Generic, Protocol, TypeVar
 
-from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry_if_exception_type,
+    stop_after_attempt,
+    stop_after_delay,
+    wait_fixed,
+    wait_random_exponential,
+)
 
 from sourcing.aggregate import Aggregate, NotHandled
 from sourcing.errors import (
@@ -19,12 +27,14 @@ from sourcing.errors import (
 from sourcing.event import NO_METADATA, Data, Metadata, Recorded, data_of
 from sourcing.store import EventStore
 
+T = TypeVar("T")
 A = TypeVar("A", bound=Aggregate)
 # A stored event as the current events that it stands for: (type, data). An upcaster may make none or several of it.
 Reader = Callable[[Recorded], Iterable[tuple[str, Data]]]
 ATTEMPTS = 200  # on a hot stream and a busy machine nine of ten fail; 50 in a row were seen to
 # Seconds up to which a writer waits at random, doubled by every conflict: writers must not meet again at once.
 PAUSE, LONGEST_PAUSE = 0.001, 0.05
+AGAIN, PATIENCE = 0.02, 300.0  # seconds between two attempts at a store that does not answer, and until they end
 
 
 def as_stored(event: Recorded) -> Iterable[tuple[str, Data]]:
@@ -45,12 +55,25 @@ class Snapshots(Protocol):
 
 
 class Repository(Generic[A]):
-    """Aggregates of one class in one store."""
+    """Aggregates of one class in one store.
+
+    A session that breaks while it waits for the answer to an append leaves three possibilities: it never arrived, it
+    was refused, it is there. With `unanswered`, the errors of the store that mean this, and `reopen`, which makes the
+    store anew, the very same append is repeated until it is answered, ids and expected version included: that is right
+    in all three (see EventStore.append). A new append would do it twice.
+    """
 
     def __init__(
-        self, store: EventStore, make: Callable[[str], A], read: Reader = as_stored, snapshots: Snapshots | None = None
+        self,
+        store: EventStore,
+        make: Callable[[str], A],
+        read: Reader = as_stored,
+        snapshots: Snapshots | None = None,
+        unanswered: tuple[type[Exception], ...] = (),
+        reopen: Callable[[], EventStore] | None = None,
     ) -> None:
         self.store = store
+        self.reopen = reopen
         self.make = make
         self.read = read
         self.snapshots = snapshots
@@ -62,9 +85,18 @@ class Repository(Generic[A]):
             after=self._count,
             reraise=True,
         )
+        self._asking = Retrying(
+            retry=retry_if_exception_type(unanswered),
+            wait=wait_fixed(AGAIN),
+            stop=stop_after_delay(PATIENCE),
+            reraise=True,
+        )
 
     def load(self, ident: str) -> A:
         """The aggregate as it is now; a new one where there is no stream. Raises UnreadableEvent naming the event."""
+        return self._answered(lambda: self._load(ident))
+
+    def _load(self, ident: str) -> A:
         aggregate = self.make(ident)
         if self.snapshots:
             self.snapshots.restore(aggregate)
@@ -87,7 +119,9 @@ class Repository(Generic[A]):
     def save(self, aggregate: A) -> int:
         """Append what the aggregate recorded; returns its version. Raises WrongExpectedVersion when it is stale."""
         if aggregate.uncommitted:
-            aggregate.version = self.store.append(aggregate.stream, aggregate.uncommitted, aggregate.version)
+            aggregate.version = self._answered(
+                lambda: self.store.append(aggregate.stream, aggregate.uncommitted, aggregate.version)
+            )
             aggregate.uncommitted = []
             if self.snapshots:
                 self.snapshots.offer(aggregate)
@@ -107,6 +141,17 @@ class Repository(Generic[A]):
             return aggregate
 
         return self._retrying(once)
+
+    def _answered(self, ask: Callable[[], T]) -> T:
+        """What the store says, asked again on one that is opened anew for as long as it does not answer."""
+        if self.reopen is None:
+            return ask()
+        for attempt in self._asking:
+            with attempt:
+                if attempt.retry_state.attempt_number > 1:
+                    self.store = self.reopen()
+                return ask()
+        raise AssertionError("the attempts end with a result or an error")
 
     def _count(self, state: RetryCallState) -> None:
         self.conflicts += 1

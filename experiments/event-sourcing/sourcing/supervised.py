@@ -1,34 +1,38 @@
 """Tellers and a projector that outlive their database: what fails is tried again, and the outcome of it may be unknown.
 
-A session that breaks while it waits for the answer to an append leaves three possibilities: it never arrived, it was
-refused, it is there. `repeat_the_same` is right in all of them; `append_anew` is what a retry on errors comes to.
+`repeat_the_same` is the Repository's way, which is right whatever became of an append that was not answered;
+`append_anew` is what a retry on errors comes to. The projector is the `Projector`, made anew on a new session.
 """
 
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 import psycopg
 from psycopg.conninfo import make_conninfo
 
+from shared.errors import HistoryError
 from shared.faults import Crash, Hook, nowhere
 from shared.history import Action, History, Op, Outcome, Recorder, now
 from shared.postgres import Connection, connect
+from sourcing import checkpoint
 from sourcing.account import Account
-from sourcing.errors import WrongExpectedVersion
-from sourcing.event import Data, Metadata, NewEvent, Position, Recorded, data_of, metadata_of
+from sourcing.event import Data, Metadata, NewEvent, Recorded, metadata_of
 from sourcing.postgres import PostgresStore
 from sourcing.processes import Bank, Movement, pass_gate
+from sourcing.projection import Change, Projection, Projector
+from sourcing.read_models import columns
 from sourcing.readers import PAIR, Reader
 from sourcing.repository import Repository, as_stored
 from sourcing.store import ANY
+from sourcing.windows import ProjectionWindow
 
 T = TypeVar("T")
 AWAY = psycopg.OperationalError, psycopg.InterfaceError
@@ -44,41 +48,50 @@ class AppendWindow(StrEnum):
     AFTER = "answered, not noted"
 
 
-class ProjectWindow(StrEnum):
-    """Where a projector can die while it takes over a page of events."""
-
-    BETWEEN = "model changed, checkpoint not"
-    AFTER = "committed"
-
-
 @dataclass(frozen=True)
 class Kill:
     """kill -9 in a window, at the nth time that it is passed."""
 
-    window: AppendWindow | ProjectWindow
+    window: AppendWindow | ProjectionWindow
     nth: int = 1
 
 
+class Asked(PostgresStore):
+    """Says so when it gets no answer to an append."""
+
+    def __init__(self, connection: Connection, doubt: Callable[[], object]) -> None:
+        super().__init__(connection)
+        self.doubt = doubt
+
+    def append(self, stream: str, events: Sequence[NewEvent], expected: int = ANY) -> int:
+        try:
+            return super().append(stream, events, expected)
+        except AWAY as error:
+            print(f"{now()} again after {type(error).__name__}: {error}")
+            self.doubt()
+            raise
+
+
 class Session:
-    """A store on a connection that is made again when it was lost."""
+    """A store on a connection that is made again when it was lost. `doubt` is called for each unanswered append."""
 
     def __init__(self, conninfo: str) -> None:
         self.conninfo = make_conninfo(conninfo, connect_timeout=PATIENCE)
+        self.doubt: Callable[[], object] = lambda: None
         self._store: PostgresStore | None = None
 
     def store(self) -> PostgresStore:
+        """Raises OperationalError where there is no connection to be had."""
         if self._store is None or self._store.connection.closed:
-            self._store = PostgresStore(connect(self.conninfo))
+            self._store = Asked(connect(self.conninfo), lambda: self.doubt())
         return self._store
 
-    def keep_trying(self, attempt: Callable[[PostgresStore], T], doubt: Callable[[], object] = lambda: None) -> T:
-        """The attempt's result; after each failure `doubt` is called, and the attempt is repeated on a new session."""
+    def keep_trying(self, attempt: Callable[[PostgresStore], T]) -> T:
+        """The attempt's result; after a failure it is repeated on a new session."""
         while True:
             try:
                 return attempt(self.store())
-            except AWAY as error:
-                print(f"{now()} again after {type(error).__name__}: {error}")
-                doubt()
+            except AWAY:
                 time.sleep(AGAIN)
 
     def close(self) -> None:
@@ -88,32 +101,43 @@ class Session:
 
 # The writers.
 
-
-def repeat_the_same(session: Session, movement: Movement, doubt: Callable[[], object]) -> None:
-    """Decide once, and repeat this very append, id and expected version included, until it is answered."""
-    while True:
-        account, seen = session.keep_trying(partial(_load, movement.account))
-        if movement.id in seen:
-            return  # by an earlier life of this process, which could not note it
-        account.because = Metadata(causation_id=movement.id)
-        account.deposit(movement.cents)
-        events = [replace(event, id=movement.id) for event in account.uncommitted]
-        try:
-            session.keep_trying(lambda store: store.append(account.stream, events, account.version), doubt)  # noqa: B023
-            return
-        except WrongExpectedVersion:
-            continue  # another one has the version: whatever became of ours, it was not written; decide again
+Way = Callable[[Movement], object]
 
 
-def append_anew(session: Session, movement: Movement, doubt: Callable[[], object]) -> None:
+def repeat_the_same(session: Session) -> Way:
+    """Decide, and leave the rest to the Repository: a conflict is decided again, an append in doubt is repeated."""
+    seen: set[str] = set()
+
+    def read(event: Recorded) -> Iterable[tuple[str, Data]]:
+        seen.add(event.id)
+        return as_stored(event)
+
+    accounts = Repository(session.keep_trying(lambda store: store), Account, read, None, AWAY, session.store)
+
+    def deposit(movement: Movement) -> None:
+        def decide(account: Account) -> None:
+            if movement.id in seen:
+                return  # by an earlier life of this process, which could not note it
+            account.deposit(movement.cents)
+            account.uncommitted = [replace(event, id=movement.id) for event in account.uncommitted]
+
+        accounts.execute(movement.account, decide, Metadata(causation_id=movement.id))
+
+    return deposit
+
+
+def append_anew(session: Session) -> Way:
     """WRONG: an error is taken for "not done", and the retry is a new event on whatever is there."""
 
-    def attempt(store: PostgresStore) -> int:
-        because = Metadata(causation_id=movement.id)
-        event = NewEvent("Deposited", {"cents": movement.cents}, metadata=because)
-        return store.append(f"account-{movement.account}", [event], ANY)
+    def deposit(movement: Movement) -> None:
+        def attempt(store: PostgresStore) -> int:
+            because = Metadata(causation_id=movement.id)
+            event = NewEvent("Deposited", {"cents": movement.cents}, metadata=because)
+            return store.append(f"account-{movement.account}", [event], ANY)
 
-    session.keep_trying(attempt, doubt)
+        session.keep_trying(attempt)
+
+    return deposit
 
 
 WAYS = {"the same append again": repeat_the_same, "a new append": append_anew}
@@ -125,27 +149,18 @@ def deposit_through(bank: Bank, way: str, teller: int, first: int = 0, kill: Kil
     with Recorder(bank.history, f"teller-{teller}") as recorder:
         at = _hook(recorder, kill)
         session.keep_trying(lambda store: pass_gate(store.connection))
+        deposit = WAYS[way](session)
         for movement in islice(bank.deposits(teller), first, None):
             if stop.is_set():
                 break
             note = partial(recorder.record, Action.WRITE, value=movement.id, key=f"account-{movement.account}")
+            session.doubt = partial(note, Outcome.UNKNOWN)
             note(Outcome.INVOKE)
             at(AppendWindow.BEFORE)
-            WAYS[way](session, movement, partial(note, Outcome.UNKNOWN))
+            deposit(movement)
             at(AppendWindow.AFTER)
             note(Outcome.OK)
     session.close()
-
-
-def _load(ident: str, store: PostgresStore) -> tuple[Account, set[str]]:
-    """The account, and the ids of the events that it was made of."""
-    seen: set[str] = set()
-
-    def read(event: Recorded) -> list[tuple[str, Data]]:
-        seen.add(event.id)
-        return list(as_stored(event))
-
-    return Repository(store, Account, read).load(ident), seen
 
 
 def _hook(recorder: Recorder, kill: Kill | None) -> Hook:
@@ -160,53 +175,46 @@ def _on_sigterm() -> threading.Event:
 
 # The projector.
 
-MODEL = """
-create table balances (account text primary key, cents bigint not null, events int not null);
-create table checkpoint (xid bigint not null, position bigint not null);
-insert into checkpoint values (0, 0);
-"""
-_APPLY = """
-insert into balances values (%s, %s, 1)
-on conflict (account) do update set cents = balances.cents + excluded.cents, events = balances.events + 1
-"""
+
+class Balances(Projection):
+    """What is in every account, and by how many events."""
+
+    name: ClassVar[str] = "balances"
+    tables: ClassVar[tuple[str, ...]] = ("balances",)
+    schema: ClassVar[str] = (
+        "create table balances (account text primary key, cents bigint not null, events int not null)"
+    )
+    category: ClassVar[str] = "account"
+    types: ClassVar[frozenset[str]] = frozenset({"AccountOpened", "Deposited"})
+    add = """
+    insert into balances as known select account, sum(cents), count(*)
+    from unnest(%s::text[], %s::bigint[]) as moved (account, cents) group by account
+    on conflict (account) do update set cents = known.cents + excluded.cents, events = known.events + excluded.events
+    """
+
+    def handle(self, connection: Connection, changes: Sequence[Change]) -> None:
+        moved = [(change.event.stream, change.data.get("cents", 0)) for change in changes]
+        connection.execute(self.add, columns(moved), prepare=True)
 
 
 def project(bank: Bank, kill: Kill | None = None) -> None:
     """A process: keep the balances until SIGTERM. What was read may be read again; what was counted is not."""
-    stop, session = _on_sigterm(), Session(bank.conninfo)
+    stop = _on_sigterm()
     with Recorder(bank.history, "projector") as recorder:
-        step = partial(project_page, recorder=recorder, at=_hook(recorder, kill))
+        crash = _hook(recorder, kill)
+
+        def at(window: str) -> None:
+            if window == ProjectionWindow.AFTER_READ:
+                recorder.add(*(_op(Action.DELIVER, event, "projector") for event in projector.events))
+            crash(window)
+
         while not stop.is_set():
-            if session.keep_trying(step) == 0:
-                stop.wait(0.005)
-    session.close()
-
-
-def project_page(store: PostgresStore, recorder: Recorder, at: Hook = nowhere) -> int:
-    """Model and checkpoint by one commit; returns how many events."""
-    before = checkpoint(store.connection)
-    page = store.read_all(before)
-    if page:
-        recorder.add(*(_op(Action.DELIVER, event, "projector") for event in page))
-        with store.connection.transaction():
-            changes = [(event.stream, data_of(event).get("cents", 0)) for event in page]
-            store.connection.cursor().executemany(_APPLY, changes)
-            at(ProjectWindow.BETWEEN)
-            _move(store.connection, before, page[-1].place)
-        at(ProjectWindow.AFTER)
-    return len(page)
-
-
-def checkpoint(connection: Connection) -> Position:
-    [(xid, position)] = connection.execute("select xid, position from checkpoint").fetchall()
-    return xid, position
-
-
-def _move(connection: Connection, before: Position, after: Position) -> None:
-    """Raises RuntimeError, and so takes the model's changes back, when another projector was here meanwhile."""
-    query = "update checkpoint set xid = %s, position = %s where xid = %s and position = %s"
-    if connection.execute(query, [*after, *before]).rowcount != 1:
-        raise RuntimeError(f"the checkpoint is not at {before} any more: another projector runs")
+            try:
+                with connect(f"{bank.conninfo}&connect_timeout={PATIENCE}") as connection:
+                    projector = Projector(connection, Balances(), at=at)
+                    projector.run(stop)
+            except AWAY:
+                stop.wait(AGAIN)
 
 
 def read_model(conninfo: str) -> dict[str, tuple[int, int]]:
@@ -214,6 +222,12 @@ def read_model(conninfo: str) -> dict[str, tuple[int, int]]:
     with connect(conninfo) as connection:
         found = connection.execute("select account, cents, events from balances").fetchall()
         return {stream: (cents, events) for stream, cents, events in found}
+
+
+def behind(conninfo: str) -> int:
+    """How many events the projector has not taken in."""
+    with connect(conninfo) as connection:
+        return sum(one.events for one in checkpoint.lag(connection) if one.projection == Balances.name)
 
 
 # What is there, and what it took.
@@ -248,10 +262,18 @@ def settle(conninfo: str, recorder: Recorder) -> list[Recorded]:
 
 
 def recovery(history: History, note: str = "SIGKILL, restart") -> list[float]:
-    """Seconds from each such fault to the first append that was acknowledged after its end."""
+    """Seconds from each such fault to the first append that was acknowledged after its end.
+
+    Raises HistoryError where none was: there is no number for "never".
+    """
     acknowledged = [op.at for op in history.of(Action.WRITE, Outcome.OK)]
-    faults = [fault for fault in history.faults if fault.note == note]
-    return [(min(at for at in acknowledged if at > fault.until) - fault.at) / 1e9 for fault in faults]
+    took = []
+    for fault in (fault for fault in history.faults if fault.note == note):
+        after = [at for at in acknowledged if at > fault.until]
+        if not after:
+            raise HistoryError(f"after a {note!r} no append was ever acknowledged again")
+        took.append((min(after) - fault.at) / 1e9)
+    return took
 
 
 def _op(action: Action, event: Recorded, process: str) -> Op:

@@ -1,6 +1,6 @@
 """A writer, the network or Postgres dies while an append is under way: the same append again settles it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -8,27 +8,22 @@ from pathlib import Path
 import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from sourcing.account import Account
 from sourcing.errors import WrongExpectedVersion
 from sourcing.event import NewEvent
 from sourcing.postgres import PostgresStore, create
 from sourcing.processes import Bank, open_accounts
+from sourcing.projection import Projector, install
+from sourcing.repository import Repository
 from sourcing.store import ANY, NO_STREAM
-from sourcing.supervised import (
-    MODEL,
-    AppendWindow,
-    Kill,
-    ProjectWindow,
-    checkpoint,
-    deposit_through,
-    project,
-    project_page,
-    settle,
-)
+from sourcing.supervised import AWAY, AppendWindow, Balances, Kill, deposit_through, project, recovery, settle
+from sourcing.windows import ProjectionWindow
 
 from shared import postgres
 from shared.checkers import duplicate_effect
+from shared.errors import HistoryError
 from shared.faults import Faults, require
-from shared.history import History, Recorder
+from shared.history import Action, History, Op, Outcome, Recorder, now
 from shared.postgres import Connection, connect
 from shared.proxy import Proxy
 from shared.pytest_plugin import OwnStarter
@@ -64,7 +59,7 @@ class Blocker:
 @pytest.fixture
 def bank(store: PostgresStore, schema: str, tmp_path: Path) -> Bank:
     """An open account, and a projector's tables."""
-    store.connection.execute(MODEL)
+    install(store.connection, Balances())
     bank = Bank(schema, tmp_path / "history.jsonl", seed=1, count=5)
     open_accounts(bank, 1_000)
     return bank
@@ -235,27 +230,59 @@ def test_postgres_killed_keeps_what_it_acknowledged_and_forgets_what_was_under_w
 
 
 @pytest.mark.fault
-@pytest.mark.parametrize("window", ProjectWindow)
+@pytest.mark.parametrize("window", ProjectionWindow)
 def test_a_projector_killed_in_any_window_counts_every_event_once(
-    window: ProjectWindow, bank: Bank, connection: Connection, tmp_path: Path
+    window: ProjectionWindow, bank: Bank, connection: Connection, tmp_path: Path
 ) -> None:
     deposit_through(bank, "the same append again", 0)
-    store = PostgresStore(connection)
     assert Worker("projector", tmp_path / "log", project, bank, Kill(window)).start().wait() == -9
-    with Recorder(bank.history, "projector") as recorder:
-        until("the projector to catch up", lambda: project_page(store, recorder) == 0)
+    Projector(connection, Balances()).catch_up()
     require(History.read(bank.history), f"SIGKILL {window}")
     expected = 1_000 + sum(movement.cents for movement in bank.deposits(0))
     assert connection.execute("select * from balances").fetchall() == [(STREAM, expected, 2 + bank.count)]
 
 
-def test_a_second_projector_takes_nothing_over(bank: Bank, connection: Connection, tmp_path: Path) -> None:
-    def overtaken(window: str) -> None:
-        if window == ProjectWindow.BETWEEN:
-            with connect(bank.conninfo) as other:
-                other.execute("update checkpoint set position = position + 1")
+# The Repository in doubt.
 
-    with Recorder(bank.history, "projector") as recorder, pytest.raises(RuntimeError, match="another projector runs"):
-        project_page(PostgresStore(connection), recorder, overtaken)
-    assert connection.execute("select count(*) from balances").fetchall() == [(0,)]
-    assert checkpoint(connection) == (0, 1)
+
+class Losing(PostgresStore):
+    """Appends, and loses the answer: its session is gone the moment after, or the moment before."""
+
+    done = True
+
+    def append(self, stream: str, events: Sequence[NewEvent], expected: int = ANY) -> int:
+        version = super().append(stream, events, expected) if self.done else 0
+        self.connection.close()
+        raise psycopg.OperationalError(f"no answer to an append at {version}")
+
+
+@pytest.mark.parametrize("done", [True, False])
+def test_a_repository_repeats_the_append_that_was_not_answered(
+    done: bool, bank: Bank, store: PostgresStore, connection: Connection
+) -> None:
+    losing = Losing(connect(bank.conninfo))
+    losing.done = done
+    accounts = Repository(losing, Account, unanswered=AWAY, reopen=lambda: store)
+    accounts.execute("0", lambda account: account.deposit(5))
+    assert [event.version for event in store.read(STREAM)] == [1, 2, 3]
+    assert accounts.load("0").balance == 1_005
+
+
+def test_without_being_told_how_a_repository_hands_the_doubt_on(bank: Bank) -> None:
+    accounts = Repository(Losing(connect(bank.conninfo)), Account)
+    with pytest.raises(psycopg.OperationalError, match="no answer to an append at 3"):
+        accounts.execute("0", lambda account: account.deposit(5))
+
+
+def test_a_load_that_is_not_answered_is_repeated_too(bank: Bank, store: PostgresStore) -> None:
+    lost = PostgresStore(connect(bank.conninfo))
+    lost.close()
+    accounts = Repository(lost, Account, unanswered=AWAY, reopen=lambda: store)
+    assert accounts.load("0").balance == 1_000
+
+
+def test_after_a_fault_in_which_nothing_was_ever_done_again_there_is_no_recovery(recorder: Recorder) -> None:
+    recorder.record(Action.WRITE, Outcome.OK, "1")
+    recorder.add(Op(now(), "test", Action.FAULT, Outcome.OK, note="SIGKILL, restart", until=now()))
+    with pytest.raises(HistoryError, match="no append was ever acknowledged again"):
+        recovery(History.read(recorder.path))
