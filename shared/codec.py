@@ -38,11 +38,14 @@ def decoder(type_: Any) -> Callable[[Bytes | str], Any]: ...
 def decoder(type_: Any = Any) -> Callable[[Bytes | str], Any]:
     """A function that reads JSON as a value of the type (what msgspec calls one). It raises NotReadable."""
     parse = msgspec.json.Decoder(type_).decode
+    sees_all = type_ in (Any, dict[str, Any])
 
     def decode(data: Bytes | str) -> Any:
         try:
             raw = data.encode() if isinstance(data, str) else bytes(data)
             check_depth(raw)
+            if not sees_all:
+                _decode(raw)  # or a field that the type does not have would be passed over, whatever it holds
             return parse(raw)
         except MALFORMED as error:
             raise NotReadable(str(error)) from error

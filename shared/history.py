@@ -10,7 +10,7 @@ as unknown. A final read of the source of truth (`Action.READ`) settles what is 
 
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
@@ -57,6 +57,7 @@ class Op(msgspec.Struct, frozen=True, omit_defaults=True):
     note: str = ""
     until: int = 0  # faults: end in ns; 0: an instant
     group: str = ""  # consumer group, where several processes read as one
+    figures: dict[str, int] = {}  # what was counted in it, by name
 
     @property
     def reader(self) -> str:
@@ -108,10 +109,13 @@ class Recorder:
         note: str = "",
         process: str = "",
         group: str = "",
+        figures: Mapping[str, int] | None = None,
     ) -> None:
         """Append one operation that happened now, in this process unless `process` names another."""
         name = process or self.process
-        self.add(Op(now(), name, action, outcome, value, key, seq, topic, partition, offset, note, group=group))
+        counted = dict(figures or {})
+        place = topic, partition, offset
+        self.add(Op(now(), name, action, outcome, value, key, seq, *place, note, group=group, figures=counted))
 
 
 class History:

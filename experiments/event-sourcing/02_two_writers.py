@@ -62,7 +62,7 @@ class Result:
 
     @property
     def conflicts(self) -> int:
-        return sum(int(op.note.split()[0]) for op in self.history.of(Action.WRITE, Outcome.OK))
+        return sum(op.figures["conflicts"] for op in self.history.of(Action.WRITE, Outcome.OK))
 
     @property
     def overdrawn(self) -> int:
@@ -156,7 +156,7 @@ def told(bank: Bank, history: History, opening: int) -> dict[str, int]:
     """What must be in the accounts by what the tellers were told had been done."""
     sums = {bank.account(number): opening for number in range(bank.accounts)}
     for op in history.of(Action.WRITE, Outcome.OK):
-        sums[op.key] += int(op.note.split()[2])
+        sums[op.key] += op.figures["cents"]
     return sums
 
 

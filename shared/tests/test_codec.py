@@ -21,6 +21,9 @@ class Order(msgspec.Struct):
 
 
 UNREADABLE = {
+    "a Latin-1 byte elsewhere": b'{"customer":"x","other":"\xfcnal"}',
+    "half a surrogate pair elsewhere": b'{"customer":"x","other":["\\ud83d"]}',
+    "more than a double elsewhere": b'{"customer":"x","other":1e400}',
     "a Latin-1 byte": b'{"customer":"\xfcnal"}',
     "a byte that UTF-8 never has": b"\xff",
     "UTF-16": '{"customer":"x"}'.encode("utf-16"),

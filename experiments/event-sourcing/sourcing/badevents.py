@@ -18,7 +18,17 @@ BAD = {
     "order-not-a-number": NewEvent("LineAdded", {"product": "tea", "quantity": 2, "cents": "a lot"}),
     "order-too-large": NewEvent("LineAdded", {"product": "tea", "quantity": 2, "cents": 2**63}),
     "order-null-character": NewEvent("LineAdded", {"product": "tea\0", "quantity": 2, "cents": 250}),
-    "order-not-json": NewEvent("LineAdded", {}),  # its bytes are cut afterwards
+    "order-not-json": NewEvent("LineAdded", {}),
+    "order-latin-1": NewEvent("LineAdded", {}),
+    "order-half-a-character": NewEvent("LineAdded", {}),
+    "order-deep": NewEvent("LineAdded", {}),
+}
+# Stream -> the bytes that another program wrote: ours would have refused them.
+BYTES = {
+    "order-not-json": b'{"product": ',
+    "order-latin-1": b'{"product":"caf\xe9","quantity":2,"cents":250}',
+    "order-half-a-character": b'{"product":"\\ud83d","quantity":2,"cents":250}',
+    "order-deep": b'{"product":"tea","quantity":2,"cents":250,"x":' + b"[" * 5_000 + b"]" * 5_000 + b"}",
 }
 # What the reason says, in part.
 REASONS = {
@@ -28,6 +38,9 @@ REASONS = {
     "order-too-large": "out of range",
     "order-null-character": "unsupported Unicode",
     "order-not-json": "not a JSON object",
+    "order-latin-1": "can't decode byte",
+    "order-half-a-character": "surrogate",
+    "order-deep": "nested more than",
 }
 MENDED = "LineAdded", {"product": "tea", "quantity": 2, "cents": 250}
 
@@ -39,8 +52,8 @@ def write(connection: Connection, streams: Iterable[str] = tuple(BAD)) -> None:
         bad = BAD[stream]
         line = NewEvent("LineAdded", {"product": "cup", "quantity": 1, "cents": 400})
         store.append(stream, [NewEvent("OrderPlaced", {"customer": "somebody"}), bad, line])
-    cut = "update events set data = '{\"product\": ' where stream = 'order-not-json' and version = 2"
-    connection.execute(cut)
+    for stream, data in BYTES.items():
+        connection.execute("update events set data = %s where stream = %s and version = 2", [data, stream])
 
 
 def mended(event: Recorded) -> Iterable[tuple[str, Data]]:

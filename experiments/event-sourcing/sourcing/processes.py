@@ -228,13 +228,8 @@ def attempt(recorder: Recorder, move: Move, movement: Movement) -> bool:
     except (InvariantViolated, WrongExpectedVersion) as error:
         recorder.record(Action.WRITE, Outcome.FAIL, movement.id, key=movement.account, note=str(error))
         return False
-    recorder.record(
-        Action.WRITE,
-        Outcome.OK,
-        movement.id,
-        key=movement.account,
-        note=f"{conflicts} conflicts, {movement.cents} cents",
-    )
+    figures = {"conflicts": conflicts, "cents": movement.cents}
+    recorder.record(Action.WRITE, Outcome.OK, movement.id, key=movement.account, figures=figures)
     return True
 
 

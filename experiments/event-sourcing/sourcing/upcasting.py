@@ -178,11 +178,14 @@ def _is_void(function: Callable[..., object]) -> bool:
     """Whether it is written in Python and returns None wherever it returns; what is built in does not say."""
     if isgeneratorfunction(function) or not hasattr(function, "__code__"):
         return False
-    # A constant is returned by one instruction or by two, as the version of Python has it.
-    steps = list(pairwise(dis.get_instructions(function)))
-    returned = [before for before, this in steps if this.opname == "RETURN_VALUE"]
-    returned += [this for _, this in steps if this.opname == "RETURN_CONST"]
-    return bool(returned) and all(one.opname.endswith("_CONST") and one.argval is None for one in returned)
+    # None is returned by one instruction, or by two that nothing jumps between, as the version of Python has it.
+    returned = [(before, this) for before, this in pairwise(dis.get_instructions(function)) if "RETURN_" in this.opname]
+    return bool(returned) and all(
+        this.argval is None
+        if this.opname == "RETURN_CONST"
+        else before.opname == "LOAD_CONST" and before.argval is None and not this.is_jump_target
+        for before, this in returned
+    )
 
 
 def _name(shape: Shape) -> str:

@@ -58,13 +58,16 @@ def write_and_look(connection: Connection, number: int) -> tuple[bool, bool, flo
 
 
 def rate(connection: Connection, projection: Projection, size: int, events: int) -> float:
-    """Events per second into the emptied read model, in transactions of `size`; of MEASURED batches at most."""
+    """Events per second into the emptied read model, in transactions of `size`; of MEASURED batches at most.
+
+    Raises DeadlineExceeded when there is nothing to take in any more, as behind a transaction that stays open.
+    """
     start_again(connection, projection)
     kind, batch = (PerEvent, MEASURED) if size == 1 else (Projector, size)
     projector = kind(connection, projection, batch=min(batch, events))
     began, done = time.perf_counter(), 0
     while done < min(events, MEASURED * size):
-        done += projector.step()
+        done += until("the next batch", projector.step, PATIENCE)
     return done / (time.perf_counter() - began)
 
 

@@ -1,19 +1,26 @@
 """An aggregate is the fold of what it decided, whatever is asked of it."""
 
 import json
+import math
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any, ClassVar
 
 import pytest
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from sourcing.account import Account
 from sourcing.aggregate import Aggregate, InvariantViolated, NotHandled
 from sourcing.customer import Customer
-from sourcing.event import Metadata
+from sourcing.errors import UnwritableEvent
+from sourcing.event import Data, Metadata, encode
 from sourcing.loyalty import LoyalAccount, rounded, whole
 from sourcing.mistakes import MISTAKES, Mistake, unreached
 from sourcing.order import Order
 from sourcing.postgres import PostgresStore
+
+from shared import codec
 
 CENTS = st.integers(-5, 300)
 
@@ -205,3 +212,53 @@ def test_the_same_events_under_another_rule_give_other_points() -> None:
 def test_a_beginners_mistake_shows_on_replay(mistake: Mistake, store: PostgresStore) -> None:
     assert unreached(store, "wrong", *mistake.wrong, mistake.play(1)) > 0
     assert unreached(store, "right", *mistake.right, mistake.play(1)) == 0
+
+
+class Basket(Aggregate):
+    """Keeps what it is given, as it is given it."""
+
+    category: ClassVar[str] = "basket"
+
+    def __init__(self, ident: str) -> None:
+        super().__init__(ident)
+        self.held: list[Any] = []
+
+    def apply(self, type_: str, data: Data) -> None:
+        self.held.append(data["what"])
+        if isinstance(data["what"], list):
+            data["what"].append("applied")
+
+    def state(self) -> Data:
+        return {"held": self.held}
+
+    def restore(self, state: Data) -> None:
+        self.held = state["held"]
+
+
+NO_JSON: dict[str, Any] = {
+    "Decimal": Decimal("10.50"),
+    "datetime": datetime(2026, 1, 1, tzinfo=UTC),
+    "tuple": ("tea", 2),
+    "number as a key": {1: "tea"},
+    "NaN": math.nan,
+    "half a surrogate pair": "\ud83d",
+}
+
+
+@pytest.mark.parametrize("value", NO_JSON.values(), ids=NO_JSON)
+def test_what_would_be_loaded_otherwise_is_not_recorded(value: Any) -> None:
+    basket = Basket("1")
+    with pytest.raises(UnwritableEvent, match=r"stream 'basket-1': an event 'Put' cannot be written: .*\['what'\]"):
+        basket.record("Put", what=value)
+    assert (basket.held, basket.uncommitted) == ([], [])
+
+
+@given(st.recursive(st.none() | st.booleans() | st.integers(0, 9) | st.text("ab", max_size=2), st.lists, max_leaves=5))
+def test_what_is_recorded_is_what_is_loaded_whatever_is_done_to_it_afterwards(value: Any) -> None:
+    live, loaded = Basket("1"), Basket("1")
+    live.record("Put", what=value)
+    if isinstance(value, list):
+        value.append("by the caller")
+    for event in live.uncommitted:
+        loaded.apply(event.type, codec.decode(encode(live.stream, event)[0]))
+    assert loaded.state() == live.state()

@@ -109,7 +109,7 @@ def test_two_at_once_drain_an_account_and_not_more(
         assert not bank.history.exists()
         gates.open(0)
     assert [teller.wait() for teller in tellers] == [0, 0]
-    taken = sum(int(op.note.split()[2]) for op in History.read(bank.history).of(Action.WRITE, Outcome.OK))
+    taken = sum(op.figures["cents"] for op in History.read(bank.history).of(Action.WRITE, Outcome.OK))
     account = Repository(PostgresStore(connection), Account).load("0")
     assert (rows.balance(connection, "0") if way.startswith("row") else account.balance) == 1_000 + taken >= 0
 
@@ -118,7 +118,7 @@ def test_tellers_who_must_meet_lose_an_update_for_certain(bank: Bank, connection
     case = Case(bank, "row: read, change, write", deposit, get_context("forkserver").Barrier(2))
     tellers = [Worker("teller", tmp_path / "log", serve, [case], number).start() for number in range(2)]
     assert [teller.wait() for teller in tellers] == [0, 0]
-    paid_in = sum(int(op.note.split()[2]) for op in History.read(bank.history).of(Action.WRITE, Outcome.OK))
+    paid_in = sum(op.figures["cents"] for op in History.read(bank.history).of(Action.WRITE, Outcome.OK))
     assert rows.balance(connection, "0") < 1_000 + paid_in
 
 

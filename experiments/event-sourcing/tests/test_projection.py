@@ -1,6 +1,9 @@
 """Projections: once per event whatever happens, bad events parked or the end, lag, and the wrong ways."""
 
-from collections.abc import Callable
+import random
+import string
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -8,7 +11,7 @@ from sourcing import badevents, checkpoint, folded, parking, shop
 from sourcing.event import NewEvent
 from sourcing.postgres import PostgresStore
 from sourcing.projecting import AFTER, BEFORE, ONE, WAYS, Kill, project
-from sourcing.projection import Policy, Projection, ProjectionStopped, Projector, install
+from sourcing.projection import Change, Policy, Projection, ProjectionStopped, Projector, install
 from sourcing.read_models import PROJECTIONS, OrderSummary
 from sourcing.watching import behind, changes, wrong_rows
 from sourcing.windows import ProjectionWindow
@@ -17,6 +20,7 @@ from sourcing.wrong_projectors import ByPosition, PerEvent
 from shared.faults import require
 from shared.history import History
 from shared.postgres import Connection, connect
+from shared.wait import until
 from shared.worker import Worker
 
 SUMMARY = PROJECTIONS["order_summary"]
@@ -226,3 +230,80 @@ def test_who_waits_for_the_checkpoint_sees_his_own_write(orders: int, connection
     assert not is_there()
     projector.catch_up()
     assert is_there()
+
+
+def test_a_key_too_long_for_its_index_is_the_fault_of_its_event(
+    orders: int, store: PostgresStore, connection: Connection
+) -> None:
+    long = "".join(random.Random(7).choices(string.ascii_letters, k=9_000))
+    line = NewEvent("LineAdded", {"product": long, "quantity": 1, "cents": 1})
+    store.append("order-1", [NewEvent("OrderPlaced", {"customer": "c"}), line, NewEvent("OrderPaid", {"cents": 1})])
+    sales = PROJECTIONS["product_sales"]
+    Projector(connection, sales).catch_up()
+    [parked] = parking.parked(connection)
+    assert (parked.stream, parked.version, "index row" in parked.reason) == ("order-1", 3, True)
+    assert [one.events for one in checkpoint.lag(connection) if one.projection == sales.name] == [0]
+
+
+class Faulty(OrderSummary):
+    """Its owner's code fails at one customer."""
+
+    error: Exception
+
+    def handle(self, connection: Connection, changes: Sequence[Change]) -> None:
+        if any(change.data.get("customer") == "odd" for change in changes):
+            raise self.error
+        super().handle(connection, changes)
+
+
+OWN = [RecursionError("deep"), AttributeError("x"), ZeroDivisionError("x"), UnicodeDecodeError("utf-8", b"", 0, 1, "x")]
+
+
+@pytest.mark.parametrize("error", [*OWN, KeyError("a\0\ud83d"), ValueError("a\0\ud83d")], ids=repr)
+def test_whatever_the_owner_s_code_makes_of_an_event_parks_it(
+    error: Exception, orders: int, store: PostgresStore, connection: Connection
+) -> None:
+    store.append("order-odd", [NewEvent("OrderPlaced", {"customer": "odd"})])
+    faulty = Faulty()
+    faulty.error = error
+    Projector(connection, faulty).catch_up()
+    [parked] = parking.parked(connection)
+    assert (parked.stream, parked.reason.startswith(type(error).__name__)) == ("order-odd", True)
+    assert (changes(connection), wrong_rows(connection, but=["order-odd"])) == (orders, 0)
+
+
+@pytest.mark.parametrize("name", PROJECTIONS)
+def test_read_model_and_checkpoint_are_written_by_one_transaction(
+    name: str, store: PostgresStore, connection: Connection
+) -> None:
+    """Each row says which transaction wrote it (PostgreSQL documentation, "System Columns": xmin)."""
+    install(connection, PROJECTIONS[name])
+    line = NewEvent("LineAdded", {"product": "tea", "quantity": 1, "cents": 5})
+    store.append("order-1", [NewEvent("OrderPlaced", {"customer": "c"}), line, NewEvent("OrderPaid", {"cents": 5})])
+    Projector(connection, PROJECTIONS[name]).catch_up()
+    both = f"select distinct xmin::text from {name} union select xmin::text from checkpoints"  # noqa: S608
+    assert len(connection.execute(both).fetchall()) == 1
+
+
+def test_two_projectors_at_the_same_batch_count_the_revenue_once(
+    orders: int, connection: Connection, schema: str
+) -> None:
+    """The second one begins its transaction while the first one's is open, and must wait for it to end."""
+    revenue = PROJECTIONS["revenue_per_day"]
+    with connect(schema) as other, ThreadPoolExecutor(1) as pool:
+        second = Projector(other, revenue)
+        waiting: list[Future[int]] = []
+
+        def meanwhile(window: str) -> None:
+            if window == ProjectionWindow.BETWEEN and not waiting:
+                waiting.append(pool.submit(second.step))
+                until("the second to wait, or to be done", lambda: waiting[0].done() or blocked(connection, other))
+
+        Projector(connection, revenue, at=meanwhile).catch_up()
+        waiting[0].result(60)
+    assert differs(connection, revenue) == 0
+
+
+def blocked(connection: Connection, other: Connection) -> bool:
+    query = "select cardinality(pg_blocking_pids(%s)) > 0"
+    return connection.execute(query, [other.info.backend_pid]).fetchone() == (True,)

@@ -1,14 +1,23 @@
 """Aggregates out of the store and back: at any version or time, past other writers, past broken streams."""
 
-from collections.abc import Callable
-from datetime import timedelta
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime, timedelta
 from functools import partial
+from typing import ClassVar
 
+import psycopg
 import pytest
 from sourcing.account import Account
 from sourcing.aggregate import InvariantViolated
-from sourcing.errors import UndecodablePayload, UnknownEventType, UnreadableEvent, VersionGap, WrongExpectedVersion
-from sourcing.event import Metadata, NewEvent, metadata_of
+from sourcing.errors import (
+    SchemaMismatch,
+    UndecodablePayload,
+    UnknownEventType,
+    UnreadableEvent,
+    VersionGap,
+    WrongExpectedVersion,
+)
+from sourcing.event import Data, Metadata, NewEvent, Recorded, data_of, metadata_of
 from sourcing.postgres import PostgresStore
 from sourcing.repository import ATTEMPTS, Repository
 from sourcing.store import StreamMetadata
@@ -158,3 +167,65 @@ def test_what_lies_before_the_broken_event_can_still_be_loaded(
 ) -> None:
     connection.execute("update events set data = '' where version = 4")
     assert accounts.load_at("1", version=3).balance == 300
+
+
+class Touchy(Account):
+    """Raises what it is told to."""
+
+    raises: ClassVar[Exception]
+
+    def apply(self, type_: str, data: Data) -> None:
+        if type_ == "Deposited":
+            raise self.raises
+        super().apply(type_, data)
+
+
+class OwnError(Exception):
+    """Of nobody's hierarchy."""
+
+
+ERRORS = [KeyError("cents"), TypeError("x"), AttributeError("x"), ZeroDivisionError(), RecursionError(), OwnError()]
+
+
+@pytest.mark.parametrize("error", [*ERRORS, InvariantViolated("below zero"), AssertionError()], ids=repr)
+def test_an_event_that_its_owner_s_code_cannot_apply_names_itself(
+    error: Exception, accounts: Repository[Account], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Touchy, "raises", error, raising=False)
+    with pytest.raises(SchemaMismatch, match="event 2 of stream 'account-1', type 'Deposited': Touchy cannot apply it"):
+        Repository(accounts.store, Touchy).load("1")
+
+
+def test_an_event_without_a_field_names_itself(accounts: Repository[Account]) -> None:
+    accounts.store.append("account-1", [NewEvent("Deposited", {"euro": 5})], 4)
+    with pytest.raises(UnreadableEvent, match=r"event 5 of stream 'account-1', type 'Deposited': .*'cents'"):
+        accounts.load("1")
+
+
+@pytest.mark.parametrize("error", ERRORS[:-1], ids=repr)
+def test_an_event_that_the_reader_cannot_read_names_itself(error: Exception, accounts: Repository[Account]) -> None:
+    def read(event: Recorded) -> Iterable[tuple[str, Data]]:
+        yield event.type, data_of(event)
+        raise error
+
+    with pytest.raises(SchemaMismatch, match="event 1 of stream 'account-1', type 'AccountOpened': it cannot be read"):
+        Repository(accounts.store, Account, read).load("1")
+
+
+def test_a_database_that_fails_while_reading_is_no_fault_of_the_event(accounts: Repository[Account]) -> None:
+    def read(event: Recorded) -> Iterable[tuple[str, Data]]:
+        raise psycopg.OperationalError("the vault is away")
+
+    with pytest.raises(psycopg.OperationalError, match="the vault is away"):
+        Repository(accounts.store, Account, read).load("1")
+
+
+@pytest.mark.parametrize(("minute", "version"), [(59, 0), (60, 1), (75, 1), (90, 4), (120, 4)])
+def test_where_the_clock_was_set_back_a_replay_stops_and_passes_over_nothing(
+    minute: int, version: int, accounts: Repository[Account], connection: Connection
+) -> None:
+    """Recorded in minutes 60, 90, 30 and 40: the clock was set back by an hour after the second event."""
+    times = "('{60,90,30,40}'::int[])[version] * interval '1 minute' + timestamptz '2026-01-01 00:00Z'"
+    connection.execute(f"update events set recorded_at = {times}")  # noqa: S608
+    asked = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(minutes=minute)
+    assert accounts.load_at("1", time=asked).version == version

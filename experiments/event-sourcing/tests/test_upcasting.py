@@ -1,13 +1,14 @@
 """Old events read as current ones, and chains that lead nowhere are found before the first event."""
 
 from datetime import UTC, datetime
+from typing import Any
 
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sourcing.errors import MissingUpcaster, SchemaMismatch, UndecodablePayload, UnknownEventType, UnreadableEvent
-from sourcing.event import Data, Recorded
+from sourcing.event import Data, NewEvent, Recorded
 from sourcing.evolved import EvolvedOrder, cents_of, upcasters, upcasters_of_2021
 from sourcing.generations import sales
 from sourcing.postgres import PostgresStore
@@ -24,6 +25,10 @@ def stored(type_: str, version: int, data: Data | bytes) -> Recorded:
 
 def read(type_: str, version: int, data: Data) -> list[tuple[str, Data]]:
     return list(upcasters()(stored(type_, version, data)))
+
+
+class Strange(Exception):
+    """Of nobody's hierarchy."""
 
 
 def renamed(data: Data) -> Data:
@@ -150,3 +155,73 @@ def test_an_order_of_the_past_goes_on_in_the_present(store: PostgresStore) -> No
     order = repository.execute(sale.id, lambda order: order.pay())
     assert order.paid == sale.total
     assert [event.schema_version for event in store.read(sale.stream)][-1] == 2
+
+
+def in_place(data: Data) -> None:
+    data["cents"] = cents_of(data.pop("price"))
+
+
+def of_two_minds(data: Data) -> Data | None:
+    return data if "price" in data else None
+
+
+def early(data: Data) -> None:
+    if "price" not in data:
+        return
+    in_place(data)
+
+
+def fails(data: Data) -> Data:
+    raise Strange("x")
+
+
+@pytest.mark.parametrize("step", [in_place, early])
+def test_a_step_that_returns_nothing_is_found_at_start_up(step: Any) -> None:
+    steps = Upcasters({"A": 2})
+    steps.step("A", 1)(step)
+    with pytest.raises(BrokenChain, match="the step from 'A' v1 returns nothing"):
+        steps.check()
+
+
+@pytest.mark.parametrize("step", [of_two_minds, renamed, dict, lambda data: data], ids=["two", "one", "dict", "lambda"])
+def test_a_step_that_returns_something_somewhere_is_no_matter_for_the_start(step: Any) -> None:
+    steps = Upcasters({"A": 2})
+    steps.step("A", 1)(step)
+    steps.check()
+
+
+@pytest.mark.parametrize(
+    ("step", "problem"),
+    [
+        (in_place, "returned NoneType, and not the data of an event"),
+        (lambda data: [data], "returned list, and not"),
+        (lambda data: data["x"]["y"], "failed: KeyError"),
+        (lambda data: data["price"].cents, "failed: AttributeError"),
+        (lambda data: 1 // (data["price"] - data["price"]), "failed: ZeroDivisionError"),
+        (fails, "failed: Strange"),
+    ],
+    ids=["None", "a list", "KeyError", "AttributeError", "ZeroDivisionError", "its own error"],
+)
+def test_an_event_that_a_step_makes_nothing_of_names_itself_and_the_step(step: Any, problem: str) -> None:
+    steps = Upcasters({"A": 2})
+    steps.step("A", 1)(step)
+    with pytest.raises(SchemaMismatch, match="event 7 of stream 'order-1', type 'A': the step from 'A' v1") as caught:
+        steps(stored("A", 1, {"price": 2}))
+    assert problem in str(caught.value)
+
+
+@pytest.mark.parametrize("made", [None, [None], ["A"], [("A", None)], [({}, {})]], ids=repr)
+def test_whatever_else_a_split_makes_names_the_event_too(made: Any) -> None:
+    steps = Upcasters({"A": 2})
+    steps.split("A", 1, into={"A": 2})(lambda data: made)
+    with pytest.raises(UnreadableEvent, match="event 7 of stream 'order-1', type 'A': the step from 'A' v1"):
+        steps(stored("A", 1, {}))
+
+
+def test_a_circle_that_nobody_checked_names_the_event(store: PostgresStore) -> None:
+    steps = Upcasters({"LineAdded": 1})
+    steps.step("A", 1, to=("B", 1))(renamed)
+    steps.step("B", 1, to=("A", 1))(renamed)
+    store.append("order-1", [NewEvent("A", {})])
+    with pytest.raises(UnreadableEvent, match="event 1 of stream 'order-1', type 'A'"):
+        Repository(store, EvolvedOrder, steps).load("1")
