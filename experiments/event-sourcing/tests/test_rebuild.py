@@ -1,7 +1,9 @@
 """A rebuild beside the read model that people see, and the switch."""
 
 import json
+import threading
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from sourcing.projection import Change, Policy, ProjectionStopped, Projector, in
 from sourcing.read_models import PROJECTIONS, OrderSummary
 from sourcing.rebuild import rebuild, start_again
 from sourcing.watching import await_looks, behind, changes, wrong_rows
-from sourcing.windows import RebuildWindow
+from sourcing.windows import ProjectionWindow, RebuildWindow
 
 from shared.faults import require
 from shared.history import History
@@ -22,6 +24,7 @@ from shared.wait import until
 from shared.worker import Worker
 
 SUMMARY = PROJECTIONS["order_summary"]
+BLOCKS = "select from pg_stat_activity where %s = any (pg_blocking_pids(pid))"
 
 
 class WithoutLines(OrderSummary):
@@ -177,3 +180,29 @@ def test_the_switch_waits_for_a_reader_and_then_has_all_that_the_old_tables_had(
 
         assert rebuild(schema, SUMMARY, waiting=leave).attempts >= 2
     assert (behind(connection), wrong_rows(connection)) == (0, 0)
+
+
+def test_the_switch_waits_for_a_batch_that_the_live_projector_has_in_hand(
+    live: int, connection: Connection, schema: str
+) -> None:
+    """Its events came after the rebuild had caught up: without them the new tables would show less than the old."""
+    in_hand, stepping = threading.Event(), list[Future[int]]()
+    with connect(schema) as reader, connect(schema) as other, ThreadPoolExecutor(1) as pool:
+        reader.execute("begin")
+        reader.execute("select count(*) from order_summary")
+
+        def hold(window: str) -> None:
+            if window == ProjectionWindow.BETWEEN:
+                in_hand.set()
+                until("the switch to wait", lambda: reader.execute(BLOCKS, [other.info.backend_pid]).fetchone())
+
+        def leave(attempts: int) -> None:
+            if not stepping:
+                shop.write(connection, 9, 2, "late")
+                reader.execute("commit")
+                stepping.append(pool.submit(Projector(other, SUMMARY, at=hold).step))
+                in_hand.wait(60)
+
+        rebuild(schema, SUMMARY, waiting=leave)
+        assert (behind(connection), wrong_rows(connection)) == (0, 0)
+        assert stepping[0].result(60) > 0
