@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar, overload
 
 import msgspec
+from msgspec import Struct
 
 from shared.errors import NotReadable, NotWritable
 
@@ -61,7 +62,8 @@ def encode(value: Any) -> bytes:
     try:
         data = _encode(value)
         check_depth(data)
-        same = _decode(data) == value
+        # A Struct is read back as what it is; its fields may be tuples, enums, other Structs.
+        same = (msgspec.json.decode(data, type=type(value)) if isinstance(value, Struct) else _decode(data)) == value
     except (*MALFORMED, NotReadable, TypeError, ValueError) as error:
         raise NotWritable(_oddity(value, "the value", MAX_DEPTH) or str(error)) from error
     if not same:
@@ -114,6 +116,8 @@ def _oddity(value: Any, place: str, levels: int) -> str:
             return f"{place} has the key {strange[0]!r}, and JSON's keys are text"
         case dict():
             found = (_oddity(inner, f"{place}[{key!r}]", levels - 1) for key, inner in value.items())
+        case Struct():
+            found = (_oddity(getattr(value, name), f"{place}.{name}", levels - 1) for name in value.__struct_fields__)
         case _:
             return f"{place} is a {type(value).__name__}, which JSON has no type for"
     return next(filter(None, found), "")

@@ -87,6 +87,14 @@ def test_what_would_not_be_read_back_equal_is_refused(value: Any, reason: str) -
         codec.encode(value)
 
 
+def test_a_struct_is_read_back_as_what_it_is_or_refused() -> None:
+    assert codec.encode(Order("x")) == b'{"customer":"x"}'
+    with pytest.raises(NotWritable, match=r"value\.customer holds half of a surrogate pair"):
+        codec.encode(Order("\ud83d"))
+    with pytest.raises(NotWritable, match=r"got `int` - at `\$\.customer`"):
+        codec.encode(Order(5))  # type: ignore[arg-type]
+
+
 def nested(levels: int) -> Any:
     value: Any = []
     for _ in range(levels - 1):

@@ -1,12 +1,15 @@
-"""lab saga list | show | messages | retry | skip | compensate: what an operator does about sagas."""
+"""lab saga list | show | retry | skip | compensate | messages | resend | discard: what an operator does about sagas."""
 
+from contextlib import closing
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from saga.orchestrator import operator
 from saga.orchestrator.machine import Status, Verb
+from saga.transport import Outlet
 from shared.errors import ConfigurationError
 from shared.output import make_console
 from shared.postgres import Connection, connect, in_schema
@@ -18,7 +21,9 @@ Schema = Annotated[str, typer.Option(help="the schema of the orchestrator", envv
 Dsn = Annotated[str | None, typer.Option(help="conninfo URL; default: the labs' Postgres, or LAB_POSTGRES")]
 Id = Annotated[str, typer.Argument(metavar="SAGA")]
 Ids = Annotated[list[str], typer.Argument(metavar="SAGA...")]
+Numbers = Annotated[list[int], typer.Argument(metavar="NUMBER...", help="as `lab saga messages` lists them")]
 Everything = Annotated[bool, typer.Option("--all", help="also those that have ended, and not only the first hundred")]
+PARKED = "parked_messages"
 TIME = "%Y-%m-%d %H:%M:%S"
 
 
@@ -34,7 +39,7 @@ def list_(everything: Everything = False, schema: Schema = "public", dsn: Dsn = 
     for one in found:
         asked = one.asked.rpartition(" ")[2]
         begun = f"{one.started_at:{TIME}}"
-        table.add_row(one.id, one.definition, one.status, asked, str(one.attempt), begun, one.reason)
+        _add(table, one.id, one.definition, one.status, asked, str(one.attempt), begun, one.reason)
     console.print(table if found else "no saga runs or waits")
     if more > 0:  # below 0 where some have ended in between
         console.print(f"{more} more (--all shows them)")
@@ -51,19 +56,20 @@ def show(saga: Id, schema: Schema = "public", dsn: Dsn = None) -> None:
         raise operator.NoSuchSaga(f"there is no saga {saga!r}")
     table = _table("at", "what happened")
     for line in lines:
-        table.add_row(f"{line.at:{TIME}.%f}"[:-3], line.note)
+        _add(table, f"{line.at:{TIME}.%f}"[:-3], line.note)
     console.print(table)
 
 
 @cli.command()
 def messages(schema: Schema = "public", dsn: Dsn = None) -> None:
-    """Messages that could not be used, whole in the table parked_messages, oldest first."""
-    with _open(schema, dsn) as connection:
+    """Messages that could not be used, whole in the table parked_messages, oldest first. A service has its own."""
+    with _open(schema, dsn, PARKED) as connection:
         found = operator.put_aside(connection)
-    table = _table("topic", "partition", "offset", "bytes", "at", "reason")
+    table = _table("number", "topic", "partition", "offset", "bytes", "at", "reason")
     for one in found:
         size = f"{len(one.value or b''):,}"
-        table.add_row(one.topic, str(one.partition), str(one.offset), size, f"{one.parked_at:{TIME}}", one.reason)
+        place = str(one.number), one.topic, str(one.partition), str(one.offset)
+        _add(table, *place, size, f"{one.parked_at:{TIME}}", one.reason)
     console.print(table if found else "nothing was put aside")
 
 
@@ -85,19 +91,44 @@ def compensate(sagas: Ids, schema: Schema = "public", dsn: Dsn = None) -> None:
     _tell(sagas, Verb.COMPENSATE, schema, dsn)
 
 
+@cli.command()
+def resend(numbers: Numbers, schema: Schema = "public", dsn: Dsn = None) -> None:
+    """Put messages that were put aside into their topics again, as they came: do it when they can be used by now."""
+    with _open(schema, dsn, PARKED) as connection, closing(Outlet(Stack().endpoint("kafka"))) as outlet:
+        for number in numbers:
+            operator.resend(connection, outlet, number)
+            console.print(f"{number}: sent again")
+
+
+@cli.command()
+def discard(numbers: Numbers, schema: Schema = "public", dsn: Dsn = None) -> None:
+    """Drop messages that were put aside, and that nobody needs."""
+    with _open(schema, dsn, PARKED) as connection:
+        for number in numbers:
+            operator.discard(connection, number)
+            console.print(f"{number}: gone")
+
+
 def _tell(sagas: list[str], verb: Verb, schema: str, dsn: str | None) -> None:
     with _open(schema, dsn) as connection:
         for saga in sagas:
-            console.print(f"{saga}: {operator.tell(connection, saga, verb)}")
+            console.print(f"{escape(saga)}: {operator.tell(connection, saga, verb)}")
 
 
-def _open(schema: str, dsn: str | None) -> Connection:
+def _open(schema: str, dsn: str | None, table: str = "saga_log") -> Connection:
+    """Raises ConfigurationError where the schema has no such table."""
     connection = connect(in_schema(dsn or Stack().endpoint("postgres").url, schema))
-    there = connection.execute("select to_regclass('saga_log') is not null").fetchone()
+    there = connection.execute("select to_regclass(%s) is not null", [table]).fetchone()
     if not there or not there[0]:
         connection.close()
-        raise ConfigurationError(f"there is no orchestrator in schema {schema!r}: name the right one with --schema")
+        who = "orchestrator" if table != PARKED else "orchestrator or service that puts messages aside"
+        raise ConfigurationError(f"there is no {who} in schema {schema!r}: name the right one with --schema")
     return connection
+
+
+def _add(table: Table, *cells: str) -> None:
+    """A row of what others wrote: a bracket in it is no markup of ours."""
+    table.add_row(*map(escape, cells))
 
 
 def _table(*columns: str) -> Table:

@@ -1,26 +1,30 @@
 """The messages: commands to the topic of a service, and replies to whatever topic the command names."""
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeVar
 
-import msgspec
 from confluent_kafka import Message
 
 from saga.order import SERVICE, Reply, Request
-from shared import kafka
-from shared.errors import LabError
+from saga.reading import reader, storable
+from shared import codec, kafka
+from shared.errors import NotReadable
 from shared.servers.server import Endpoint
 
 T = TypeVar("T", Request, Reply)
-_encode = msgspec.json.Encoder().encode
-_request = msgspec.json.Decoder(Request).decode
-_reply = msgspec.json.Decoder(Reply).decode
+LONGEST = 1_000  # characters of a command's id: its answer has it twice, and must not be too large for the broker
+_request = reader(Request)
+_reply = reader(Reply)
 
 
-class Unreadable(LabError):
+class Unreadable(NotReadable):
     """A message that cannot be used. It is parked, whole, with this reason."""
+
+
+class Garbled(Unreadable):
+    """An answer that is none: nobody knows what the service did."""
 
 
 class Header(StrEnum):
@@ -72,14 +76,14 @@ class Outgoing:
 def command(topics: Topics, request: Request, attempt: int, cause: str) -> Outgoing:
     """The id of the message tells the attempt. The idempotency key, which is the request's id, does not."""
     topic, ident = topics.commands[SERVICE[request.action]], f"{request.id}#{attempt}"
-    return Outgoing(topic, request.saga, _encode(request), ident, cause, ((Header.REPLY_TO, topics.replies),))
+    return Outgoing(topic, request.saga, codec.encode(request), ident, cause, ((Header.REPLY_TO, topics.replies),))
 
 
 def answer(to: Message, reply: Reply, busy: str = "") -> Outgoing:
     """The answer to a command that `request_of` could read."""
     cause = header(to, Header.ID)
     more = ((Header.BUSY, busy),) if busy else ()
-    return Outgoing(header(to, Header.REPLY_TO), reply.saga, _encode(reply), f"{cause}/answer", cause, more)
+    return Outgoing(header(to, Header.REPLY_TO), reply.saga, codec.encode(reply), f"{cause}/answer", cause, more)
 
 
 def header(message: Message, name: Header) -> str:
@@ -87,14 +91,26 @@ def header(message: Message, name: Header) -> str:
     return kafka.headers(message).get(name, b"").decode(errors="replace")
 
 
+def saga_of(message: Message) -> str:
+    """The saga that a message is about, as far as its headers or its key tell; empty where they do not."""
+    try:
+        named = header(message, Header.CORRELATION) or codec.text(kafka.key(message) or b"")
+        storable(named)
+    except NotReadable:
+        return ""
+    return named
+
+
 def request_of(message: Message) -> Request:
     """Raises Unreadable: also when nobody is named who is to have the answer."""
     try:
-        request = _storable(_request(kafka.value(message) or b""))
-    except msgspec.MsgspecError as error:
+        request = _body(message, _request)
+    except NotReadable as error:
         raise Unreadable(f"not a request: {error}") from error
     if not header(message, Header.REPLY_TO):
         raise Unreadable("the command does not say where its answer goes")
+    if len(header(message, Header.ID)) > LONGEST:
+        raise Unreadable(f"the command's id is longer than {LONGEST:,} characters")
     return request
 
 
@@ -102,31 +118,27 @@ def attempt_of(message: Message) -> int:
     """The attempt, counted from 1, that a reply answers: it names its command. Raises Unreadable."""
     cause = header(message, Header.CAUSATION)
     number = cause.rpartition("#")[2]
-    if not (number.isascii() and number.isdigit()):
+    if not (number.isascii() and number.isdigit() and len(number) < 10):
         raise Unreadable(f"the reply does not say which attempt it answers: {cause!r}")
     return int(number)
 
 
 def reply_of(message: Message) -> tuple[Reply, str]:
-    """The reply, and the reason of a service that is busy, or empty. Raises Unreadable."""
+    """The reply, and the reason of a service that is busy, or empty. Raises Garbled."""
     busy = header(message, Header.BUSY)
     try:
-        reply = _storable(_reply(kafka.value(message) or b""), busy)
-    except msgspec.MsgspecError as error:
-        raise Unreadable(f"not a reply: {error}") from error
-    return reply, busy
+        storable(busy)
+        return _body(message, _reply), busy
+    except NotReadable as error:
+        raise Garbled(f"not a reply: {error}") from error
 
 
-def _storable(message: T, *more: str) -> T:
-    """Raises Unreadable where a text has a character that no database takes, or where no saga is named."""
-    if not message.saga or any("\0" in text for text in (*_texts(message), *more)):
-        raise Unreadable(f"no saga is named, or a text in it has a NUL: {message!r}")
-    return message
-
-
-def _texts(message: Request | Reply) -> Iterator[str]:
-    """Every text in it."""
-    if isinstance(message, Reply):
-        yield from (message.saga, message.refused)
-    else:
-        yield from (message.saga, message.order.id, message.order.customer, message.order.product)
+def _body(message: Message, read: Callable[[bytes], T]) -> T:
+    """What a message says. Raises NotReadable."""
+    value = kafka.value(message)
+    if value is None:
+        raise NotReadable("it has no value, as a tombstone has none")
+    found = read(value)
+    if not found.saga:
+        raise NotReadable("no saga is named")
+    return found

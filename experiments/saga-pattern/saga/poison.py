@@ -3,8 +3,6 @@
 import time
 from collections.abc import Sequence
 
-import msgspec
-
 from saga.messaging import Header, Outgoing, Topics, command, request_of
 from saga.orchestrator import machine
 from saga.orchestrator.office import Client
@@ -13,16 +11,16 @@ from saga.order import SERVICE, Action, Order, Reply, Request
 from saga.services.participant import perform
 from saga.services.shop import Shop
 from saga.transport import Inlet, advance, offsets, reached
+from shared import codec
 from shared.servers.server import Endpoint
 
 GARBAGE = b"\xff\xfe not JSON"
-_encode = msgspec.json.Encoder().encode
 
 
 def of_newer_program(client: Client, order: Order) -> None:
     """A saga whose order another version of the program wrote, with fields that this one does not know."""
     turn = machine.begin(client.definition, order.id, time.time())
-    payload = _encode({"id": order.id, "lines": [{"product": order.product, "quantity": order.quantity}]})
+    payload = codec.encode({"id": order.id, "lines": [{"product": order.product, "quantity": order.quantity}]})
     client.store.add(Saga(turn.state, client.definition.name, client.definition.version, payload), turn.note)
 
 
@@ -36,8 +34,8 @@ def stray_replies(topics: Topics, known: Order) -> list[Outgoing]:
     nobody = Reply("nobody", Action.PLACE)
     never_asked = Reply(known.id, Action.REFUND)
     return [
-        Outgoing(topics.replies, nobody.saga, _encode(nobody), "stray-1", ""),
-        Outgoing(topics.replies, known.id, _encode(never_asked), "stray-2", ""),
+        Outgoing(topics.replies, nobody.saga, codec.encode(nobody), "stray-1", ""),
+        Outgoing(topics.replies, known.id, codec.encode(never_asked), "stray-2", ""),
         Outgoing(topics.replies, known.id, GARBAGE, "stray-3", ""),
     ]
 

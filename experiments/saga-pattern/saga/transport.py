@@ -4,16 +4,17 @@ The place is written in the transaction of what is done with the messages. A rea
 no group: nothing is rebalanced, and whoever is started again reads on at once.
 """
 
+import base64
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-import msgspec
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
 from saga.messaging import Header, Outgoing, Unreadable, header
-from shared import kafka
-from shared.errors import LabError
+from saga.reading import without_nul
+from shared import codec, kafka
+from shared.errors import LabError, NotReadable
 from shared.history import Action, Op, Outcome, Recorder, now
 from shared.postgres import Connection
 from shared.servers.server import Endpoint
@@ -34,7 +35,7 @@ create table if not exists parked_messages (
     "offset"  bigint not null,
     key       bytea,
     value     bytea,
-    headers   bytea not null,        -- JSON
+    headers   bytea not null,        -- JSON: [[name, text, or {"base64": ...} where it is none, or null], ...]
     reason    text not null,
     parked_at timestamptz not null default clock_timestamp(),
     unique (topic, partition, "offset")   -- whoever reads it again does not park it again
@@ -53,9 +54,11 @@ values (%s, %s, %s, %s, %s, %s, %s) on conflict (topic, partition, "offset") do 
 # A saga that is alone waits for nobody: no lingering, no delayed packets.
 PRODUCER = {"linger_ms": 0, "socket_nagle_disable": True, "delivery_report_only_error": True}
 CONSUMER = {"group.id": "unused", "socket.nagle.disable": True}
+INTERNAL = "__"  # what the broker's own topics begin with: they are there, and take nothing from us
 MOST = 500  # messages of one transaction
 Place = tuple[str, int]  # topic, partition
 Headers = list[tuple[str, str | bytes | None]]
+_headers = codec.decoder(list[tuple[str, str | dict[str, str] | None]])
 
 
 class NotSent(LabError):
@@ -64,10 +67,31 @@ class NotSent(LabError):
 
 def park(connection: Connection, message: Message, reason: str) -> None:
     """Keep a message that cannot be used, as it came, in the transaction that moves on from it."""
-    headers = {name: value.decode(errors="replace") for name, value in kafka.headers(message).items()}
+    listed = message.headers() or []
+    headers = codec.encode(
+        [[name, _written(value)] for name, value in (listed.items() if isinstance(listed, dict) else listed)]
+    )
     place = [message.topic(), message.partition(), message.offset()]
-    content = [kafka.key(message), kafka.value(message), msgspec.json.encode(headers), reason]
+    content = [kafka.key(message), kafka.value(message), headers, without_nul(reason)]
     connection.execute(PARK, [*place, *content])
+
+
+def restored(headers: bytes) -> Headers:
+    """The headers of a message that was put aside, as they came. Raises NotReadable."""
+    return [
+        (name, value if isinstance(value, str | None) else base64.b64decode(value["base64"]))
+        for name, value in _headers(headers)
+    ]
+
+
+def _written(header: str | bytes | None) -> str | dict[str, str] | None:
+    """A header as JSON has it. Not every header is text."""
+    if not isinstance(header, bytes):
+        return header
+    try:
+        return codec.text(header)
+    except NotReadable:
+        return {"base64": base64.b64encode(header).decode()}
 
 
 def advance(connection: Connection, places: Mapping[Place, int]) -> None:
@@ -159,6 +183,8 @@ class Outlet:
     def require(self, topic: str) -> None:
         """Raises Unreadable when there is no such topic: who is told to answer there cannot."""
         if topic not in self._topics:
+            if topic.startswith(INTERNAL) or "\0" in topic:
+                raise Unreadable(f"answers to topic {topic!r} cannot be sent: it is the broker's own, or no topic")
             if error := self._producer.list_topics(topic, timeout=10).topics[topic].error:
                 raise Unreadable(f"answers to topic {topic!r} cannot be sent: {error.str()}")
             self._topics.add(topic)
@@ -169,7 +195,7 @@ class Outlet:
             self.put(one.topic, one.value, one.saga, one.headers)
         self.check()
 
-    def put(self, topic: str, value: bytes, key: str, headers: Headers) -> None:
+    def put(self, topic: str, value: bytes | None, key: str | bytes | None, headers: Headers) -> None:
         """Hand one message to the producer. Whether the broker takes it is said by `check` and `flush`.
 
         Raises NotSent where there is no room for it, and does not come to be.

@@ -15,10 +15,12 @@ import msgspec
 from msgspec import Meta, Struct
 
 from saga.order import Action
-from shared.errors import LabError
+from shared import codec
+from shared.errors import LabError, NotReadable
 
 Seconds = Annotated[float, Meta(gt=0)]
 ORDER_FILE = Path(__file__).with_name("order.toml")
+_read = codec.decoder(dict[str, Any])
 
 
 class DefinitionError(LabError):
@@ -76,8 +78,8 @@ def load(data: Mapping[str, Any]) -> Definition:
     problems += _check(steps)
     ordered = _ordered(steps, problems)
     try:
-        definition = msgspec.convert({**data, "steps": ()}, Definition)
-    except msgspec.ValidationError as error:
+        definition = codec.convert({**data, "steps": ()}, Definition)
+    except NotReadable as error:
         problems.append(str(error))
     if problems:
         raise DefinitionError(str(data.get("name", "")), problems)
@@ -87,8 +89,8 @@ def load(data: Mapping[str, Any]) -> Definition:
 def read(path: Path = ORDER_FILE) -> Definition:
     """The definition in a TOML file. Raises DefinitionError."""
     try:
-        return load(tomllib.loads(path.read_text()))
-    except tomllib.TOMLDecodeError as error:
+        return load(tomllib.loads(codec.text(path.read_bytes())))
+    except (tomllib.TOMLDecodeError, NotReadable) as error:
         raise DefinitionError(path.name, [str(error)]) from error
 
 
@@ -99,22 +101,22 @@ def timed(definition: Definition, attempt: float, retry: Retry, whole: float) ->
 
 
 def encode(definition: Definition) -> bytes:
-    return msgspec.json.encode(definition)
+    return codec.encode(definition)
 
 
 def decode(data: bytes) -> Definition:
     """Raises DefinitionError: another version of this program may have written it."""
     try:
-        return load(msgspec.json.decode(data, type=dict))
-    except msgspec.DecodeError as error:
+        return load(_read(data))
+    except NotReadable as error:
         raise DefinitionError("", [str(error)]) from error
 
 
 def _steps(listed: Sequence[object], problems: list[str]) -> Iterator[Step]:
     for number, raw in enumerate(listed, 1):
         try:
-            yield msgspec.convert(raw, Step)
-        except msgspec.ValidationError as error:
+            yield codec.convert(raw, Step)
+        except NotReadable as error:
             problems.append(f"step {number}: {error}")
 
 

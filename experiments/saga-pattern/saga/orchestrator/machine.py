@@ -4,7 +4,7 @@
        │ refused, out of attempts, out of time, operator
        v
     compensating ──answers──> compensated
-       │ out of attempts
+       │ out of attempts, or (from both) an answer that nobody can read
        v
     parked ──operator──> running or compensating
        │ the compensation is answered after all
@@ -71,6 +71,14 @@ class Busy:
 
 
 @dataclass(frozen=True, slots=True)
+class Muddled:
+    """An answer came that nobody can read, to the command of this id, as far as it says."""
+
+    command: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Woken:
     """The due time has come: an attempt or the saga has timed out, or a pause is over."""
 
@@ -90,7 +98,7 @@ class Told:
     verb: Verb
 
 
-Happening = Answered | Busy | Woken | Told
+Happening = Answered | Busy | Muddled | Woken | Told
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +130,8 @@ def happen(definition: Definition, state: SagaState, happening: Happening, now: 
             return _told(definition, state, verb, now)
         case Woken():
             return _woken(definition, state, now)
+        case Muddled(command, reason):
+            return _muddled(definition, state, command, reason)
         case Answered(action, "") if action == _parked_undo(definition, state):
             reason = f"{state.reason}; done later"
             return _go_on(definition, _undo(definition, state, state.step - 1, reason), now, f"after all {action} done")
@@ -154,6 +164,15 @@ def current(definition: Definition, state: SagaState) -> Action | None:
         return None
     step = definition.steps[state.step]
     return step.undo if state.undoing else step.action
+
+
+def _muddled(definition: Definition, state: SagaState, command: str, reason: str) -> Turn:
+    """Nobody knows what the service did, and it would say the same again: a person has to look. Unless it is past."""
+    action = current(definition, state)
+    past = command.startswith(f"{state.id}:") and command != f"{state.id}:{action}#{state.attempt}"
+    if action is None or not state.waiting or past:
+        return Turn(state, "an answer that nobody can read ignored: it comes again, or too late")
+    return park(state, f"nobody can read the answer of {action}: {reason}")
 
 
 def _parked_undo(definition: Definition, state: SagaState) -> Action | None:

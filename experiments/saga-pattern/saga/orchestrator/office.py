@@ -5,20 +5,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import msgspec
-
 from saga.messaging import Outgoing, Topics, Unreadable, command
 from saga.orchestrator import machine
 from saga.orchestrator.definition import Definition
 from saga.orchestrator.store import Saga, Store
 from saga.order import Action, Order, Request
+from saga.reading import reader
 from saga.transport import Outlet
+from shared import codec
+from shared.errors import NotReadable
 from shared.history import Outcome, Recorder
 from shared.postgres import connect
 from shared.servers.server import Endpoint
 
-_encode = msgspec.json.Encoder().encode
-_order = msgspec.json.Decoder(Order).decode
+_order = reader(Order)
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ def ask(topics: Topics, saga: Saga, action: Action, cause: str) -> Outgoing:
     """The command that a saga's state asks for. Raises Unreadable: another version of this program wrote its order."""
     try:
         order = _order(saga.payload)
-    except msgspec.MsgspecError as error:
+    except NotReadable as error:
         raise Unreadable(f"the order of the saga cannot be read: {error}") from error
     return command(topics, Request(saga.state.id, action, order), saga.state.attempt, cause)
 
@@ -52,10 +52,12 @@ class Client:
     def start(self, order: Order) -> bool:
         """Begin the saga `order.id`; returns when it is stored. False when it was there before: nothing was done.
 
+        Raises NotWritable or NotReadable, before anything is done, for an order that no service could read or keep.
         Killed before the command is sent, the saga waits for the time-out of its first attempt.
         """
+        _order(payload := codec.encode(order))
         turn = machine.begin(self.definition, order.id, time.time())
-        saga = Saga(turn.state, self.definition.name, self.definition.version, _encode(order))
+        saga = Saga(turn.state, self.definition.name, self.definition.version, payload)
         if not self.store.add(saga, turn.note):
             return False
         if turn.command:

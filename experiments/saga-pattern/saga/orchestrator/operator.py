@@ -9,6 +9,7 @@ from typing import NamedTuple
 from saga.orchestrator import machine
 from saga.orchestrator.machine import Told, Verb
 from saga.orchestrator.store import Changes, Store
+from saga.transport import Outlet, restored
 from shared.errors import LabError
 from shared.postgres import Connection
 
@@ -16,11 +17,16 @@ LIST = """
 select id, definition || ' ' || version, status, step, attempt, asked, reason, started_at, due from sagas
 where status = any(%s) order by status = 'parked' desc, started_at, id limit %s
 """
+TAKE = "delete from parked_messages where position = %s returning topic, key, value, headers"
 COUNT = "select count(*) from sagas where status = any(%s)"
 
 
 class NoSuchSaga(LabError):
     """There is no saga of that id."""
+
+
+class NoSuchMessage(LabError):
+    """No message of that number was put aside."""
 
 
 class Shown(NamedTuple):
@@ -45,8 +51,9 @@ class Noted(NamedTuple):
 
 
 class Put(NamedTuple):
-    """A message that was put aside."""
+    """A message that was put aside. `number` is what it is called by in `resend` and `discard`."""
 
+    number: int
     topic: str
     partition: int
     offset: int
@@ -74,8 +81,33 @@ def history(connection: Connection, saga: str) -> list[Noted]:
 
 def put_aside(connection: Connection) -> list[Put]:
     """Messages that could not be used, oldest first."""
-    query = 'select topic, partition, "offset", parked_at, reason, value from parked_messages order by position'
+    query = (
+        'select position, topic, partition, "offset", parked_at, reason, value from parked_messages order by position'
+    )
     return [Put(*row) for row in connection.execute(query).fetchall()]
+
+
+def resend(connection: Connection, outlet: Outlet, number: int) -> None:
+    """Decide that a message that was put aside can be used by now: back to its topic with it, as it came.
+
+    Raises NoSuchMessage; and NotSent, and then it is still put aside.
+    """
+    with connection.transaction():
+        topic, key, value, headers = _taken(connection, number)
+        outlet.put(topic, value, key, restored(headers))
+        outlet.flush()
+
+
+def discard(connection: Connection, number: int) -> None:
+    """Decide that nobody needs a message that was put aside. Raises NoSuchMessage."""
+    _taken(connection, number)
+
+
+def _taken(connection: Connection, number: int) -> tuple[str, bytes | None, bytes | None, bytes]:
+    row = connection.execute(TAKE, [number]).fetchone()
+    if row is None:
+        raise NoSuchMessage(f"no message {number} was put aside")
+    return row
 
 
 def tell(connection: Connection, saga: str, verb: Verb) -> str:
@@ -84,6 +116,6 @@ def tell(connection: Connection, saga: str, verb: Verb) -> str:
     with store.transaction():
         if (found := store.lock([saga]).get(saga)) is None:
             raise NoSuchSaga(f"there is no saga {saga!r}")
-        turn = machine.happen(store.definition(found.definition, found.version), found.state, Told(verb), time.time())
+        turn = machine.happen(store.definition_of(found), found.state, Told(verb), time.time())
         store.save(Changes({saga: replace(found, state=turn.state)}, [(saga, turn.note)]))
     return turn.state.status

@@ -117,6 +117,15 @@ class Store:
             self._definitions[name, version] = decode(row[0])
         return self._definitions[name, version]
 
+    def definition_of(self, saga: Saga) -> Definition:
+        """Raises DefinitionError, also where the saga is at a step that its definition does not have."""
+        definition, state = self.definition(saga.definition, saga.version), saga.state
+        if not 0 <= state.step < len(definition.steps) or (state.undoing and not definition.steps[state.step].undo):
+            raise DefinitionError(
+                saga.definition, [f"there is nothing to {'undo' if state.undoing else 'do'} at step {state.step}"]
+            )
+        return definition
+
 
 def create(conninfo: str, *definitions: Definition) -> None:
     """The orchestrator's tables, in a schema of their own."""

@@ -18,10 +18,10 @@ from pathlib import Path
 
 from confluent_kafka import Message
 
-from saga.messaging import Header, Outgoing, Topics, Unreadable, attempt_of, header, reply_of
+from saga.messaging import Garbled, Header, Outgoing, Topics, Unreadable, attempt_of, header, reply_of, saga_of
 from saga.orchestrator import machine
 from saga.orchestrator.definition import DefinitionError
-from saga.orchestrator.machine import Answered, Busy, Happening, Woken
+from saga.orchestrator.machine import Answered, Busy, Happening, Muddled, Woken
 from saga.orchestrator.office import Office, ask
 from saga.orchestrator.shares import Shares
 from saga.orchestrator.store import Changes, Saga, Store
@@ -88,7 +88,7 @@ class Orchestrator:
         commands = []
         for saga in self.store.asked().values():
             try:
-                definition = self.store.definition(saga.definition, saga.version)
+                definition = self.store.definition_of(saga)
                 if action := machine.current(definition, saga.state):
                     commands.append(ask(self.topics, saga, action, "recovery"))
             except (DefinitionError, Unreadable):  # it is parked when it is due
@@ -118,16 +118,20 @@ class Orchestrator:
                 if name in sagas:
                     cause = header(message, Header.ID)
                     sagas[name] = self._turn(turns, sagas[name], happening, now, cause, message)
-                else:
+                elif not isinstance(happening, Muddled):  # that one is put aside already
                     turns.changes.parked.append((message, f"there is no saga {name!r}"))
             turns.changes.places = reached(messages)
 
     def _read(self, turns: Turns, message: Message) -> tuple[Message, str, Happening] | None:
+        """What a message says to which saga. What nobody can read is put aside, and its saga hears of that."""
         try:
             reply, busy = reply_of(message)
             if busy:
                 return message, reply.saga, Busy(reply.action, busy, attempt_of(message))
             return message, reply.saga, Answered(reply.action, reply.refused)
+        except Garbled as error:
+            turns.changes.parked.append((message, str(error)))
+            return message, saga_of(message), Muddled(header(message, Header.CAUSATION), str(error))
         except Unreadable as error:
             turns.changes.parked.append((message, str(error)))
             return None
@@ -137,7 +141,7 @@ class Orchestrator:
     ) -> Saga:
         """Let it happen to the saga, and return what became of it. One that this program cannot read is parked."""
         try:
-            definition = self.store.definition(saga.definition, saga.version)
+            definition = self.store.definition_of(saga)
             turn = machine.happen(definition, saga.state, happening, now)
             after = replace(saga, state=turn.state)
             if turn.command:

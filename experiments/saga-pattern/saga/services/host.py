@@ -91,12 +91,12 @@ class Host:
         self.at(HostWindow.SENT)
 
     def _service(self, topic: str) -> Connection:
-        return self.services.connections[topic.rpartition(".")[2]]
+        return self.services.connections[service_of(topic)]
 
     def _answer(self, connection: Connection, message: Message) -> Outgoing | None:
         """Nothing where the answer is lost on its way, or where nobody could use one."""
         try:
-            request = request_of(message)
+            request = self._request(message)
             self.outlet.require(header(message, Header.REPLY_TO))
         except Unreadable as error:
             park(connection, message, str(error))
@@ -111,6 +111,14 @@ class Host:
             park(connection, message, f"{type(error).__name__}: {error}")
             return None
 
+    @staticmethod
+    def _request(message: Message) -> Request:
+        """Raises Unreadable: also for a command that came to the wrong service, which has no tables for it."""
+        request, here = request_of(message), service_of(message.topic() or "")
+        if (does := SERVICE[request.action]) != here:
+            raise Unreadable(f"{request.action} is done by {does}, and was asked of {here}")
+        return request
+
     def _has_effect(self, connection: Connection, request: Request, reply: Reply) -> None:
         if self.recorder and not reply.refused:
             self._effects.append(request)
@@ -121,6 +129,11 @@ class Host:
                 key, group = request.saga, SERVICE[request.action]
                 self.recorder.record(Action.EFFECT, Outcome.OK, request.id, key=key, group=group)
         self._effects.clear()
+
+
+def service_of(topic: str) -> str:
+    """Whose commands a topic has: see `Topics.commands`."""
+    return topic.rpartition(".")[2]
 
 
 def prepare(shop: Shop) -> None:

@@ -6,26 +6,27 @@ also answers for the step that it undoes: a step that comes after it, late, from
 
 from collections.abc import Callable, Mapping
 
-import msgspec
 from psycopg.errors import DataError, IntegrityError, ProgramLimitExceeded, UniqueViolation
 
 from saga.fates import KIND, Fates
 from saga.order import DOES, Action, Reply, Request
+from saga.reading import reader
 from saga.services.effects import EFFECTS, Effect
 from saga.windows import EffectWindow
+from shared import codec
+from shared.errors import NotReadable, NotWritable
 from shared.faults import Hook, nowhere
 from shared.postgres import Connection
 
 KNOWN = "select reply from inbox where request_id = %s"
 ANSWER = "insert into inbox (request_id, reply) values (%s, %s)"
 FORESTALL = "insert into inbox (request_id, reply) values (%s, %s) on conflict do nothing"
-# What a request may have in it that no retry would help.
-IMPOSSIBLE = DataError, IntegrityError, ProgramLimitExceeded
+# What a request may have in it, or its inbox, that no retry would help.
+IMPOSSIBLE = DataError, IntegrityError, ProgramLimitExceeded, NotReadable, NotWritable
 # What else belongs into the transaction of the effect: an outbox row, for services that answer by message.
 Also = Callable[[Connection, Request, Reply], None]
 
-_encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder(Reply).decode
+_reply = reader(Reply)
 
 
 def perform(
@@ -45,7 +46,7 @@ def perform(
                 _forestall(connection, request)
                 refused = refused or effects[request.action](connection, request.order)
                 reply = Reply(request.saga, request.action, refused)
-                connection.execute(ANSWER, [request.id, _encode(reply)], prepare=True)
+                connection.execute(ANSWER, [request.id, codec.encode(reply)], prepare=True)
                 if also:
                     also(connection, request, reply)
                 at(EffectWindow.IN)
@@ -59,9 +60,9 @@ def perform(
 
 
 def answer(connection: Connection, request: Request) -> Reply | None:
-    """The answer that was given to the request before, if it was."""
+    """The answer that was given to the request before, if it was. Raises NotReadable: the inbox has something else."""
     row = connection.execute(KNOWN, [request.id], prepare=True).fetchone()
-    return _decode(row[0]) if row else None
+    return _reply(row[0]) if row else None
 
 
 def _forestall(connection: Connection, request: Request) -> None:
@@ -72,4 +73,4 @@ def _forestall(connection: Connection, request: Request) -> None:
     if step := DOES.get(request.action):
         late = Request(request.saga, step, request.order)
         refusal = Reply(request.saga, step, f"{request.action} came before it")
-        connection.execute(FORESTALL, [late.id, _encode(refusal)], prepare=True)
+        connection.execute(FORESTALL, [late.id, codec.encode(refusal)], prepare=True)
