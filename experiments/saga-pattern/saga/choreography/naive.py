@@ -3,14 +3,13 @@
 from dataclasses import replace
 from typing import Any
 
-import msgspec
-
 from saga.choreography import store
 from saga.choreography.service import Service, Tell
 from saga.choreography.store import Outgoing
 from saga.order import DOES, Action, Order, Request
 from saga.services.effects import EFFECTS, Effect
 from saga.services.keyless import charge_again
+from shared import codec
 from shared.event import Event, new_id
 
 
@@ -26,7 +25,7 @@ class ByCustomer(Service):
 
     def about(self, event: Event) -> tuple[str, Order]:
         if "id" in event.data:
-            order = msgspec.convert(event.data, Order)
+            order = codec.convert(event.data, Order)
             self.last[order.customer] = order
         else:
             order = self.last[event.data["customer"]]

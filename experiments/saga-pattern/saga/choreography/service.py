@@ -12,16 +12,17 @@ from contextlib import suppress
 from enum import StrEnum
 
 import msgspec
-import psycopg
 
 from saga.choreography import store
 from saga.choreography.machine import Machine, Reaction
 from saga.choreography.store import Letter, Outgoing
 from saga.fates import KIND, AnswerLost, Fates, TransientError
 from saga.order import Order, Request
-from saga.services.participant import perform
+from saga.reading import storable
+from saga.services.participant import IMPOSSIBLE, perform
 from saga.transport import Place, advance
-from shared.errors import EventError, LabError
+from shared import codec
+from shared.errors import EventError, LabError, NotReadable
 from shared.event import Event
 from shared.faults import Hook, nowhere
 from shared.history import Action, Outcome, Recorder
@@ -91,7 +92,7 @@ class Service:
                 self.handle(event)
         except TransientError as error:
             store.hold(self.connection, letter, str(error), again=True)
-        except (EventError, Unusable, psycopg.DataError, psycopg.IntegrityError) as error:
+        except (EventError, Unusable, *IMPOSSIBLE) as error:
             store.hold(self.connection, letter, f"{type(error).__name__}: {error}", again=False)
         else:
             if letter.held:
@@ -127,12 +128,12 @@ class Service:
     def about(self, event: Event) -> tuple[str, Order]:
         """The saga that an event belongs to, and its order. Raises Unusable."""
         try:
-            order = msgspec.convert(event.data, Order)
-        except msgspec.ValidationError as error:
+            order = codec.convert(event.data, Order)
+            storable(event.correlation_id, event.id, order.id, order.customer, order.product)
+        except NotReadable as error:
             raise Unusable(f"{event.type} tells no order: {error}") from error
-        texts = event.correlation_id, event.id, order.id, order.customer, order.product
-        if not event.correlation_id or any("\0" in text for text in texts):
-            raise Unusable(f"{event.type} names no saga, or a text in it has a NUL: {texts}")
+        if not event.correlation_id:
+            raise Unusable(f"{event.type} names no saga")
         return event.correlation_id, order
 
     def event(self, kind: str, heard: Event, saga: str, order: Order, reason: str) -> Event:

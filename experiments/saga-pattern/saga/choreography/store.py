@@ -1,13 +1,15 @@
 """A service's memory: its state of each saga, what it has heard, what it has to say, and what it could not handle."""
 
-from collections.abc import Mapping, Sequence
+import base64
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import msgspec
-
 from saga.choreography.machine import NOTHING, emitter
+from saga.reading import without_nul
 from saga.transport import OFFSETS
+from shared import codec
+from shared.errors import NotReadable
 from shared.event import Event
 from shared.postgres import Connection
 
@@ -41,9 +43,15 @@ on conflict (place) do update set attempts = held.attempts + 1, reason = exclude
 """
 DUE = "select place, key, value, headers from held where due <= clock_timestamp() order by due limit 100"
 MOST_ATTEMPTS = 10
+# A row of our own that nobody can read waits for an operator, and those behind it do not.
+SPOILT = "update held set due = null, reason = %s where place = %s"
+TAKE_OUT = """
+with taken as (update outbox set sent_at = clock_timestamp() where position = %s returning *)
+insert into held (place, saga, key, value, headers, reason)
+select 'outbox/' || position, key, convert_to(key, 'UTF8'), value, headers, %s from taken
+"""
 
-_encode = msgspec.json.Encoder().encode
-_headers = msgspec.json.Decoder(dict[str, bytes]).decode
+_headers = codec.decoder(dict[str, bytes])
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,12 +119,23 @@ def move(connection: Connection, saga: str, heard: Event, said: Event) -> None:
 def say(connection: Connection, saga: str, heard: Event, said: Event, message: Outgoing) -> None:
     """The same, and the event goes into the outbox."""
     words = {"heard": heard.id, "saga": saga, "said": said.type, "topic": message.topic, "key": message.key}
-    connection.execute(SAY, {**words, "value": message.value, "headers": _encode(message.headers)}, prepare=True)
+    connection.execute(SAY, {**words, "value": message.value, "headers": _packed(message.headers)}, prepare=True)
 
 
 def unsent(connection: Connection) -> list[Outgoing]:
-    rows = connection.execute(UNSENT, prepare=True).fetchall()
-    return [Outgoing(topic, key, value, _headers(headers), position) for position, topic, key, value, headers in rows]
+    """What is to be sent, in its order. A row that cannot be read is held, and not among it."""
+    while rows := connection.execute(UNSENT, prepare=True).fetchall():
+        if found := list(_sendable(connection, rows)):
+            return found
+    return []
+
+
+def _sendable(connection: Connection, rows: Sequence[tuple[int, str, str, bytes, bytes]]) -> Iterator[Outgoing]:
+    for position, topic, key, value, headers in rows:
+        try:
+            yield Outgoing(topic, key, value, _headers(headers), position)
+        except NotReadable as error:
+            connection.execute(TAKE_OUT, [position, f"its headers cannot be read: {error}"])
 
 
 def mark_sent(connection: Connection, messages: Sequence[Outgoing]) -> None:
@@ -126,15 +145,20 @@ def mark_sent(connection: Connection, messages: Sequence[Outgoing]) -> None:
 def hold(connection: Connection, letter: Letter, reason: str, again: bool) -> None:
     """Keep a message that was not handled, as it came: to be tried again, or for an operator."""
     saga = letter.headers.get("ce_correlationid", b"").decode(errors="replace")
-    content = {"place": letter.place, "key": letter.key, "value": letter.value, "headers": _encode(letter.headers)}
-    words = {"saga": saga.replace("\0", "?"), "reason": reason.replace("\0", "?")}  # a NUL is no text to Postgres
+    content = {"place": letter.place, "key": letter.key, "value": letter.value, "headers": _packed(letter.headers)}
+    words = {"saga": without_nul(saga), "reason": without_nul(reason)}
     connection.execute(HOLD, {**content, **words, "again": again, "most": MOST_ATTEMPTS}, prepare=True)
 
 
 def due(connection: Connection) -> list[Letter]:
-    """Held messages whose time has come."""
-    rows = connection.execute(DUE, prepare=True).fetchall()
-    return [Letter(place, key, value, _headers(headers), held=True) for place, key, value, headers in rows]
+    """Held messages whose time has come. One that cannot be read waits for an operator instead."""
+    letters = []
+    for place, key, value, headers in connection.execute(DUE, prepare=True).fetchall():
+        try:
+            letters.append(Letter(place, key, value, _headers(headers), held=True))
+        except NotReadable as error:
+            connection.execute(SPOILT, [f"its headers cannot be read: {error}", place])
+    return letters
 
 
 def release(connection: Connection, letter: Letter) -> None:
@@ -152,3 +176,13 @@ def retry(connection: Connection, place: str) -> bool:
     """An operator's word: try it again now. False when nothing is held at that place."""
     again = "update held set due = clock_timestamp(), attempts = 1 where place = %s"
     return connection.execute(again, [place]).rowcount > 0
+
+
+def discard(connection: Connection, place: str) -> bool:
+    """An operator's word: nobody needs it. False when nothing is held at that place."""
+    return connection.execute("delete from held where place = %s", [place]).rowcount > 0
+
+
+def _packed(headers: Mapping[str, bytes]) -> bytes:
+    """As `_headers` reads them."""
+    return codec.encode({name: base64.b64encode(content).decode() for name, content in headers.items()})
