@@ -3,8 +3,8 @@
 There is no server. A worker takes sagas from a queue in the database and keeps the answer of every step there. A worker
 that died reads the answers when it starts anew, goes through the function again as far as they reach, and repeats the
 step that it was in: its request has the same id, so the service does it once. A step that fails for good is undone with
-those before it. A saga whose compensation fails for good ends as an error; once the cause is gone, the operator rewinds
-it.
+those before it. A saga whose compensation fails for good ends as an error, and so does one whose order cannot be read;
+once the cause is gone, the operator rewinds it.
 
 DBOS documentation: "Workflows", "Steps", "Queues", "Self-hosting".
 """
@@ -21,13 +21,15 @@ from dbos import DBOS, DBOSConfig, DBOSConfiguredInstance, StepOptions, error
 from saga.engines import Outcome
 from saga.fates import TransientError
 from saga.order import STEPS, UNDO, Action, Order, Reply, Request
+from saga.reading import reader
 from saga.services.shop import Services, Shop
 from saga.windows import Kill, hook
-from shared.errors import LabError
+from shared.errors import LabError, NotReadable
 from shared.history import History
 
 APP, VERSION, QUEUE, CLASS, INSTANCE, WORKFLOW = "saga-lab", "1", "orders", "OrderSaga", "shop", "carry_out"
 Ask = Callable[[Request], Reply]
+_order = reader(Order)
 
 
 @dataclass(frozen=True)
@@ -83,8 +85,15 @@ class OrderSaga(DBOSConfiguredInstance):
         self.undo_attempts = undo_attempts
 
     @DBOS.workflow(name=WORKFLOW)
-    def carry_out(self, order: Order) -> Outcome:
-        """Carry out the order `order.id`, which is the workflow's id, too; returns how it ended."""
+    def carry_out(self, text: str) -> Outcome:
+        """Carry out an order, which is JSON, and whose id is the workflow's, too; returns how it ended.
+
+        Raises Impossible, which ends the workflow as an error, when that is no order.
+        """
+        try:
+            order = _order(text)
+        except NotReadable as problem:
+            raise Impossible(f"the order cannot be read: {problem}") from problem
         begun: list[Action] = []
         for action in STEPS:
             begun.append(action)  # before the call: what nobody knows the outcome of is undone as well

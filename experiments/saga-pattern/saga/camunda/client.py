@@ -11,10 +11,10 @@ from types import TracebackType
 from typing import Any
 
 import httpx
-import msgspec
 
 from saga.camunda import BPMN
 from saga.order import Action, Order
+from shared import codec
 from shared.errors import LabError
 
 PROCESS = "order"
@@ -37,12 +37,12 @@ class Unavailable(CamundaError):
 
 @dataclass(frozen=True)
 class Task:
-    """An external task, locked for us. `retries` is None at the first attempt; `order` is JSON."""
+    """An external task, locked for us. `retries` is None at the first attempt; `order` is JSON, as it should be."""
 
     id: str
     saga: str
     action: str
-    order: str
+    order: object
     retries: int | None
 
 
@@ -86,7 +86,7 @@ class Camunda:
         except httpx.TransportError as error:
             raise Unavailable(f"Camunda does not answer: {error!r}") from error
         if response.is_success:
-            return response.json() if response.content else None
+            return _answer(response)
         kind = Unavailable if response.is_server_error else Refused
         raise kind(f"Camunda says {response.status_code} to {method} {path}: {_message(response)}")
 
@@ -175,12 +175,23 @@ class Camunda:
 
 
 def _encode(order: Order) -> str:
-    return msgspec.json.encode(order).decode()
+    return codec.encode(order).decode()
+
+
+def _answer(response: httpx.Response) -> Any:
+    """Raises Unavailable for what is no JSON: it is somebody else who answers, for a Camunda that is away, say.
+
+    Nothing stricter: it has the variables of several sagas, each of which may be odd in its own way.
+    """
+    try:
+        return response.json() if response.content else None
+    except ValueError as error:
+        raise Unavailable(f"Camunda's answer is no JSON: {error}") from error
 
 
 def _task(found: Mapping[str, Any]) -> Task:
     order = found["variables"].get("order", {}).get("value")
-    return Task(found["id"], found["businessKey"] or "", found["topicName"], str(order), found["retries"])
+    return Task(found["id"], found["businessKey"] or "", found["topicName"], order, found["retries"])
 
 
 def _instance(found: Mapping[str, Any]) -> Instance:

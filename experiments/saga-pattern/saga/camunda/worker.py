@@ -11,20 +11,22 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import msgspec
 import psycopg
 
 from saga.camunda.client import Camunda, CamundaError, Task, Unavailable
 from saga.engines.processes import side_by_side
 from saga.fates import TransientError
 from saga.order import STEPS, Action, Order, Reply, Request
+from saga.reading import reader
 from saga.services.participant import IMPOSSIBLE
 from saga.services.shop import Services, Shop
 from saga.windows import Kill, hook
+from shared.errors import NotReadable
 from shared.faults import Hook
 
 Ask = Callable[[Services, Request, Hook], Reply]
 REFUSED, GIVEN_UP = "REFUSED", "GIVEN_UP"  # codes of BPMN errors
+_order = reader(Order)
 AWAY = 0.2  # seconds before a server that does not answer is asked again
 
 
@@ -100,7 +102,7 @@ class _Loop:
     def _carry_out(self, services: Services, camunda: Camunda, task: Task) -> None:
         try:
             request = request_of(task)
-        except (ValueError, msgspec.MsgspecError) as error:
+        except NotReadable as error:
             return camunda.fail(self.worker, task, f"unreadable: {error}", retries=0)
         try:
             reply = self.how(services, request, self.at)
@@ -125,5 +127,9 @@ class _Loop:
 
 
 def request_of(task: Task) -> Request:
-    """Raises ValueError or msgspec.MsgspecError when the task is not one that a service could carry out."""
-    return Request(task.saga, Action(task.action), msgspec.json.decode(task.order, type=Order))
+    """Raises NotReadable when the task is not one that a service could carry out."""
+    if not isinstance(task.order, str):
+        raise NotReadable(f"its variable order is {type(task.order).__name__} and no text")
+    if not task.saga:
+        raise NotReadable("it names no saga: there is no business key")
+    return Request(task.saga, Action(task.action), _order(task.order))

@@ -163,7 +163,7 @@ def due(connection: Connection) -> list[Letter]:
 
 def release(connection: Connection, letter: Letter) -> None:
     """It is handled."""
-    connection.execute("delete from held where place = %s", [letter.place])
+    discard(connection, letter.place)
 
 
 def held(connection: Connection) -> list[Held]:

@@ -11,7 +11,7 @@ from saga.dbossaga import APP, CLASS, INSTANCE, QUEUE, VERSION, WORKFLOW, System
 from saga.engines import Ended, Outcome, Site
 from saga.order import Order
 from saga.windows import EffectWindow
-from shared import postgres
+from shared import codec, postgres
 from shared.errors import ConfigurationError
 from shared.servers.server import Endpoint
 from shared.worker import Worker
@@ -43,7 +43,8 @@ class Dbos:
             "instance_name": INSTANCE,
             "app_version": VERSION,
         }
-        self.client.enqueue(options, order)
+        # Text, and not an Order, which DBOS would pickle: another program, or a later one, can write and read it.
+        self.client.enqueue(options, codec.encode(order).decode())
 
     def ended(self, sagas: Iterable[str]) -> dict[str, Ended]:
         """A saga that ended in an error waits for an operator: `retry` is what they do about it."""
@@ -60,7 +61,7 @@ class Dbos:
 
     def retry(self, saga: str) -> None:
         """What an operator does when the cause is gone: go on with the step that failed, and none of those before."""
-        failed = max(step["function_id"] for step in self.client.list_workflow_steps(saga))
+        failed = max((step["function_id"] for step in self.client.list_workflow_steps(saga)), default=1)
         self.client.rewind_workflow(saga, start_step=failed)
 
 

@@ -67,7 +67,8 @@ class StepFunctions:
 
     def retry(self, saga: str) -> None:
         """The operator's decision, when the cause is gone. Raises KeyError for a saga that does not wait."""
-        self.sagas.go_on(self.parked.pop(saga))
+        self.sagas.go_on(self.parked[saga])
+        del self.parked[saga]  # not before it has been told
 
     def _look(self, unknown: set[str]) -> None:
         for plea in self.sagas.pleas():

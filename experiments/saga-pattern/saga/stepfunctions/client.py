@@ -21,14 +21,17 @@ from botocore.config import Config
 from botocore.exceptions import ConnectionError as NotConnected
 from botocore.exceptions import HTTPClientError
 
-from saga.order import STEPS, UNDO, Order
+from saga.order import STEPS, UNDO, Action, Order
+from saga.reading import reader
 from saga.services.shop import SERVICES
-from shared.errors import LabError
+from shared import codec
+from shared.errors import LabError, NotReadable
 
 ASL = Path(__file__).with_name("order.asl.json")
 OPERATOR = "operator"
 NAMED = re.compile(r"\$\{(\w+)\}")
 Definition = dict[str, Any]  # in the Amazon States Language
+Token = Annotated[str, msgspec.Meta(min_length=1)]
 Change = Callable[[Definition], Definition]
 # What moto 5.2 does otherwise than AWS, and what follows:
 # - it forgets the cause of a task's failure: the operator reads an error's name and no words;
@@ -48,18 +51,27 @@ class DefinitionError(LabError):
 class Body(msgspec.Struct, frozen=True):
     """What a task sends to a worker."""
 
-    token: Annotated[str, msgspec.Meta(min_length=1)]
+    token: Token
     saga: str
-    action: str
+    action: Action
     order: Order
 
 
+class Tokened(msgspec.Struct, frozen=True):
+    """What has to be readable of a Body so that its task can be told that the rest is not."""
+
+    token: Token
+
+
 class Plea(msgspec.Struct, frozen=True):
-    """What the state ask-operator sends. A message that no worker could read has no token, and `reason` has it all."""
+    """What the state ask-operator sends. A message that nobody could read has no token, and `reason` has it all."""
 
     saga: str
     reason: Any
     token: str = ""
+
+
+_read_plea = reader(Plea)
 
 
 @dataclass(frozen=True)
@@ -162,9 +174,9 @@ class Sagas:
 
     def start(self, order: Order, timeout: int) -> None:
         """Begin the saga; its name makes it one. `timeout`: seconds of each attempt at a step."""
-        given = {"order": msgspec.to_builtins(order), "timeout": timeout}
+        given = codec.encode({"order": msgspec.to_builtins(order), "timeout": timeout}).decode()
         with suppress(self.states.exceptions.ExecutionAlreadyExists):  # it ran, and has ended: once is enough
-            self.states.start_execution(stateMachineArn=self.machine.arn, name=order.id, input=json.dumps(given))
+            self.states.start_execution(stateMachineArn=self.machine.arn, name=order.id, input=given)
 
     def running(self) -> set[str]:
         """The sagas that have not ended."""
@@ -183,11 +195,11 @@ class Sagas:
         return Execution(found["status"], found.get("error", ""), found.get("cause", ""), seconds)
 
     def pleas(self) -> Iterable[Plea]:
-        """Take what has come for the operator since the last time."""
+        """Take what has come for the operator since the last time, also what is no plea: it would come for ever."""
         url = self.machine.queues[OPERATOR]
         while messages := self.queue.receive_message(QueueUrl=url, MaxNumberOfMessages=10).get("Messages", []):
             for message in messages:
-                yield msgspec.json.decode(message["Body"], type=Plea)
+                yield _plea(message["Body"])
                 self.queue.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
 
     def go_on(self, plea: Plea) -> None:
@@ -200,3 +212,15 @@ class Sagas:
         for url in self.machine.queues.values():
             with suppress(self.queue.exceptions.QueueDoesNotExist):
                 self.queue.delete_queue(QueueUrl=url)
+
+
+def unreadable(text: str, why: NotReadable) -> Plea:
+    """A message that is none, for somebody to look at: whole, with the reason."""
+    return Plea("", {"message": text, "unreadable": str(why)})
+
+
+def _plea(text: str) -> Plea:
+    try:
+        return _read_plea(text)
+    except NotReadable as error:
+        return unreadable(text, error)

@@ -5,25 +5,26 @@ one after its visibility timeout. A task that has timed out meanwhile was sent a
 refuses the old one, and the service's inbox makes both one effect.
 """
 
-import json
 import threading
 from dataclasses import dataclass
 from typing import Any
 
-import msgspec
 import psycopg
 from botocore.exceptions import ClientError
 
 from saga.engines.processes import side_by_side
 from saga.fates import TransientError
-from saga.order import Action, Request
+from saga.order import SERVICE, Request
+from saga.reading import reader
 from saga.services.participant import IMPOSSIBLE
 from saga.services.shop import SERVICES, Services, Shop
-from saga.stepfunctions.client import OPERATOR, SILENT, Body, Machine, Plea
+from saga.stepfunctions.client import OPERATOR, SILENT, Body, Machine, Tokened, unreadable
 from saga.windows import Kill, hook
-from shared import postgres
+from shared import codec, postgres
+from shared.errors import NotReadable
 from shared.faults import Hook
 
+_body, _tokened = reader(Body), reader(Tokened)
 WAIT, BATCH = 2, 2  # seconds of a long poll, messages of one answer
 AWAY = 0.2  # seconds before a server that does not answer, or refuses, is asked again
 LATE = {"TaskTimedOut", "TaskDoesNotExist", "InvalidToken"}  # the state machine has gone on without us
@@ -61,6 +62,7 @@ class _Desk:
 
     def __init__(self, machine: Machine, service: str, at: Hook) -> None:
         self.machine = machine
+        self.service = service
         self.url = machine.queues[service]
         self.at = at
         self.queue = machine.account.client("sqs")
@@ -75,10 +77,10 @@ class _Desk:
 
     def _carry_out(self, services: Services, text: str) -> None:
         try:
-            body = msgspec.json.decode(text, type=Body)
-            request = Request(body.saga, Action(body.action), body.order)
-        except (ValueError, msgspec.MsgspecError) as error:
-            return self._hand_on(text, str(error))
+            body = self._read(text)
+            request = Request(body.saga, body.action, body.order)
+        except NotReadable as error:
+            return self._hand_on(text, error)
         try:
             reply = services(request, at=self.at)
         except TransientError as error:
@@ -89,16 +91,26 @@ class _Desk:
             return self._tell(body, "failure", error="Refused", cause=reply.refused)
         return self._tell(body, "success", output="{}")
 
-    def _tell(self, body: Body, outcome: str, **words: str) -> None:
+    def _read(self, text: str) -> Body:
+        """Raises NotReadable: also for a task of another service, whose tables are elsewhere."""
+        body = _body(text)
+        if SERVICE[body.action] != self.service:
+            raise NotReadable(f"{body.action} is done by {SERVICE[body.action]}, and was asked of {self.service}")
+        return body
+
+    def _tell(self, body: Body | Tokened, outcome: str, **words: str) -> None:
         send: Any = getattr(self.states, f"send_task_{outcome}")
         try:
             send(taskToken=body.token, **words)
         except ClientError as error:
             if error.response["Error"]["Code"] not in LATE:
                 raise
-            print(f"{body.action} of {body.saga} was carried out, and cannot be told: {error}")
+            print(f"the end of a task cannot be told: {error}: {body}")
 
-    def _hand_on(self, text: str, why: str) -> None:
-        """What cannot be read has no token that could be given back: somebody has to look at it."""
-        plea = json.dumps(msgspec.to_builtins(Plea("", {"message": text, "unreadable": why})))
-        self.queue.send_message(QueueUrl=self.machine.queues[OPERATOR], MessageBody=plea)
+    def _hand_on(self, text: str, why: NotReadable) -> None:
+        """Nobody will ever carry it out. Its task hears that; where no token can be read, somebody has to look."""
+        try:
+            self._tell(_tokened(text), "failure", error="Unreadable", cause=str(why))
+        except NotReadable:
+            plea = codec.encode(unreadable(text, why)).decode()
+            self.queue.send_message(QueueUrl=self.machine.queues[OPERATOR], MessageBody=plea)

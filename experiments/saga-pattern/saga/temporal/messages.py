@@ -1,6 +1,7 @@
 """What goes into a saga's workflow and comes out of it, and how it is written: JSON, checked when it is read."""
 
 from enum import StrEnum
+from functools import cache
 from typing import Any
 
 import msgspec
@@ -14,6 +15,10 @@ from temporalio.converter import (
 )
 
 from saga.order import Action, Order
+from saga.reading import reader
+from shared import codec
+
+_reader = cache(reader)  # of each type one
 
 
 class Status(StrEnum):
@@ -56,7 +61,7 @@ class Progress(msgspec.Struct, frozen=True):
 
 
 class StructConverter(EncodingPayloadConverter):
-    """JSON by msgspec. What does not have the shape of its type is an error here, not somewhere in the saga."""
+    """JSON by `shared.codec`. What does not have the shape of its type is an error here, not somewhere in the saga."""
 
     @property
     def encoding(self) -> str:
@@ -64,10 +69,10 @@ class StructConverter(EncodingPayloadConverter):
         return "json/plain"
 
     def to_payload(self, value: object) -> Payload:
-        return Payload(metadata={"encoding": self.encoding.encode()}, data=msgspec.json.encode(value))
+        return Payload(metadata={"encoding": self.encoding.encode()}, data=codec.encode(value))
 
     def from_payload(self, payload: Payload, type_hint: type | None = None) -> Any:
-        return msgspec.json.decode(payload.data, type=type_hint or Any)
+        return _reader(type_hint or Any)(payload.data)
 
 
 class Converter(CompositePayloadConverter):
