@@ -7,7 +7,7 @@ import msgspec
 
 from shared import codec
 from shared.codec import Bytes
-from shared.errors import NotReadable
+from shared.errors import NotReadable, NotWritable
 
 T = TypeVar("T")
 
@@ -25,10 +25,14 @@ def reader(type_: type[T]) -> Callable[[Bytes | str], T]:
 
 
 def storable(*texts: str) -> None:
-    """Raise NotReadable for a text that has a NUL: no text to Postgres (its documentation, "Character Types").
+    """Raise NotReadable for what would fail later, in the statement that stores it: half a character, or a NUL.
 
-    It is valid JSON. So it would fail later, in the statement that stores it.
+    The latter is valid JSON, and no text to Postgres (its documentation, "Character Types").
     """
+    try:
+        codec.encode([*texts])
+    except NotWritable as error:
+        raise NotReadable(str(error)) from error
     for text in texts:
         if "\0" in text:
             raise NotReadable(f"a text in it has a NUL: {text!r}")

@@ -17,7 +17,7 @@ from saga.camunda.client import Camunda, CamundaError, Task, Unavailable
 from saga.engines.processes import side_by_side
 from saga.fates import TransientError
 from saga.order import STEPS, Action, Order, Reply, Request
-from saga.reading import reader
+from saga.reading import reader, storable
 from saga.services.participant import IMPOSSIBLE
 from saga.services.shop import Services, Shop
 from saga.windows import Kill, hook
@@ -97,7 +97,7 @@ class _Loop:
                 try:
                     self._carry_out(services, camunda, task)
                 except CamundaError as error:  # somebody else has the task by now, or it is no longer wanted
-                    print(f"{self.worker}: {task.action} of {task.saga} was carried out, and cannot be told: {error}")
+                    print(f"{self.worker}: {task.action} of {task.saga!r} was carried out, and cannot be told: {error}")
 
     def _carry_out(self, services: Services, camunda: Camunda, task: Task) -> None:
         try:
@@ -132,4 +132,5 @@ def request_of(task: Task) -> Request:
         raise NotReadable(f"its variable order is {type(task.order).__name__} and no text")
     if not task.saga:
         raise NotReadable("it names no saga: there is no business key")
+    storable(task.saga)
     return Request(task.saga, Action(task.action), _order(task.order))

@@ -35,16 +35,20 @@ class Dbos:
         return {worker.name: worker.process.pid or 0 for worker in self.workers}
 
     def start(self, order: Order) -> None:
+        # Text, and not an Order, which DBOS would pickle: another program, or a later one, can write and read it.
+        self.enqueue(order.id, codec.encode(order).decode())
+
+    def enqueue(self, saga: str, order: str) -> None:
+        """Begin a saga. Its order is JSON, as it should be."""
         options: EnqueueOptions = {
             "queue_name": QUEUE,
             "workflow_name": WORKFLOW,
-            "workflow_id": order.id,
+            "workflow_id": saga,
             "class_name": CLASS,
             "instance_name": INSTANCE,
             "app_version": VERSION,
         }
-        # Text, and not an Order, which DBOS would pickle: another program, or a later one, can write and read it.
-        self.client.enqueue(options, codec.encode(order).decode())
+        self.client.enqueue(options, order)
 
     def ended(self, sagas: Iterable[str]) -> dict[str, Ended]:
         """A saga that ended in an error waits for an operator: `retry` is what they do about it."""

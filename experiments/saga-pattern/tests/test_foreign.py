@@ -1,0 +1,54 @@
+"""What another program wrote wrongly stops nobody else, in whatever engine: it waits, with its reason."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from saga.choreography import engine as choreography
+from saga.engines import Opener, Site, camunda, dbos, own, stepfunctions, temporal, wait
+from saga.foreign import Foreign, between
+from saga.foreign.camunda import Instances
+from saga.foreign.choreography import Events
+from saga.foreign.dbos import Workflows as DbosWorkflows
+from saga.foreign.own import Rows
+from saga.foreign.stepfunctions import Messages
+from saga.foreign.temporal import Workflows as TemporalWorkflows
+from saga.invariant import Ending, judge
+from saga.order import World, orders
+from saga.services.shop import Shop
+
+from shared.servers.server import Endpoint
+from shared.worker import Worker
+
+ENGINES: dict[str, tuple[Opener, Callable[[Any], Foreign], tuple[str, ...]]] = {
+    "own": (own.opened, Rows, ("postgres", "kafka")),
+    "choreography": (choreography.opened, Events, ("kafka",)),
+    "DBOS": (dbos.opened, DbosWorkflows, ("postgres",)),
+    "Temporal": (temporal.opened, TemporalWorkflows, ("temporal",)),
+    "Camunda": (camunda.opened, Instances, ("camunda",)),
+    "Step Functions": (stepfunctions.opened, Messages, ("moto",)),
+}
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_orders_that_nobody_can_read_wait_with_their_reasons_and_all_others_are_carried_out(
+    name: str,
+    shop: Shop,
+    unique: str,
+    server: Callable[[str], Endpoint],
+    starter: Callable[..., Worker],
+    tmp_path: Path,
+) -> None:
+    opened, foreign, servers = ENGINES[name]
+    *good, late = orders(29, 4, World())
+    with opened(Site(shop, unique, {one: server(one) for one in servers}, tmp_path, starter)) as engine:
+        played = between(engine, foreign(engine), good)
+        assert played.hold, played
+        for worker in engine.workers:
+            assert worker.alive()
+            worker.kill()
+            worker.start()  # over all of them
+        engine.start(late)
+        wait(engine, [late.id])
+    assert judge(shop).endings == {order.id: Ending.COMPLETE for order in (*good, late)}
