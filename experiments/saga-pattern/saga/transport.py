@@ -76,12 +76,15 @@ def park(connection: Connection, message: Message, reason: str) -> None:
     connection.execute(PARK, [*place, *content])
 
 
-def restored(headers: bytes) -> Headers:
+def restored(headers: bytes) -> list[tuple[str, bytes | None]]:
     """The headers of a message that was put aside, as they came. Raises NotReadable."""
-    return [
-        (name, value if isinstance(value, str | None) else base64.b64decode(value["base64"]))
-        for name, value in _headers(headers)
-    ]
+    return [(name, _bytes(value)) for name, value in _headers(headers)]
+
+
+def _bytes(written: str | dict[str, str] | None) -> bytes | None:
+    if isinstance(written, dict):
+        return base64.b64decode(written["base64"])
+    return None if written is None else written.encode()
 
 
 def _written(header: str | bytes | None) -> str | dict[str, str] | None:

@@ -12,10 +12,11 @@ from saga.cli import cli as app
 from saga.orchestrator import machine
 from saga.orchestrator.definition import Definition
 from saga.orchestrator.machine import Answered, Happening, NotPossible, SagaState
-from saga.orchestrator.operator import NoSuchSaga
+from saga.orchestrator.operator import NoSuchMessage, NoSuchSaga
 from saga.orchestrator.store import Saga, Store, create
 from saga.order import STEPS, Action, Order
 
+from shared.kafka import read_all
 from shared.postgres import connect
 from shared.servers.server import Endpoint
 
@@ -125,3 +126,30 @@ def test_a_schema_without_an_orchestrator_is_a_clear_error(postgres: Endpoint) -
     command = [str(Path(sys.executable).parent / "lab"), "saga", "list", "--schema", "nowhere", "--dsn", postgres.url]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, "error: there is no schema 'nowhere'" in done.stderr) == (1, True)
+
+
+def test_what_others_wrote_is_shown_as_it_is(lab: Lab, store: Store, quick: Definition, order: Order) -> None:
+    """A bracket is no markup of ours: a reason with one in it would end the operator's list for ever."""
+    stored(store, quick, replace(order, id="[/b]"), *PARKED[:-1], Answered(Action.RELEASE, "no [/such] thing"))
+    assert "no [/such] thing" in lab("list")
+    assert "no [/such] thing" in lab("show", "[/b]")
+    assert lab("retry", "[/b]") == "[/b]: compensating\n"
+
+
+ASIDE = """
+insert into parked_messages (topic, partition, "offset", value, headers, reason) values (%s, 0, %s, %s, %s, '')
+"""
+
+
+def test_messages_that_were_put_aside_are_dropped_or_sent_again(
+    lab: Lab, store: Store, kafka: Endpoint, topic: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LAB_KAFKA", kafka.url)
+    name = topic()
+    for offset in range(2):
+        store.connection.execute(ASIDE, [name, offset, b"\xfc", b'[["x",{"base64":"/A=="}]]'])
+    assert [lab("discard", "1"), lab("resend", "2")] == ["1: gone\n", "2: sent again\n"]
+    assert [(one.value(), one.headers()) for one in read_all(kafka, name)] == [(b"\xfc", [("x", b"\xfc")])]
+    assert lab("messages") == "nothing was put aside\n"
+    with pytest.raises(NoSuchMessage, match="no message 2"):
+        lab("discard", "2")

@@ -94,7 +94,7 @@ def resend(connection: Connection, outlet: Outlet, number: int) -> None:
     """
     with connection.transaction():
         topic, key, value, headers = _taken(connection, number)
-        outlet.put(topic, value, key, restored(headers))
+        outlet.put(topic, value, key, [*restored(headers)])
         outlet.flush()
 
 
