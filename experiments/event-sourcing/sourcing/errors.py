@@ -8,7 +8,6 @@ SourcingError                  the root, itself a LabError
 ├── EventIdNotAllowed          an id that is no UUID
 ├── UnwritableEvent            would not be read back as it is, so it is not stored (also a TypeError)
 ├── EventTooLarge              above the limit, refused before it is sent
-├── EventIdNotAllowed          an id that is no UUID, likewise
 ├── NotSupported               this store cannot do that; `Capability` says so beforehand
 ├── OwnershipLost              another process owns the Kafka topic now (stores/kafka_owner.py)
 ├── BrokenChain                upcasters that do not lead to today's schemas (upcasting.py)
@@ -70,7 +69,7 @@ class StreamNameNotAllowed(SourcingError):
 class EventIdNotAllowed(SourcingError, ValueError):
     """An id that is no UUID."""
 
-    def __init__(self, stream: str, type_: str, ident: str) -> None:
+    def __init__(self, stream: str, type_: str, ident: object) -> None:
         super().__init__(f"stream {stream!r}: an event {type_!r} has the id {ident!r}, which is no UUID")
         self.stream, self.type, self.id = stream, type_, ident
 
@@ -89,14 +88,6 @@ class EventTooLarge(SourcingError):
     def __init__(self, stream: str, type_: str, size: int, limit: int) -> None:
         super().__init__(f"stream {stream!r}: an event {type_!r} of {size:,} bytes is above the limit of {limit:,}")
         self.stream, self.type, self.size, self.limit = stream, type_, size, limit
-
-
-class EventIdNotAllowed(SourcingError):
-    """An id that is no UUID."""
-
-    def __init__(self, stream: str, type_: str, ident: object) -> None:
-        super().__init__(f"stream {stream!r}: the id of an event {type_!r} is no UUID: {ident!r}")
-        self.stream, self.type, self.id = stream, type_, ident
 
 
 class NotSupported(SourcingError):

@@ -74,6 +74,7 @@ class Recorded(NamedTuple):
 
 
 _allowed = re.compile(rf"[!-#%-~][!-~]{{0,{MAX_NAME - 1}}}").fullmatch  # printable ASCII, and no $ before it
+_canonical = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}").fullmatch
 _data = codec.decoder(Data)
 _metadata = codec.decoder(Metadata)
 
@@ -92,12 +93,17 @@ def encode(stream: str, event: NewEvent) -> tuple[bytes, bytes]:
     return data, metadata
 
 
-def same_id(stream: str, event: NewEvent) -> str:
-    """The event's id in the one spelling of a UUID (RFC 9562). Raises EventIdNotAllowed where it is none."""
+def event_id(stream: str, event: NewEvent) -> str:
+    """The event's id in the one spelling that stores give back (RFC 9562): an append is known again by it.
+
+    Upper case, braces and missing hyphens say the same. Raises EventIdNotAllowed for what is no UUID.
+    """
+    if isinstance(event.id, str) and _canonical(event.id):
+        return event.id
     try:
         return str(UUID(event.id))
-    except (ValueError, AttributeError, TypeError):
-        raise EventIdNotAllowed(stream, event.type, event.id) from None
+    except (AttributeError, TypeError, ValueError) as error:
+        raise EventIdNotAllowed(stream, event.type, event.id) from error
 
 
 def data_of(event: Recorded) -> Data:

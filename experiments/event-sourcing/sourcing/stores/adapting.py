@@ -18,7 +18,7 @@ from shared import codec
 from shared.errors import NotReadable
 from shared.servers.server import Endpoint
 from sourcing.errors import NotSupported, WrongExpectedVersion
-from sourcing.event import START, NewEvent, Position, Recorded, check_name, encode, same_id
+from sourcing.event import START, NewEvent, Position, Recorded, check_name, encode, event_id
 from sourcing.store import ANY, Capability, EventStore, StreamMetadata
 
 PAUSE = 0.01  # seconds between two looks at whether a subscription is over
@@ -100,7 +100,7 @@ def prepared(stream: str, events: Sequence[NewEvent]) -> tuple[list[NewEvent], l
     check_name(stream)
     if not events:
         raise ValueError(f"nothing to append to {stream!r}")
-    known = [replace(event, id=same_id(stream, event)) for event in events]
+    known = [replace(event, id=event_id(stream, event)) for event in events]
     return known, [encode(stream, event) for event in known]
 
 
