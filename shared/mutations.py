@@ -35,7 +35,7 @@ import msgspec
 from shared import codec
 from shared.errors import ConfigurationError, LabError, NotReadable
 from shared.servers.native import last_words
-from shared.servers.process import undisturbed
+from shared.signals import undisturbed
 
 PAUSE, PATIENCE = 0.2, 30.0  # seconds between two looks at a pytest; seconds that it has to end when it is told to
 RED = 1  # what pytest exits with when a test failed; 2 to 5: it could not be run
