@@ -17,7 +17,20 @@ MODULE_LINES, FUNCTION_LINES, TOPICS = 300, 50, 265
 # The four floors: a module imports from its own floor and from those below it.
 FLOORS = (
     {"errors"},
-    {"codec", "event", "files", "history", "kafka", "postgres", "record", "servers", "settings", "signals", "wait"},
+    {
+        "codec",
+        "event",
+        "files",
+        "history",
+        "home",
+        "kafka",
+        "postgres",
+        "record",
+        "servers",
+        "settings",
+        "signals",
+        "wait",
+    },
     {
         *("checkers", "ending", "environment", "evidence", "experiment", "faults", "labs", "mutations", "output"),
         *("proxy", "report", "run", "size", "tap", "targets", "threads", "worker", "workload"),

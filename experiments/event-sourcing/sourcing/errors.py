@@ -70,7 +70,7 @@ class EventIdNotAllowed(SourcingError, ValueError):
     """An id that is no UUID."""
 
     def __init__(self, stream: str, type_: str, ident: object) -> None:
-        super().__init__(f"stream {stream!r}: an event {type_!r} has the id {ident!r}, which is no UUID")
+        super().__init__(f"stream {stream!r}: the id of an event {type_!r} is no UUID: {ident!r}")
         self.stream, self.type, self.id = stream, type_, ident
 
 
