@@ -35,7 +35,7 @@ def command(interrupted: str) -> Iterator[None]:
             _end(interrupted, 130)
         raise
     except LabError as error:
-        _end(f"error: {error}", 1)
+        _end(f"error: {error}{short_of_room()}", 1)
     except BrokenPipeError:  # `lab list | head`: who reads has enough
         _end("", 1)
     except Exception as error:
@@ -51,16 +51,25 @@ def of_the_place(error: Exception) -> str | None:
         return "; ".join(str(problem) for *_, problem in error.args[0][:1])
     if isinstance(error, OSError):
         if error.filename is not None and error.errno in NAMED:
-            return f"{error.filename}: {error.strerror}{_remedy(Path(os.fsdecode(error.filename)), error.errno)}"
-        if error.errno not in FULL | {errno.EROFS, errno.EIO}:
-            return None
-        where = _full() or Path(tempfile.gettempdir())
-        return f"{where}: {error.strerror}{_remedy(where, error.errno)}"
-    # A server or a client of one may say it in its own words, or not at all.
-    if (place := _full()) is None:
+            path = Path(os.fsdecode(error.filename2 or error.filename))  # of a copy, where to
+            return f"{path}: {error.strerror}{_remedy(path, error.errno)}"
+        if error.errno in FULL | {errno.EROFS, errno.EIO, errno.ENOENT} and error.filename is None:
+            return f"{error.strerror}.{short_of_room()}"  # of a file that is open, or no folder for temporary ones
         return None
+    # A server or a client of one may say it in its own words, or not at all.
     words = " ".join(str(error).split())
-    return f"the disk of {place} is full ({type(error).__name__}: {words}){_remedy(place, errno.ENOSPC)}"
+    return f"{type(error).__name__}: {words}{short}" if (short := short_of_room()) else None
+
+
+def short_of_room() -> str:
+    """A sentence, after a space, about the first of the places that we write to whose disk is all but full; or none."""
+    with suppress(OSError, LabError):
+        settings = Settings.load()
+        for place in (settings.home, settings.cache, Path(tempfile.gettempdir())):
+            there = next(folder for folder in (place, *place.parents) if folder.exists())
+            if (free := shutil.disk_usage(there).free) < ROOM:
+                return f" Only {free / 1e6:.1f} MB are free under {place}{_remedy(place, errno.ENOSPC)}"
+    return ""
 
 
 @contextmanager
@@ -89,23 +98,12 @@ def _end(sentence: str, code: int) -> None:
     raise SystemExit(code) from None
 
 
-def _full() -> Path | None:
-    """The first of the places that we write to whose disk has no room."""
-    with suppress(OSError, LabError):
-        settings = Settings.load()
-        for place in (settings.home, settings.cache, Path(tempfile.gettempdir())):
-            there = next(folder for folder in (place, *place.parents) if folder.exists())
-            if shutil.disk_usage(there).free < ROOM:
-                return place
-    return None
-
-
 def _remedy(path: Path, number: int | None) -> str:
     """Which variable chooses another place."""
-    what = "make room there, or " if number in FULL else ""
+    where = "on another disk" if number in FULL else "that you may write to"
     with suppress(OSError, LabError):
         settings = Settings.load()
         for variable, place in (("LAB_HOME", settings.home), ("LAB_CACHE", settings.cache)):
             if path.is_relative_to(place) or place.is_relative_to(path):
-                return f"; {what}set {variable} to a folder that you may write to."
-    return "; make room there." if what else "."
+                return f"; set {variable} to a folder {where}."
+    return "."

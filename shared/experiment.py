@@ -146,7 +146,7 @@ class Experiment:
                 function(run)
             self._check_topics(run)
         except LabError as problem:
-            error = f"{type(problem).__name__}: {problem}"
+            error = f"{type(problem).__name__}: {problem}{ending.short_of_room()}"
             run.output.say(f"error: {error}")
             return error
         if run.keep:

