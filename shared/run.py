@@ -114,7 +114,7 @@ class Run:
         """Whether the server is ours to kill or pause; where it is not, the step is reported as not possible."""
         if self.endpoints[server].ours:
             return True
-        self._leave_out(step, f"{server} is your own: the labs never kill, pause or restart it")
+        self.leave_out(step, f"{server} is your own: the labs never kill, pause or restart it")
         return False
 
     def optional(self, server: str, step: str) -> Endpoint | None:
@@ -127,10 +127,11 @@ class Run:
                 raise NotAvailable(server, "it does not run, and is not started at scale smoke.")
             return self.stack_of_things.enter_context(self.stack.borrowed([server]))[server]
         except NotAvailable as error:
-            self._leave_out(step, str(error))
+            self.leave_out(step, str(error))
             return None
 
-    def _leave_out(self, step: str, reason: str) -> None:
+    def leave_out(self, step: str, reason: str) -> None:
+        """Report a step that is not possible here."""
         self.not_possible.append(NotPossible(step=step, reason=reason))
         self.output.skipped(step, reason)
 

@@ -53,6 +53,7 @@ def doctor() -> None:
     _report(
         "Chromium, for the tests of the result page", "" if browser else "none found; e.g. apt-get install chromium"
     )
+    _report("npm, for the event store message-db", "" if shutil.which("npm") else "none found; it comes with Node.js")
     console.print(f"\ncache {settings.cache}; home {settings.home}")
     if not all(results):
         raise typer.Exit(1)

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from psycopg.conninfo import make_conninfo
+
 from shared.history import Action, History, Outcome, Recorder
 from shared.postgres import Connection, connect
 from shared.wait import until
@@ -73,7 +75,7 @@ def hold(bank: Bank, seconds: float, statement: str, reads: Path | None = None) 
 
 @contextmanager
 def open_transaction(conninfo: str) -> Iterator[Connection]:
-    with connect(f"{conninfo}&application_name={REPORT}") as connection:
+    with connect(make_conninfo(conninfo, application_name=REPORT)) as connection:
         connection.execute("begin isolation level repeatable read")
         yield connection
         connection.execute("commit")

@@ -31,11 +31,12 @@ def subject(request: pytest.FixtureRequest, server: Starter) -> Iterator[Asked]:
             _, address = things.enter_context(serving())
             endpoint = Endpoint(STORES[kind].server, address, "yours")
         else:
-            try:
-                endpoint = server(STORES[kind].server)
-            except NotAvailable as error:
-                pytest.skip(str(error))
-        store = things.enter_context(created(kind, endpoint, f"lab_test_{uuid4().hex[:10]}"))
+            endpoint = None
+        try:
+            endpoint = endpoint or server(STORES[kind].server)
+            store = things.enter_context(created(kind, endpoint, f"lab_test_{uuid4().hex[:10]}"))
+        except NotAvailable as error:
+            pytest.skip(str(error))
         yield things.enter_context(subjects(store))
 
 

@@ -1,4 +1,6 @@
-"""message-db: tables and functions for Postgres, in a database of their own (docker/message-db).
+"""message-db: tables and functions for Postgres, of the Eventide project, in a database of their own.
+
+They are fetched when they are first used, by npm; what is taken of the package is in docker/message-db/npm.lock.
 
 An append holds a lock on the stream's category until its transaction ends, so the order within a category has no late
 event. Across categories there is no such promise, and no function that reads all: `read_category` is the order it has.
@@ -15,14 +17,14 @@ from psycopg.conninfo import make_conninfo
 from psycopg.errors import RaiseException
 
 from shared.postgres import Connection, connect, in_schema
+from shared.servers import npm
 from shared.servers.server import Endpoint
-from shared.settings import ROOT
+from shared.settings import Settings
 from sourcing.errors import NotSupported, StreamNameNotAllowed
 from sourcing.event import START, NewEvent, Position, Recorded
 from sourcing.store import ANY, Capability
 from sourcing.stores.adapting import Refusing, prepared, settled, unwrap, wrap
 
-INSTALL = ROOT / "docker" / "message-db" / "message-db.sql"
 WRITE = "select write_message(%s, %s, %s, %s::jsonb, %s::jsonb, %s)"
 COLUMNS = "stream_name, position + 1, type, data, metadata, id, global_position, time"
 READ = f"select {COLUMNS} from get_stream_messages(%s, %s, %s)"  # noqa: S608
@@ -30,11 +32,13 @@ READ_CATEGORY = f"select {COLUMNS} from get_category_messages(%s, %s, %s)"  # no
 
 
 def create(endpoint: Endpoint, space: str) -> None:
+    """Raises NotAvailable where the package cannot be had; nothing is made then."""
+    install = npm.read(npm.read_lock("message-db"), Settings.load())
     with connect(endpoint.url) as connection:
         connection.execute(sql.SQL("create database {}").format(sql.Identifier(space)))
     with connect(make_conninfo(endpoint.url, dbname=space)) as connection:  # its schema is not there yet
         connection.execute("set client_min_messages = warning")
-        connection.execute(INSTALL.read_bytes())
+        connection.execute(install)
 
 
 def drop(endpoint: Endpoint, space: str) -> None:
