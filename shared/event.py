@@ -1,35 +1,57 @@
 """The event that all labs speak, and its way to and from CloudEvents 1.0.
 
-A frozen value with the attributes of CloudEvents 1.0.2 and four extensions: `partitionkey` (Kafka's key), `sequence`
-(position within the subject), `correlationid` (the business conversation) and `causationid` (the event or command
-that this one follows from). The SDK's own value is mutable, keeps its caller's dict and writes some JSON as Python
-source; what it gets wrong is guarded here, each guard named by a test.
+A frozen value with the attributes of CloudEvents 1.0.2 and four extensions: `partitionkey` (Kafka's key),
+`aggregateversion` (our `sequence`: the event's number within its subject), `correlationid` (the business conversation)
+and `causationid` (the event or command that this one follows from). An extension that has no value is not there:
+neither partitionkey nor those of the Correlation extension may be empty. `aggregateversion` is a name of our own, since
+the Sequence extension wants values that are in order as text, and 10 comes before 9.
+
+Whether something is an event is decided here alone: what `from_kafka` takes, `to_kafka` can write, and who stands
+between them (outbox, relay, guard) takes the same. The SDK's own value is mutable, keeps its caller's dict and writes
+some JSON as Python source; what it gets wrong is guarded here, each guard named by a test.
 """
 
-import json
+import base64
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from cloudevents.core.base import BaseCloudEvent
+from cloudevents.core.base import BaseCloudEvent, EventFactory
 from cloudevents.core.bindings import kafka
 from cloudevents.core.exceptions import CloudEventValidationError
 from cloudevents.core.formats.json import JSONFormat
 from cloudevents.core.v1.event import CloudEvent
 from uuid_utils.compat import uuid7
 
-from shared.errors import EventError
+from shared import codec
+from shared.errors import EventError, NotReadable
 
 JSON = "application/json"
-_JSON_TYPE = re.compile(r"^(application|text)/([\w.\-]+\+)?json(;.*)?$")
+# Any media type whose subtype is json or ends with +json (CloudEvents 1.0.2, JSON Event Format, 3.1), in any case, with
+# any parameters (RFC 9110, 8.3.1). outbox/guard.sql has the same two patterns.
+_JSON_TYPE = re.compile(r"[^/;]+/([^/;]+\+)?json *(;.*)?", re.ASCII | re.IGNORECASE | re.DOTALL)
+_STRUCTURED = "application/cloudevents"
+# RFC 3339 without leap seconds, which Python does not have.
+_TIME = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt](?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](?:\.[0-9]+)?"
+    r"(?:[Zz]|[+-](?:[01][0-9]|2[0-3]):[0-5][0-9])"
+)
+# What CloudEvents 1.0.2, "Type System", forbids in a String: control characters, noncharacters, half surrogate pairs.
+_FORBIDDEN = re.compile(
+    "[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef"
+    + "".join(f"{chr(plane + 0xFFFE)}{chr(plane + 0xFFFF)}" for plane in range(0, 0x110000, 0x10000))
+    + "]"
+)
 _EXTENSIONS = {
     "partitionkey": "partition_key",
-    "sequence": "sequence",
+    "aggregateversion": "sequence",
     "correlationid": "correlation_id",
     "causationid": "causation_id",
 }
+_NUMBER = re.compile(r"[0-9]{0,19}")
+_VERSIONS = 2**63  # a signed number of 64 bits, as databases have it
 
 
 def new_id() -> str:
@@ -64,19 +86,15 @@ class Event:
             "time": self.time,
             "datacontenttype": self.datacontenttype,
         }
-        optional = {name: str(getattr(self, ours)) for name, ours in _EXTENSIONS.items() if getattr(self, ours)}
+        optional = {name: str(value) for name, ours in _EXTENSIONS.items() if (value := getattr(self, ours))}
         optional |= {name: value for name in ("subject", "dataschema") if (value := getattr(self, name))}
-        try:
-            return CloudEvent(attributes | optional, self.data)
-        except CloudEventValidationError as error:
-            raise EventError(_problems(error)) from error
+        return _valid(attributes | optional, self.data)
 
     @classmethod
     def from_cloudevent(cls, event: BaseCloudEvent) -> "Event":
         """From the SDK's event. Raises EventError where an extension cannot be what it claims."""
         attributes = dict(event.get_attributes())
-        # A foreign producer may write an integer extension as a JSON number.
-        extensions = {ours: str(attributes.get(name, "")) for name, ours in _EXTENSIONS.items()}
+        extensions = {ours: _text(name, attributes.get(name)) for name, ours in _EXTENSIONS.items()}
         return cls(
             id=attributes["id"],
             source=attributes["source"],
@@ -86,7 +104,7 @@ class Event:
             data=event.get_data(),
             datacontenttype=attributes.get("datacontenttype", JSON),
             dataschema=attributes.get("dataschema", ""),
-            sequence=_number(extensions.pop("sequence")),
+            sequence=_version(extensions.pop("sequence")),
             **extensions,
         )
 
@@ -105,72 +123,179 @@ class Event:
     def from_kafka(cls, key: bytes | None, value: bytes | None, headers: Mapping[str, bytes]) -> "Event":
         """An event in binary or structured content mode. Raises EventError; the bytes stay with the caller.
 
-        The content type decides the mode, as the binding demands; the SDK goes by any `ce_` header.
+        The content type decides the mode, as the binding demands; the SDK goes by any `ce_` header, and reads the
+        headers of others too, which may hold anything.
         """
         if value is None:
             raise EventError({"data": ["a tombstone (null value) is not an event"]})
-        structured = headers.get("content-type", b"").lower().startswith(b"application/cloudevents")
-        message = kafka.KafkaMessage(dict(headers), key, value)
-        read = kafka.from_structured if structured else kafka.from_binary
+        ours = {name.lower(): header for name, header in headers.items()}
+        content_type = ours.get("content-type") or b""
+        structured = content_type.lower().startswith(_STRUCTURED.encode())
+        if not structured and "ce_specversion" not in ours:
+            raise EventError({"specversion": ["there is no ce_specversion header"]})
         try:
-            if not structured and "ce_specversion" not in headers:
-                raise EventError({"specversion": ["there is no ce_specversion header"]})
-            return cls.from_cloudevent(read(message, STRICT, _received))
-        except (ValueError, TypeError, AttributeError, KeyError) as error:
-            raise EventError({"data": [f"cannot be read as {headers.get('content-type', b'?')!r}: {error}"]}) from error
-
-
-_compact = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode  # dumps() would make an encoder each time
+            attributes, data = _opened(value) if structured else _assembled(ours, value)
+            if key is not None:
+                attributes["partitionkey"] = codec.text(key)
+            return cls.from_cloudevent(_received(attributes, data))
+        except (ValueError, TypeError, AttributeError) as error:
+            raise EventError({"data": [f"cannot be read as {content_type!r}: {error}"]}) from error
 
 
 class StrictFormat(JSONFormat):
-    """JSON as JSON, text as text, bytes as bytes.
+    """JSON as JSON, text as text where it is UTF-8, bytes as bytes; no data as no bytes.
 
-    The SDK's format writes a list in binary mode as Python source and hands bytes that happen to be UTF-8 back as str.
+    The SDK's format writes a list in binary mode as Python source, hands bytes that happen to be UTF-8 back as str, and
+    takes NaN and nesting of any depth.
     """
 
+    def read(self, event_factory: EventFactory | None, data: str | bytes) -> BaseCloudEvent:
+        """Structured mode. Raises EventError, NotReadable, ValueError."""
+        event = _received(*_opened(data))
+        return event_factory(event.get_attributes(), event.get_data()) if event_factory else event
+
+    def write(self, event: BaseCloudEvent) -> bytes:
+        """Structured mode. Raises NotWritable."""
+        attributes = {name: _plain(value) for name, value in event.get_attributes().items() if value is not None}
+        data = event.get_data()
+        if isinstance(data, bytes | bytearray | memoryview):
+            return codec.encode({**attributes, "data_base64": base64.b64encode(data).decode()})
+        return codec.encode(attributes if data is None else {**attributes, "data": data})
+
     def write_data(self, data: Any, datacontenttype: str | None) -> bytes:
+        """Binary mode. Raises EventError for bytes that are not the JSON they should be, NotWritable, UnicodeError."""
         if data is None:
             return b""
         if isinstance(data, bytes | bytearray | memoryview):
+            if data and is_json(datacontenttype):
+                _parsed(bytes(data))
             return bytes(data)
-        if is_json(datacontenttype):
-            return _compact(data).encode()
-        return data.encode() if isinstance(data, str) else json.dumps(data, allow_nan=False).encode()
+        if isinstance(data, str) and not is_json(datacontenttype):
+            return data.encode()
+        return codec.encode(data)
 
     def read_data(self, body: bytes, datacontenttype: str | None) -> Any:
+        """Binary mode. Raises EventError."""
         if not body:
             return None
         if is_json(datacontenttype):
-            return json.loads(body)
-        return body.decode() if (datacontenttype or "").startswith("text/") else body
+            return _parsed(body)
+        if not (datacontenttype or "").lower().startswith("text/"):
+            return body
+        try:
+            return body.decode()
+        except UnicodeDecodeError:
+            return body  # of another charset, which its reader has to know
 
 
 STRICT = StrictFormat()
+_envelope = codec.decoder(dict[str, Any])
 
 
 def is_json(content_type: str | None) -> bool:
     """Whether a content type means JSON; no content type does (CloudEvents 1.0.2, datacontenttype)."""
-    return not content_type or content_type == JSON or _JSON_TYPE.match(content_type) is not None
+    return not content_type or content_type == JSON or _JSON_TYPE.fullmatch(content_type) is not None
+
+
+def _parsed(data: bytes) -> Any:
+    try:
+        return codec.decode(data)
+    except NotReadable as error:
+        raise EventError({"data": [f"the content type says JSON, the payload is not: {error}"]}) from error
+
+
+def _assembled(headers: Mapping[str, bytes], body: bytes) -> tuple[dict[str, Any], Any]:
+    """Attributes and data of a message in binary mode. Debezium has headers without a value."""
+    found = {name: codec.text(value) for name, value in headers.items() if _is_ours(name) and value is not None}
+    attributes = {name.removeprefix("ce_"): value for name, value in found.items()}
+    if "content-type" in attributes:
+        attributes["datacontenttype"] = attributes.pop("content-type")
+    return attributes, STRICT.read_data(body, attributes.get("datacontenttype"))
+
+
+def _is_ours(header: str) -> bool:
+    return header.startswith("ce_") or header == "content-type"
+
+
+def _opened(body: bytes | str) -> tuple[dict[str, Any], Any]:
+    """Attributes and data of a message in structured mode, which is one JSON object."""
+    attributes = _envelope(body)
+    data, encoded = attributes.pop("data", None), attributes.pop("data_base64", None)
+    if encoded is not None:
+        data = STRICT.read_data(base64.b64decode(encoded, validate=True), attributes.get("datacontenttype"))
+    return attributes, data
 
 
 def _received(attributes: Mapping[str, Any], data: Any) -> CloudEvent:
     """The SDK invents an id and a time where a message has none: every delivery would be another event."""
-    problems = {name: ["is missing"] for name in ("id", "time") if name not in attributes}
+    there = {name: value for name, value in attributes.items() if value is not None}
+    problems = {name: ["is missing"] for name in ("id", "time") if name not in there}
+    if "time" in there:
+        try:
+            there["time"] = _moment(there["time"])
+        except ValueError as error:
+            problems["time"] = [str(error)]
+            del there["time"]
     try:
-        event = CloudEvent(dict(attributes), data)
-    except CloudEventValidationError as error:
-        raise EventError(problems | _problems(error)) from error
+        event = _valid(there, data)
+    except EventError as error:
+        raise EventError({**error.problems, **problems}) from error
     if problems:
         raise EventError(problems)
     return event
 
 
-def _problems(error: CloudEventValidationError) -> dict[str, list[str]]:
-    return {name: [str(problem) for problem in found] for name, found in error.errors.items()}
+def _valid(attributes: dict[str, Any], data: Any) -> CloudEvent:
+    """The SDK's event. Raises EventError naming every attribute that is wrong."""
+    problems = {name: [odd] for name, value in attributes.items() if (odd := _oddity(name, value))}
+    try:
+        event = CloudEvent(attributes, data)
+    except CloudEventValidationError as error:
+        found = {name: [str(problem) for problem in listed] for name, listed in error.errors.items()}
+        raise EventError({**problems, **found}) from error
+    if problems:
+        raise EventError(problems)
+    return event
 
 
-def _number(text: str) -> int:
-    if text and not text.isdecimal():
-        raise EventError({"sequence": [f"{text!r} is not a whole number"]})
+def _oddity(name: str, value: Any) -> str:
+    """What is wrong with an attribute that the SDK lets pass; empty when nothing is."""
+    if isinstance(value, datetime):
+        return "" if _TIME.fullmatch(_plain(value)) or value.tzinfo is None else f"{value} is no time of RFC 3339"
+    if isinstance(value, str) and (found := _FORBIDDEN.search(value)):
+        return f"holds the character U+{ord(found[0]):04X}, which CloudEvents forbids"
+    if name == "datacontenttype" and str(value).lower().startswith(_STRUCTURED):
+        return f"is {value!r}, which says that the whole event is in the value"
+    if name == "aggregateversion" and not (_NUMBER.fullmatch(str(value)) and int(value or 0) < _VERSIONS):
+        return f"is {value!r}, and not a number from 0 to {_VERSIONS - 1}"
+    return ""
+
+
+def _moment(value: Any) -> datetime:
+    if not isinstance(value, str) or not _TIME.fullmatch(value):
+        raise ValueError(f"{value!r} is no time of RFC 3339")
+    return datetime.fromisoformat(value.upper())
+
+
+def _plain(value: Any) -> Any:
+    """An attribute as JSON and headers have it."""
+    text = value.isoformat() if isinstance(value, datetime) else value
+    return f"{text[:-6]}Z" if isinstance(value, datetime) and text.endswith("+00:00") else text
+
+
+def _version(text: str) -> int:
+    if odd := _oddity("aggregateversion", text):
+        raise EventError({"aggregateversion": [odd]})
     return int(text or 0)
+
+
+def _text(name: str, value: Any) -> str:
+    """An extension as text: a foreign producer may write it as another of JSON's types."""
+    match value:
+        case None:
+            return ""
+        case bool():
+            return str(value).lower()
+        case str() | int():
+            return str(value)
+    raise EventError({name: [f"{value!r} is none of CloudEvents' types"]})
