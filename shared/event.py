@@ -12,7 +12,6 @@ some JSON as Python source; what it gets wrong is guarded here, each guard named
 """
 
 import base64
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -20,38 +19,22 @@ from typing import Any
 
 from cloudevents.core.base import BaseCloudEvent, EventFactory
 from cloudevents.core.bindings import kafka
-from cloudevents.core.exceptions import CloudEventValidationError
 from cloudevents.core.formats.json import JSONFormat
 from cloudevents.core.v1.event import CloudEvent
 from uuid_utils.compat import uuid7
 
 from shared import codec
+from shared.attributes import JSON, STRUCTURED, is_json, oddity, plain, received, valid
 from shared.errors import EventError, NotReadable
 
-JSON = "application/json"
-# Any media type whose subtype is json or ends with +json (CloudEvents 1.0.2, JSON Event Format, 3.1), in any case, with
-# any parameters (RFC 9110, 8.3.1). outbox/guard.sql has the same two patterns.
-_JSON_TYPE = re.compile(r"[^/;]+/([^/;]+\+)?json *(;.*)?", re.ASCII | re.IGNORECASE | re.DOTALL)
-_STRUCTURED = "application/cloudevents"
-# RFC 3339 without leap seconds, which Python does not have.
-_TIME = re.compile(
-    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt](?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](?:\.[0-9]+)?"
-    r"(?:[Zz]|[+-](?:[01][0-9]|2[0-3]):[0-5][0-9])"
-)
-# What CloudEvents 1.0.2, "Type System", forbids in a String: control characters, noncharacters, half surrogate pairs.
-_FORBIDDEN = re.compile(
-    "[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef"
-    + "".join(f"{chr(plane + 0xFFFE)}{chr(plane + 0xFFFF)}" for plane in range(0, 0x110000, 0x10000))
-    + "]"
-)
+__all__ = ["JSON", "STRICT", "Event", "StrictFormat", "is_json", "new_id"]
+
 _EXTENSIONS = {
     "partitionkey": "partition_key",
     "aggregateversion": "sequence",
     "correlationid": "correlation_id",
     "causationid": "causation_id",
 }
-_NUMBER = re.compile(r"[0-9]{0,19}")
-_VERSIONS = 2**63  # a signed number of 64 bits, as databases have it
 
 
 def new_id() -> str:
@@ -88,7 +71,7 @@ class Event:
         }
         optional = {name: str(value) for name, ours in _EXTENSIONS.items() if (value := getattr(self, ours))}
         optional |= {name: value for name in ("subject", "dataschema") if (value := getattr(self, name))}
-        return _valid(attributes | optional, self.data)
+        return valid(attributes | optional, self.data)
 
     @classmethod
     def from_cloudevent(cls, event: BaseCloudEvent) -> "Event":
@@ -130,14 +113,14 @@ class Event:
             raise EventError({"data": ["a tombstone (null value) is not an event"]})
         ours = {name.lower(): header for name, header in headers.items()}
         content_type = ours.get("content-type") or b""
-        structured = content_type.lower().startswith(_STRUCTURED.encode())
+        structured = content_type.lower().startswith(STRUCTURED.encode())
         if not structured and "ce_specversion" not in ours:
             raise EventError({"specversion": ["there is no ce_specversion header"]})
         try:
             attributes, data = _opened(value) if structured else _assembled(ours, value)
             if key is not None:
                 attributes["partitionkey"] = codec.text(key)
-            return cls.from_cloudevent(_received(attributes, data))
+            return cls.from_cloudevent(received(attributes, data))
         except (ValueError, TypeError, AttributeError) as error:
             raise EventError({"data": [f"cannot be read as {content_type!r}: {error}"]}) from error
 
@@ -151,12 +134,12 @@ class StrictFormat(JSONFormat):
 
     def read(self, event_factory: EventFactory | None, data: str | bytes) -> BaseCloudEvent:
         """Structured mode. Raises EventError, NotReadable, ValueError."""
-        event = _received(*_opened(data))
+        event = received(*_opened(data))
         return event_factory(event.get_attributes(), event.get_data()) if event_factory else event
 
     def write(self, event: BaseCloudEvent) -> bytes:
         """Structured mode. Raises NotWritable."""
-        attributes = {name: _plain(value) for name, value in event.get_attributes().items() if value is not None}
+        attributes = {name: plain(value) for name, value in event.get_attributes().items() if value is not None}
         data = event.get_data()
         if isinstance(data, bytes | bytearray | memoryview):
             return codec.encode({**attributes, "data_base64": base64.b64encode(data).decode()})
@@ -192,11 +175,6 @@ STRICT = StrictFormat()
 _envelope = codec.decoder(dict[str, Any])
 
 
-def is_json(content_type: str | None) -> bool:
-    """Whether a content type means JSON; no content type does (CloudEvents 1.0.2, datacontenttype)."""
-    return not content_type or content_type == JSON or _JSON_TYPE.fullmatch(content_type) is not None
-
-
 def _parsed(data: bytes) -> Any:
     try:
         return codec.decode(data)
@@ -226,65 +204,8 @@ def _opened(body: bytes | str) -> tuple[dict[str, Any], Any]:
     return attributes, data
 
 
-def _received(attributes: Mapping[str, Any], data: Any) -> CloudEvent:
-    """The SDK invents an id and a time where a message has none: every delivery would be another event."""
-    there = {name: value for name, value in attributes.items() if value is not None}
-    problems = {name: ["is missing"] for name in ("id", "time") if name not in there}
-    if "time" in there:
-        try:
-            there["time"] = _moment(there["time"])
-        except ValueError as error:
-            problems["time"] = [str(error)]
-            del there["time"]
-    try:
-        event = _valid(there, data)
-    except EventError as error:
-        raise EventError({**error.problems, **problems}) from error
-    if problems:
-        raise EventError(problems)
-    return event
-
-
-def _valid(attributes: dict[str, Any], data: Any) -> CloudEvent:
-    """The SDK's event. Raises EventError naming every attribute that is wrong."""
-    problems = {name: [odd] for name, value in attributes.items() if (odd := _oddity(name, value))}
-    try:
-        event = CloudEvent(attributes, data)
-    except CloudEventValidationError as error:
-        found = {name: [str(problem) for problem in listed] for name, listed in error.errors.items()}
-        raise EventError({**problems, **found}) from error
-    if problems:
-        raise EventError(problems)
-    return event
-
-
-def _oddity(name: str, value: Any) -> str:
-    """What is wrong with an attribute that the SDK lets pass; empty when nothing is."""
-    if isinstance(value, datetime):
-        return "" if _TIME.fullmatch(_plain(value)) or value.tzinfo is None else f"{value} is no time of RFC 3339"
-    if isinstance(value, str) and (found := _FORBIDDEN.search(value)):
-        return f"holds the character U+{ord(found[0]):04X}, which CloudEvents forbids"
-    if name == "datacontenttype" and str(value).lower().startswith(_STRUCTURED):
-        return f"is {value!r}, which says that the whole event is in the value"
-    if name == "aggregateversion" and not (_NUMBER.fullmatch(str(value)) and int(value or 0) < _VERSIONS):
-        return f"is {value!r}, and not a number from 0 to {_VERSIONS - 1}"
-    return ""
-
-
-def _moment(value: Any) -> datetime:
-    if not isinstance(value, str) or not _TIME.fullmatch(value):
-        raise ValueError(f"{value!r} is no time of RFC 3339")
-    return datetime.fromisoformat(value.upper())
-
-
-def _plain(value: Any) -> Any:
-    """An attribute as JSON and headers have it."""
-    text = value.isoformat() if isinstance(value, datetime) else value
-    return f"{text[:-6]}Z" if isinstance(value, datetime) and text.endswith("+00:00") else text
-
-
 def _version(text: str) -> int:
-    if odd := _oddity("aggregateversion", text):
+    if odd := oddity("aggregateversion", text):
         raise EventError({"aggregateversion": [odd]})
     return int(text or 0)
 

@@ -18,18 +18,8 @@ MODULE_LINES, FUNCTION_LINES, TOPICS = 300, 50, 265
 FLOORS = (
     {"errors"},
     {
-        "codec",
-        "event",
-        "files",
-        "history",
-        "home",
-        "kafka",
-        "postgres",
-        "record",
-        "servers",
-        "settings",
-        "signals",
-        "wait",
+        *("attributes", "codec", "event", "files", "history", "home", "kafka", "postgres"),
+        *("record", "servers", "settings", "signals", "wait"),
     },
     {
         *("checkers", "ending", "environment", "evidence", "experiment", "faults", "labs", "mutations", "output"),
