@@ -10,6 +10,7 @@ million brackets, and writes NaN as null.
 import math
 import re
 from collections.abc import Callable
+from itertools import accumulate
 from typing import Any, TypeVar, overload
 
 import msgspec
@@ -22,10 +23,11 @@ Bytes = bytes | bytearray | memoryview
 # Python's parsers spend a level of the call stack (1,000 by default) on each level of the data.
 MAX_DEPTH = 64
 MALFORMED = (msgspec.MsgspecError, UnicodeError, RecursionError)
-# A string, to its end or that of the data, or a bracket.
-_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*+(?:"|\Z)|[\[{]|[\]}]', re.DOTALL)
-_OPENING = b"[", b"{"
-_CLOSING = b"]", b"}"
+# For counting levels: an opening bracket is 2, a closing one is 0.
+_DEEPER, _BRACKETS = bytes.maketrans(b"[{]}", b"\2\2\0\0"), b"[{]}"
+_NO_BRACKETS = bytes(set(range(256)) - set(_BRACKETS))
+_PAIR = re.compile(rb"\\u[dD][89abAB]..\\u[dD][c-fC-F]")
+_HALF = re.compile(rb"\\u[dD][89a-fA-F]")
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
 
@@ -49,7 +51,7 @@ def decoder(type_: Any = Any) -> Callable[[Bytes | str], Any]:
                 _decode(raw)  # or a field that the type does not have would be passed over, whatever it holds
             return parse(raw)
         except MALFORMED as error:
-            raise NotReadable(str(error)) from error
+            raise NotReadable(_reason(data, error)) from error
 
     return decode
 
@@ -91,12 +93,22 @@ def check_depth(data: bytes) -> None:
     """Raise NotReadable where JSON is nested more than MAX_DEPTH deep. Most data have fewer brackets in all."""
     if data.count(b"[") + data.count(b"{") <= MAX_DEPTH:
         return
-    depth = 0
-    for token in _TOKEN.finditer(data):
-        depth += token[0] in _OPENING
-        depth -= token[0] in _CLOSING
-        if depth > MAX_DEPTH:
-            raise NotReadable(f"it is nested more than {MAX_DEPTH} deep")
+    outside = b"".join(_unescaped(data).replace(rb"\"", b"").split(b'"')[::2])  # of the strings
+    steps = outside.translate(_DEEPER, _NO_BRACKETS)
+    if max(accumulate(steps, lambda depth, step: depth + step - 1, initial=0)) > MAX_DEPTH:
+        raise NotReadable(f"it is nested more than {MAX_DEPTH} deep")
+
+
+def _unescaped(data: bytes) -> bytes:
+    """Without backslashes that stand for themselves: what is left of them says something about what follows."""
+    return data.replace(rb"\\", b" ") if b"\\" in data else data
+
+
+def _reason(data: Bytes | str, error: Exception) -> str:
+    """Why it cannot be read. A parser that looks for the other half says that it has come to the end too soon."""
+    raw = data.encode(errors="replace") if isinstance(data, str) else bytes(data)
+    half = _HALF.search(_PAIR.sub(b" ", _unescaped(raw)))
+    return f"it holds half of a surrogate pair: {half[0].decode()}" if half else str(error)
 
 
 def _oddity(value: Any, place: str, levels: int) -> str:

@@ -114,6 +114,35 @@ def test_brackets_in_a_string_are_not_depth() -> None:
     assert codec.decode(codec.encode(value)) == value
 
 
+@given(
+    st.recursive(st.text('[]{}"\\\\'), lambda inner: st.lists(inner, min_size=1, max_size=3), max_leaves=30),
+    st.integers(0, 70),
+)
+def test_depth_is_counted_as_a_parser_counts_it(value: Any, levels: int) -> None:
+    padded = [*(["["] * codec.MAX_DEPTH), value]  # so many brackets that it has to count
+    for _ in range(levels):
+        padded = [padded]
+    data = msgspec.json.encode(padded)
+    if depth(padded) <= codec.MAX_DEPTH:
+        assert codec.decode(data) == padded
+    else:
+        with pytest.raises(NotReadable, match="nested"):
+            codec.decode(data)
+
+
+def depth(value: Any) -> int:
+    return 1 + max(map(depth, value), default=0) if isinstance(value, list) else 0
+
+
+@pytest.mark.parametrize(
+    "data", [rb'{"n":"\ud83d"}', rb'{"n":"\ude00 x"}', rb'{"\ud83d":1}', rb'"\ud83d\ud83d\ude00"', rb'"\\\ud83d"']
+)
+def test_half_a_surrogate_pair_is_named_as_what_it_is(data: bytes) -> None:
+    with pytest.raises(NotReadable, match=r"half of a surrogate pair: \\ud"):
+        codec.decode(data)
+    assert codec.decode(rb'"\\ud83d \ud83d\ude00 \uD83D\uDE00"') == "\\ud83d \N{GRINNING FACE} \N{GRINNING FACE}"
+
+
 def test_what_was_written_is_read_on_a_deep_call_stack() -> None:
     data = codec.encode(nested(codec.MAX_DEPTH))
 
