@@ -24,7 +24,7 @@ from shared.wait import until
 from shared.worker import Worker
 
 SUMMARY = PROJECTIONS["order_summary"]
-BLOCKS = "select from pg_stat_activity where %s = any (pg_blocking_pids(pid))"
+BLOCKS = "select true from pg_stat_activity where %s = any (pg_blocking_pids(pid))"
 
 
 class WithoutLines(OrderSummary):
