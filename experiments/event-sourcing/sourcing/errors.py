@@ -5,9 +5,9 @@ SourcingError                  the root, itself a LabError
 ├── TransactionTooOld          begun before another one wrote to the stream: roll back, and do all of it again
 ├── StreamDeleted              the stream ended in a tombstone; its name is never used again
 ├── StreamNameNotAllowed       a name that not every store could take
-├── EventIdNotAllowed          an id that is no UUID
 ├── UnwritableEvent            would not be read back as it is, so it is not stored (also a TypeError)
 ├── EventTooLarge              above the limit, refused before it is sent
+├── EventIdNotAllowed          an id that is no UUID, likewise
 ├── NotSupported               this store cannot do that; `Capability` says so beforehand
 ├── OwnershipLost              another process owns the Kafka topic now (stores/kafka_owner.py)
 ├── BrokenChain                upcasters that do not lead to today's schemas (upcasting.py)

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple
-from uuid import UUID
 
 import msgspec
 
@@ -13,7 +12,6 @@ from shared import codec
 from shared.errors import NotReadable, NotWritable
 from shared.event import new_id
 from sourcing.errors import (
-    EventIdNotAllowed,
     EventTooLarge,
     StreamNameNotAllowed,
     UndecodablePayload,
@@ -74,7 +72,6 @@ class Recorded(NamedTuple):
 
 
 _allowed = re.compile(rf"[!-#%-~][!-~]{{0,{MAX_NAME - 1}}}").fullmatch  # printable ASCII, and no $ before it
-_canonical = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}").fullmatch
 _data = codec.decoder(Data)
 _metadata = codec.decoder(Metadata)
 
@@ -91,19 +88,6 @@ def encode(stream: str, event: NewEvent) -> tuple[bytes, bytes]:
     if len(data) + len(metadata) > MAX_BYTES:
         raise EventTooLarge(stream, event.type, len(data) + len(metadata), MAX_BYTES)
     return data, metadata
-
-
-def event_id(stream: str, event: NewEvent) -> str:
-    """The event's id in the one spelling that stores give back (RFC 9562): an append is known again by it.
-
-    Upper case, braces and missing hyphens say the same. Raises EventIdNotAllowed for what is no UUID.
-    """
-    if isinstance(event.id, str) and _canonical(event.id):
-        return event.id
-    try:
-        return str(UUID(event.id))
-    except (AttributeError, TypeError, ValueError) as error:
-        raise EventIdNotAllowed(stream, event.type, event.id) from error
 
 
 def data_of(event: Recorded) -> Data:

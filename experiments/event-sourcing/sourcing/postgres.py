@@ -30,9 +30,8 @@ from sourcing.event import (
     custom_of,
     encode,
     encode_custom,
-    event_id,
 )
-from sourcing.store import ANY, Capability, StreamMetadata
+from sourcing.store import ANY, Capability, StreamMetadata, event_id
 
 T = TypeVar("T")
 SCHEMA = Path(__file__).with_name("schema.sql")

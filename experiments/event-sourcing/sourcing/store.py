@@ -1,11 +1,14 @@
 """What an event store is. Every store of this lab is one; `tests/test_contract.py` asks the same of each."""
 
+import re
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
+from uuid import UUID
 
+from sourcing.errors import EventIdNotAllowed
 from sourcing.event import START, Data, NewEvent, Position, Recorded
 
 # Expected versions. Any other number is exact: the version of the last event that the writer has seen.
@@ -24,6 +27,22 @@ class Capability(StrEnum):
     TRUNCATE = "truncate and scavenge"
     DELETE = "delete a stream"
     TRANSACTION = "joins a SQL transaction"  # read models and events can be written by one commit
+
+
+_canonical = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}").fullmatch
+
+
+def event_id(stream: str, event: NewEvent) -> str:
+    """The event's id in the one spelling that stores give back (RFC 9562): an append is known again by it.
+
+    Upper case, braces and missing hyphens say the same. Raises EventIdNotAllowed for what is no UUID.
+    """
+    if isinstance(event.id, str) and _canonical(event.id):
+        return event.id
+    try:
+        return str(UUID(event.id))
+    except (AttributeError, TypeError, ValueError) as error:
+        raise EventIdNotAllowed(stream, event.type, event.id) from error
 
 
 @dataclass(frozen=True)

@@ -14,14 +14,16 @@ import psycopg
 import pytest
 from axonclient.client import AxonClient
 from confluent_kafka import KafkaError, KafkaException, Producer
+from eventsourcing.persistence import StoredEvent
 from kurrentdbclient import KurrentDBClient
 from kurrentdbclient.exceptions import FailedPreconditionError, NodeIsNotLeaderError
-from sourcing.errors import StreamDeleted, StreamNameNotAllowed, WrongExpectedVersion
+from sourcing.errors import StreamDeleted, StreamNameNotAllowed, UndecodablePayload, WrongExpectedVersion
 from sourcing.event import TOMBSTONE, NewEvent, Recorded, data_of, encode
 from sourcing.measuring import withdraw_at_once
 from sourcing.postgres import PostgresStore
 from sourcing.store import ANY, NO_STREAM, Capability, EventStore, StreamMetadata
 from sourcing.stores import STORES, Address, created, questions
+from sourcing.stores.adapting import NEVER, time_of
 from sourcing.stores.axon import AxonStore
 from sourcing.stores.contract import ContractBroken, Question, Subject
 from sourcing.stores.kafka import KafkaStore
@@ -209,6 +211,35 @@ def test_batch_that_kafka_aborts_is_read_by_nobody(made: Maker, opened: Callable
     assert len(list(store.read("order-1"))) == len(store.read_all()) == 2
 
 
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"key": None, "value": None},
+        {"key": b"th\xe9", "value": b"{}", "headers": {"type": b"th\xe9", "schema": b"\xff", "id": None}},
+        {"key": b"order-1", "value": b"[", "headers": {"type": "Placed", "schema": "9" * 5_000}},
+    ],
+    ids=["nothing", "Latin-1", "numbers that are none"],
+)
+def test_record_of_another_program_hides_no_event_in_kafka(
+    record: dict[str, Any], made: Maker, opened: Callable[[Address], Any]
+) -> None:
+    address = made("Kafka, one owner")
+    store = opened(address)
+    store.append("order-2", placed(), NO_STREAM)
+    producer = kafka.producer(address.endpoint)
+    producer.produce(address.space, **record)
+    producer.flush(60)
+    assert opened(address).append("order-2", placed(), 1) == 2
+    mine = [event.stream for event in store.read_all() if event.type == "Placed" and event.stream == "order-2"]
+    assert (mine, len(store.read_all()), len(list(store.read("order-2")))) == (["order-2"] * 2, 3, 2)
+
+
+@pytest.mark.parametrize("milliseconds", [2**62, -(2**62), float("nan")])
+def test_time_that_is_none_is_taken_for_never(milliseconds: float) -> None:
+    assert time_of(milliseconds) == NEVER
+    assert time_of(0) == NEVER < time_of(1)
+
+
 # message-db
 
 
@@ -248,7 +279,30 @@ def test_writers_of_message_db_wait_for_those_of_the_same_category(
         assert writing.result(10) == 1
 
 
+def test_message_of_another_program_needs_neither_data_nor_metadata_in_message_db(
+    made: Maker, opened: Callable[[Address], Any]
+) -> None:
+    store: MessageDbStore = opened(made("message-db"))
+    store.connection.execute("select write_message(%s, 'order-1', 'Placed', null, null)", [str(uuid4())])
+    store.append("order-1", placed(), 1)
+    first, second = store.read("order-1")
+    assert (first.metadata, data_of(second)) == (b"{}", placed()[0].data)
+    with pytest.raises(UndecodablePayload, match="event 1 of stream 'order-1', type 'Placed'"):
+        data_of(first)
+
+
 # eventsourcing
+
+
+@pytest.mark.parametrize("state", [b"\xff", b"", b"[" * 100_000, b'{"cents": 5}'])
+def test_state_of_another_program_is_read_as_it_is_by_eventsourcing(
+    state: bytes, made: Maker, opened: Callable[[Address], Any]
+) -> None:
+    store = opened(made("eventsourcing"))
+    store.recorder.insert_events([StoredEvent("order-1", 1, "Placed", state)])
+    store.append("order-1", placed(), 1)
+    assert [event.data for event in store.read("order-1")] == [state, b'{"b":1,"a":2}']
+    assert [event.data for event in store.read_all()] == [state, b'{"b":1,"a":2}']
 
 
 def test_writers_of_eventsourcing_wait_for_each_other_and_those_of_our_table_do_not(

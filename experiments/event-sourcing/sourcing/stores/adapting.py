@@ -18,8 +18,8 @@ from shared import codec
 from shared.errors import NotReadable
 from shared.servers.server import Endpoint
 from sourcing.errors import NotSupported, WrongExpectedVersion
-from sourcing.event import START, NewEvent, Position, Recorded, check_name, encode, event_id
-from sourcing.store import ANY, Capability, EventStore, StreamMetadata
+from sourcing.event import START, NewEvent, Position, Recorded, check_name, encode
+from sourcing.store import ANY, Capability, EventStore, StreamMetadata, event_id
 
 PAUSE = 0.01  # seconds between two looks at whether a subscription is over
 
