@@ -124,3 +124,8 @@ class MissingUpcaster(UnreadableEvent):
 
 class VersionGap(UnreadableEvent):
     """A version that should be there is not."""
+
+
+def printable(text: str) -> str:
+    """A text that may quote what others wrote, as Postgres takes it: no NUL, and no half of a character."""
+    return text.encode(errors="backslashreplace").decode().replace("\0", "\\0")

@@ -22,6 +22,7 @@ import httpx
 from shared import codec
 from shared.faults import Hook, nowhere
 from shared.postgres import Connection
+from sourcing.errors import MISFITS, printable
 from sourcing.projection import Change, Projection
 from sourcing.read_models import LIFE, columns
 from sourcing.windows import EffectWindow
@@ -65,7 +66,8 @@ class Effect:
     body: bytes
 
 
-# Sends a body under a key. Raises httpx.HTTPError when the receiver did not take it, or may not have.
+# Sends a body under a key. Raises httpx.HTTPError when the receiver did not take it, or may not have, and one of
+# MISFITS when it can make nothing of the body, or of the answer.
 Send = Callable[[bytes, str], None]
 
 
@@ -110,11 +112,11 @@ class Gateway:
         return sum(self._attempt(effect) for effect in effects)
 
     def _attempt(self, effect: Effect) -> bool:
-        """One effect; a failure is noted, and it stays due."""
+        """One effect; a failure is noted, and it stays due, behind those that have failed less often."""
         try:
             self._do(effect)
-        except httpx.HTTPError as error:
-            self.connection.execute(FAILED, [f"{type(error).__name__}: {error}", effect.event_id])
+        except (httpx.HTTPError, httpx.InvalidURL, *MISFITS) as error:
+            self.connection.execute(FAILED, [printable(f"{type(error).__name__}: {error}"), effect.event_id])
             return False
         return True
 

@@ -18,7 +18,7 @@ from shared.faults import Hook, nowhere
 from shared.postgres import Connection
 from shared.wait import until
 from sourcing import checkpoint, parking
-from sourcing.errors import MISFITS, SourcingError, UnknownEventType, UnreadableEvent
+from sourcing.errors import MISFITS, SourcingError, UnknownEventType, UnreadableEvent, printable
 from sourcing.event import TOMBSTONE, Data, Position, Recorded
 from sourcing.postgres import PostgresStore
 from sourcing.repository import Reader, as_stored
@@ -237,5 +237,5 @@ def install(connection: Connection, *projections: Projection) -> None:
 
 def _reason(error: BaseException) -> str:
     """As an operator wants to read it: a KeyError alone would only say what is missing."""
-    text = str(error).strip().partition("\n")[0].encode(errors="backslashreplace").decode().replace("\0", "\\0")
+    text = printable(str(error).strip().partition("\n")[0])
     return text if isinstance(error, UnreadableEvent) else f"{type(error).__name__}: {text}"

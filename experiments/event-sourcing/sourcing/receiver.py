@@ -10,14 +10,31 @@ import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import httpx
+import msgspec
 
+from shared import codec
 from shared.history import Action, Outcome, Recorder
 from shared.wait import until
 
 NAME = "receiver"
+
+
+class Mail(msgspec.Struct):
+    event: str
+    order: str
+
+
+class Rise(msgspec.Struct):
+    percent: int
+
+
+class Price(msgspec.Struct):
+    cents: int
+
+
+_mail, _rise, _price = codec.decoder(Mail), codec.decoder(Rise), codec.decoder(Price)
 
 
 class World:
@@ -29,11 +46,11 @@ class World:
         self.keys: set[str] = set()
         self.lock = threading.Lock()
 
-    def mail(self, body: dict[str, Any], key: str | None) -> None:
+    def mail(self, mail: Mail, key: str | None) -> None:
         with self.lock:
-            self.recorder.record(Action.DELIVER, Outcome.OK, body["event"], key=body["order"], process=NAME)
+            self.recorder.record(Action.DELIVER, Outcome.OK, mail.event, key=mail.order, process=NAME)
             if key is None or key not in self.keys:
-                self.recorder.record(Action.EFFECT, Outcome.OK, body["event"], key=body["order"], process=NAME)
+                self.recorder.record(Action.EFFECT, Outcome.OK, mail.event, key=mail.order, process=NAME)
             if key is not None:
                 self.keys.add(key)
 
@@ -68,8 +85,8 @@ def post_mail(client: httpx.Client, url: str, body: bytes, key: str | None = Non
 
 
 def ask_price(client: httpx.Client, url: str, product: str) -> int:
-    """Today's price, in cents."""
-    return int(client.get(f"{url}/prices/{product}").raise_for_status().json()["cents"])
+    """Today's price, in cents. Raises httpx.HTTPError, and NotReadable for an answer that is no price."""
+    return _price(client.get(f"{url}/prices/{product}").raise_for_status().content).cents
 
 
 def raise_prices(client: httpx.Client, url: str, percent: int) -> None:
@@ -82,22 +99,24 @@ def _handler(world: World) -> type[BaseHTTPRequestHandler]:
         disable_nagle_algorithm = True  # or every answer waits 40 ms for an acknowledgement
 
         def do_POST(self) -> None:
-            self._answer(lambda: world.mail(self._body(), self.headers.get("Idempotency-Key")))
+            self._answer(lambda: world.mail(_mail(self._body()), self.headers.get("Idempotency-Key")))
 
         def do_PUT(self) -> None:
-            self._answer(lambda: setattr(world, "percent", 100 + self._body()["percent"]))
+            self._answer(lambda: setattr(world, "percent", 100 + _rise(self._body()).percent))
 
         def do_GET(self) -> None:
             self._answer(lambda: {"cents": world.price(self.path.rpartition("/")[2])})
 
-        def _body(self) -> dict[str, Any]:
-            found: dict[str, Any] = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            return found
+        def _body(self) -> bytes:
+            length = self.headers["Content-Length"] or ""
+            if not length.isdecimal():
+                raise ValueError(f"{length!r} is no Content-Length")
+            return self.rfile.read(int(length))
 
         def _answer(self, act: Callable[[], object]) -> None:
             try:
                 status, answer = 200, act()
-            except (KeyError, ValueError) as error:
+            except ValueError as error:
                 status, answer = 400, {"error": f"{type(error).__name__}: {error}"}
             content = json.dumps(answer).encode()
             self.send_response(status)

@@ -18,6 +18,7 @@ from sourcing.receiver import ask_price, post_mail, raise_prices, receive, url_o
 from sourcing.windows import EffectWindow, ProjectionWindow
 from sourcing.wrong_effects import AskedValue, SendWhileHandling
 
+from shared.errors import NotReadable
 from shared.faults import require
 from shared.history import Action, History
 from shared.postgres import Connection, connect
@@ -178,3 +179,34 @@ def test_after_prices_rose_a_replay_differs_unless_they_are_in_the_events(
 
 def values(connection: Connection, model: Projection) -> list[tuple[object, ...]]:
     return connection.execute(f"select * from {model.name} order by order_id").fetchall()  # noqa: S608
+
+
+DEEP = b'{"event":"1","order":"2","x":' + b"[" * 5_000 + b"]" * 5_000 + b"}"
+
+
+@pytest.mark.parametrize("body", [DEEP, b'{"event":"1","order":"\xfc"}', b"[1]", b"{", b"", b'{"event":1,"order":"2"}'])
+def test_a_body_that_is_no_mail_is_refused_and_the_next_one_is_taken(
+    body: bytes, world: str, client: httpx.Client, history: Path
+) -> None:
+    with pytest.raises(httpx.HTTPStatusError, match="400 Bad Request"):
+        post_mail(client, world, body)
+    with pytest.raises(httpx.HTTPStatusError, match="400 Bad Request"):
+        client.put(f"{world}/prices", content=body).raise_for_status()
+    post_mail(client, world, b'{"event":"1","order":"2"}')
+    assert mails(history) == (1, 1)
+
+
+@pytest.mark.usefixtures("orders")
+def test_a_mail_that_cannot_be_sent_stays_due_and_holds_up_no_other(connection: Connection) -> None:
+    Projector(connection, Confirmations()).catch_up()
+    sent: list[str] = []
+
+    def send(body: bytes, key: str) -> None:
+        if b"order-000003" in body:
+            raise NotReadable("the answer is \0 or \ud83d")
+        sent.append(key)
+
+    gateway = Gateway(connection, send)
+    assert (gateway.step(), gateway.step(), len(set(sent))) == (ORDERS - 1, 0, ORDERS - 1)
+    due = connection.execute("select attempts, error from effects where sent_at is null").fetchall()
+    assert due == [(2, r"NotReadable: the answer is \0 or \ud83d")]

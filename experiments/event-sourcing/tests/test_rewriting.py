@@ -3,9 +3,10 @@
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
 
 import pytest
-from sourcing.errors import UnknownEventType, VersionGap
+from sourcing.errors import SchemaMismatch, UnknownEventType, VersionGap
 from sourcing.event import NewEvent, data_of
 from sourcing.evolved import EvolvedOrder, upcasters
 from sourcing.generations import sales
@@ -13,6 +14,7 @@ from sourcing.postgres import PostgresStore
 from sourcing.repository import Repository
 from sourcing.rewriting import FoldDiffers, Window, prepare, rewrite, verify
 from sourcing.store import NO_STREAM, StreamMetadata
+from sourcing.upcasting import Upcasters
 
 from shared.postgres import connect, create_schema, drop_schema
 from shared.servers.server import Endpoint
@@ -189,3 +191,14 @@ def test_the_verification_finds_a_changed_copy(source: PostgresStore, target: Po
     target.connection.execute("update events set data = %s where id = %s", [changed, last.id])
     with pytest.raises(FoldDiffers, match=f"1 of 12 streams read differently, as {SOLD[3][0].stream}"):
         verify(source, target, upcasters())
+
+
+def test_what_a_step_makes_and_json_cannot_say_is_named_before_it_is_written(
+    store: PostgresStore, target: PostgresStore
+) -> None:
+    store.append("order-1", [NewEvent("Paid", {"cents": 1})], NO_STREAM)
+    steps = Upcasters({"Paid": 2})
+    steps.step("Paid", 1)(lambda data: {"amount": Decimal(data["cents"]) / 100})
+    with pytest.raises(SchemaMismatch, match=r"event 1 of stream 'order-1', type 'Paid': .*\['amount'\] is a Decimal"):
+        rewrite(store, target.connection, steps)
+    assert list(target.read("order-1")) == []

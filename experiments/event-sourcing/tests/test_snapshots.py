@@ -133,7 +133,12 @@ def test_a_new_program_may_replace_the_snapshot_of_the_old_one_at_once(
     assert (kept.used, kept.ignored) == (1, {})
 
 
-@pytest.mark.parametrize("state", [b"{", b"[]", b"{}", b'\xff"'])
+DEEP = b'{"owner":' + b"[" * 5_000 + b"]" * 5_000 + b',"balance":1,"movements":1}'
+
+
+@pytest.mark.parametrize(
+    "state", [b"{", b"[]", b"{}", b'\xff"', DEEP, b'{"owner":"\\ud83d","balance":1,"movements":1}']
+)
 def test_a_snapshot_that_cannot_be_decoded_is_ignored(
     state: bytes, store: PostgresStore, kept: PostgresSnapshots
 ) -> None:
@@ -189,6 +194,21 @@ def test_a_snapshot_that_fails_does_not_undo_the_save(store: PostgresStore, kept
         account(store, 2, kept)
     assert (stored(store), kept.failed) == (2, 1)
     assert Repository(store, Account).load("1").balance == 200
+
+
+class Dated(Account):
+    """Its state is no JSON."""
+
+    def state(self) -> Data:
+        return {**super().state(), "at": (1, 2)}
+
+
+def test_a_state_that_is_no_json_is_not_kept_and_does_not_undo_the_save(
+    store: PostgresStore, kept: PostgresSnapshots
+) -> None:
+    kept.policy = EveryEvents(1)
+    Repository(store, Dated, snapshots=kept).execute("1", lambda account: account.open("Ada"))
+    assert (stored(store), kept.failed, Repository(store, Dated).load("1").version) == (0, 1, 1)
 
 
 def test_a_snapshot_is_taken_in_the_transaction_of_the_caller(store: PostgresStore, kept: PostgresSnapshots) -> None:

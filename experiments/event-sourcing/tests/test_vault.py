@@ -1,19 +1,24 @@
 """Sealed data opens in its place, with its person's key and the right master key, or it does not open at all."""
 
 import base64
+import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sourcing import shop
 from sourcing import vault as module
 from sourcing.customer import Customer
-from sourcing.errors import UnreadableEvent
+from sourcing.errors import UnreadableEvent, UnwritableEvent
 from sourcing.event import NewEvent, data_of
-from sourcing.personal import SHOP, NotClassified, Personal, SealingStore, opening, seal_fields
+from sourcing.generations import sales
+from sourcing.personal import SHOP, NotClassified, Personal, SealingStore, opening, plain, seal_fields
 from sourcing.postgres import PostgresStore
 from sourcing.repository import Repository
 from sourcing.vault import (
@@ -28,7 +33,9 @@ from sourcing.vault import (
     master_key,
 )
 
-from shared.errors import ConfigurationError
+from shared import codec
+from shared.codec import MAX_DEPTH
+from shared.errors import ConfigurationError, NotWritable
 from shared.postgres import Connection, connect
 
 MASTER, OTHER = AESGCM.generate_key(256), AESGCM.generate_key(256)
@@ -293,3 +300,83 @@ def test_what_is_not_personal_is_stored_as_it_is(vault: Vault) -> None:
     event = NewEvent("Purchased", {"customer": "1", "cents": 5})
     assert not SHOP["Purchased"].fields
     assert seal_fields(vault, SHOP, "customer-1", event) is event
+
+
+@pytest.mark.parametrize("more", [{"nickname": "Ada"}, {"e_mail": ""}, {"friend": {"name": "Ada"}}], ids=str)
+def test_a_field_that_nobody_has_classified_is_refused_and_not_stored_in_the_clear(
+    more: dict[str, Any], sealing: SealingStore
+) -> None:
+    event = NewEvent("CustomerMoved", {"customer": "1", "address": "Main Street 1", **more})
+    with pytest.raises(NotClassified, match=f"nobody has said whether '{next(iter(more))}"):
+        sealing.append("customer-1", [event])
+    assert list(sealing.read("customer-1")) == []
+
+
+def test_a_renamed_field_is_refused_until_it_is_classified(vault: Vault) -> None:
+    event = NewEvent("CustomerRegistered", {"customer": "1", "full_name": "Ada", "email": "ada@example.org"})
+    with pytest.raises(NotClassified, match="nobody has said whether 'full_name' in an event 'CustomerRegistered'"):
+        seal_fields(vault, SHOP, "customer-1", event)
+    declared = {"CustomerRegistered": Personal("customer", ("name", "full_name", "email"))}
+    assert "Ada" not in str(seal_fields(vault, declared, "customer-1", event).data)
+
+
+def test_fields_of_inner_objects_are_classified_by_their_names(vault: Vault) -> None:
+    declared = {"OrderPlaced": plain("lines.product", "lines.quantity")}
+    lines: list[dict[str, Any]] = [{"product": "tea", "quantity": 2}, {"product": "cup", "quantity": 1}]
+    event = NewEvent("OrderPlaced", {"lines": lines})
+    assert seal_fields(vault, declared, "order-1", event) is event
+    lines[1]["engraving"] = "for Ada"
+    with pytest.raises(NotClassified, match=r"whether 'lines\.engraving' in an event 'OrderPlaced' is personal"):
+        seal_fields(vault, declared, "order-1", event)
+
+
+def test_everything_that_the_shop_s_programs_write_is_classified(vault: Vault) -> None:
+    written = [event for _, events in shop.orders(7, 50) for event in events]
+    written += [event for _, events in sales(7, 12, 3) for event in events if event.type in SHOP]
+    assert {event.type for event in written} >= {
+        "OrderPlaced",
+        "LineAdded",
+        "LineRemoved",
+        "OrderPaid",
+        "OrderCancelled",
+    }
+    assert all(seal_fields(vault, SHOP, "order-1", event) is event for event in written)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, ("a", "b"), {1: "x"}, "\ud83d", Decimal("1.5")], ids=repr)
+def test_what_json_cannot_say_is_not_sealed_and_makes_no_key(value: Any, vault: Vault, keys: Connection) -> None:
+    with pytest.raises(NotWritable, match="field 'name' of '1' in stream 'customer-1' cannot be sealed"):
+        vault.seal(ADA, value)
+    assert keys.execute("select from vault_keys").fetchall() == []
+
+
+def test_a_seal_does_not_hide_how_deep_a_value_is(sealing: SealingStore) -> None:
+    deep: Any = "Ada"
+    for _ in range(MAX_DEPTH):
+        deep = [deep]
+    with pytest.raises(UnwritableEvent, match="nested more than"):
+        sealing.append("customer-1", [NewEvent("CustomerMoved", {"customer": "1", "address": deep})])
+    sealing.append("customer-1", [NewEvent("CustomerMoved", {"customer": "1", "address": deep[0]})])
+    [event] = sealing.read("customer-1")
+    assert next(iter(opening(sealing.vault, SHOP)(event)))[1]["address"] == deep[0]
+
+
+@pytest.mark.parametrize("customer", [None, 5, [], {}, "\0", "2"], ids=repr)
+def test_a_sealed_event_of_nobody_is_named(
+    customer: Any, customers: Repository[Customer], connection: Connection
+) -> None:
+    [first] = customers.store.read("customer-1", limit=1)
+    foreign = codec.encode({**data_of(first), "customer": customer})
+    connection.execute("update events set data = %s where version = 1", [foreign])
+    with pytest.raises(UnreadableEvent, match="event 1 of stream 'customer-1', type 'CustomerRegistered'"):
+        customers.load("1")
+
+
+@pytest.mark.parametrize("sealed", [b"\xff", b"[" * 5_000, b"{", b""])
+def test_what_is_sealed_and_no_json_is_a_broken_seal(sealed: bytes, vault: Vault) -> None:
+    vault.seal(ADA, "a key")
+    cipher = vault._cipher(ADA)
+    assert cipher
+    box = module.SEALED + base64.b64encode(module._encrypt(cipher, sealed, ADA)).decode()
+    with pytest.raises(BrokenSeal, match="field 'name'"):
+        vault.open(ADA, box)
