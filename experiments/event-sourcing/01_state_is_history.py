@@ -6,15 +6,11 @@ same accounts as rows that are updated in place, with the same bug in both: whic
 
 import random
 from collections import Counter, defaultdict
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from psycopg import sql
-from psycopg.errors import InsufficientPrivilege
-from sourcing import account, aggregate, audit, crud, event, loyalty, postgres, repository, store
+from sourcing import account, aggregate, audit, crud, event, loyalty, postgres, recording, repository, store
 from sourcing.account import Account
 from sourcing.aggregate import Aggregate
 from sourcing.event import NewEvent
@@ -24,6 +20,7 @@ from sourcing.order import Order
 from sourcing.postgres import PostgresStore
 from sourcing.repository import Repository
 from sourcing.shopping import Shopping, state_of
+from sourcing.tampering import ATTACKS, FORGERY, SET_BACK, application_role, is_refused
 
 from shared.experiment import Experiment, Run
 from shared.postgres import Connection, connect
@@ -47,11 +44,6 @@ experiment = Experiment(
 ROW, EVENTS = "row updated in place", "events"
 NOT_REACHED = "live states that replay does not reach"
 DEPOSITS = 600, 1_000, 1_400, 2_000  # cents
-ATTACKS = "update events set data = '{}'", "delete from events", "truncate events"
-FORGERY = """
-update events set data = convert_to(replace(convert_from(data, 'utf8'), '"cents":', '"cents":9'), 'utf8')
-where type = 'Deposited'
-"""
 
 
 @experiment.run
@@ -67,6 +59,7 @@ def main(run: Run) -> None:
                 shop.visit(number)
         with run.step("every state that ever was, by replay"):
             claim_replay(run, shop)
+        claim_clock(run, shop, connection)
         claim_commands(run, shop, connection)
         with run.step("who, when, why"):
             claim_audit(run, shop)
@@ -74,6 +67,7 @@ def main(run: Run) -> None:
             claim_append_only(run, shop, connection)
         with run.step("a bug in the points, in rows and in events"):
             claim_mending(run, connection, accounts)
+        claim_recorded(run)
         with run.step("what beginners do"):
             claim_mistakes(run, shop.store, streams)
     claim_learning(run)
@@ -104,6 +98,24 @@ def claim_replay(run: Run, shop: Shopping) -> None:
         reached == in_time == total == shop.commands > 0,
         topics=[f"{FUNDAMENTALS}/current-state-via-replay", f"{DESIGN}/event-application"],
         fact=f"{reached:,} of {total:,} states; {len(last)} of them are current, and all that rows would have kept",
+        variant=EVENTS,
+    )
+
+
+def claim_clock(run: Run, shop: Shopping, connection: Connection) -> None:
+    """At the time of the second event, with a clock that was set back by an hour after it."""
+    idents = sorted({ident for kind, ident, version in shop.live if kind is Order and version > 2})
+    with connection.transaction(force_rollback=True):
+        connection.execute(SET_BACK)
+        times = [[event.recorded_at for event in shop.store.read(f"order-{ident}")] for ident in idents]
+        found = [shop.orders.load_at(ident, time=at[1]).version for ident, at in zip(idents, times, strict=True)]
+        late = [shop.orders.load_at(ident, time=at[2]).version for ident, at in zip(idents, times, strict=True)]
+    lengths = [len(at) for at in times]
+    run.claim(
+        "where the clock was set back, a replay to a time stops at the first event that is later, and skips none",
+        found == lengths and not any(late) and len(idents) > 0,
+        topics=[f"{FUNDAMENTALS}/current-state-via-replay"],
+        fact=f"{len(found)} orders loaded whole, and {len(late)} as before their first event (compare ddes#67)",
         variant=EVENTS,
     )
 
@@ -153,7 +165,7 @@ def claim_audit(run: Run, shop: Shopping) -> None:
 
 def claim_append_only(run: Run, shop: Shopping, connection: Connection) -> None:
     """As a role that may insert and select, and as the owner of the table."""
-    with application_role(run, connection):
+    with application_role(connection, run.name):
         refused = sum(is_refused(connection, attack) for attack in ATTACKS)
         version = shop.store.append("account-role", [NewEvent("AccountOpened", {"owner": "customer-0"})], expected=0)
     run.claim(
@@ -175,34 +187,6 @@ def claim_append_only(run: Run, shop: Shopping, connection: Connection) -> None:
         variant="owner of the table",
         wrong_way=True,
     )
-
-
-@contextmanager
-def application_role(run: Run, connection: Connection) -> Iterator[None]:
-    """The session as the role that a program should have; roles are not of a schema, so it is dropped here."""
-    role = sql.Identifier(f"{run.name}_app")
-    for grant in (
-        "create role {0}",
-        "grant usage on schema {1} to {0}",
-        "grant select, insert on events to {0}",
-        "grant select on stream_metadata to {0}",
-        "set role {0}",
-    ):
-        connection.execute(sql.SQL(grant).format(role, sql.Identifier(run.name)))
-    try:
-        yield
-    finally:
-        connection.execute("reset role")
-        connection.execute(sql.SQL("drop owned by {0}").format(role))
-        connection.execute(sql.SQL("drop role {0}").format(role))
-
-
-def is_refused(connection: Connection, attack: str) -> bool:
-    try:
-        connection.execute(attack)
-    except InsufficientPrivilege:
-        return True
-    return False
 
 
 def claim_mending(run: Run, connection: Connection, count: int) -> None:
@@ -255,6 +239,27 @@ def deposit_all(accounts: Repository[LoyalAccount], ident: str, cents: list[int]
     for amount in cents:
         loyal.deposit(amount)
     accounts.save(loyal)
+
+
+def claim_recorded(run: Run) -> None:
+    """Values that a program has and JSON has not."""
+    values = recording.VALUES.values()
+    changed, refused = sum(map(recording.changed, values)), sum(map(recording.refused, values))
+    run.claim(
+        "a plain encoder writes money as text, a tuple as a list and NaN as null: what is loaded is something else",
+        changed > 0 and recording.changed(recording.VALUES["Decimal"]) and recording.changed(recording.VALUES["NaN"]),
+        topics=[f"{DESIGN}/event-application"],
+        fact=f"{changed} of {len(values)} values changed or unreadable (compare pyeventsourcing#283, nab#1007)",
+        variant="plain encoder",
+        wrong_way=True,
+    )
+    run.claim(
+        "what is recorded is what will be loaded: anything else is refused, by the field's name, before it happens",
+        refused == len(values) and recording.keeps_its_own(),
+        topics=[f"{DESIGN}/event-application", f"{DESIGN}/command-handling"],
+        fact=f"{refused} of {len(values)} values refused",
+        variant=EVENTS,
+    )
 
 
 def claim_mistakes(run: Run, events: store.EventStore, streams: int) -> None:

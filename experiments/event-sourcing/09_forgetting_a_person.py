@@ -13,19 +13,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 
-import msgspec
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from sourcing import copies, vault
 from sourcing.copies import Person, Where
 from sourcing.customer import Customer
-from sourcing.event import data_of
-from sourcing.personal import SHOP, Personal, SealingStore, open_fields, opening
+from sourcing.event import NewEvent, data_of
+from sourcing.personal import SHOP, NotClassified, Personal, SealingStore, open_fields, opening
 from sourcing.postgres import PostgresStore
 from sourcing.postgres import create as create_store
 from sourcing.repository import Reader, Repository, as_stored
 from sourcing.store import EventStore
 from sourcing.vault import FORGOTTEN, Place, Vault, WrongMasterKey, master_key
 
+from shared import codec
 from shared.experiment import Experiment, Run
 from shared.postgres import Connection, connect, create_schema
 from shared.servers.handle import Handle
@@ -85,6 +85,7 @@ def main(run: Run) -> None:
     claim_wrong(run, shops, found)
     claim_shredded(run, found, control)
     claim_replay(run, shops[SHRED])
+    claim_new_fields(run, shops[SHRED])
     with run.step("the key table comes back from a backup"):
         claim_keys(run, server, shops[SHRED], wrapped, secret)
     note_cost(run, shops)
@@ -213,7 +214,7 @@ def claim_replay(run: Run, shop: Shop) -> None:
         variant=SHRED,
     )
     rows = shop.connection.execute("select customer, state from customer_snapshots").fetchall()
-    states = {ident: {**msgspec.json.decode(state), "customer": ident} for ident, state in rows}
+    states = {ident: {**codec.decode(state), "customer": ident} for ident, state in rows}
     opened = {ident: open_fields(shop.vault, STATE, f"customer-{ident}", state) for ident, state in states.items()}
     same = sum(opened[ident]["name"] == person.name for ident, person in shop.people.items())
     run.claim(
@@ -221,6 +222,25 @@ def claim_replay(run: Run, shop: Shop) -> None:
         readable == same == len(loaded) > 0 and opened[shop.gone]["name"] == FORGOTTEN,
         topics=["I.2/challenges/privacy"],
         fact=f"{readable} of {len(loaded)} others",
+        variant=SHRED,
+    )
+
+
+def claim_new_fields(run: Run, shop: Shop) -> None:
+    """The next release has another name for a field, and one more: nobody has thought of the declarations."""
+    told, refused = {"customer": shop.gone, "full_name": "Zoë", "e_mail": "z@example.org", "born": "1990-01-01"}, []
+    before = len(list(shop.store.read(f"customer-{shop.gone}")))
+    for name in told.keys() - {"customer"}:
+        event = NewEvent("CustomerRegistered", {"customer": shop.gone, name: told[name]})
+        try:
+            shop.store.append(f"customer-{shop.gone}", [event])
+        except NotClassified as error:
+            refused.append(repr(name) in str(error))
+    run.claim(
+        "a field that is new or renamed is refused until somebody has said whether it is personal, not stored openly",
+        all(refused) and len(refused) == len(told) - 1 and len([*shop.store.read(f"customer-{shop.gone}")]) == before,
+        topics=["I.2/challenges/privacy"],
+        fact=f"{len(refused)} of {len(told) - 1} such events refused, each with the field's name",
         variant=SHRED,
     )
 

@@ -30,13 +30,14 @@ from sourcing.windows import EffectWindow
 SCHEMA = """
 create table effects (
     event_id     uuid primary key,       -- the idempotency key: at most one effect of an event
+    number       bigint generated always as identity, -- in which order: a clock may be set back
     body         bytea not null,         -- JSON, what is sent
     requested_at timestamptz not null default clock_timestamp(),
     sent_at      timestamptz,            -- null: due
     attempts     int not null default 0, -- that failed
     error        text not null default ''
 );
-create index effects_due on effects (requested_at) where sent_at is null;
+create index effects_due on effects (attempts, number) where sent_at is null;
 -- What was committed when the gateway was opened: that is history to it. What was open then is its business already.
 create table effects_since (snapshot pg_snapshot not null);
 -- In the numbers of the events (shared/home.sql), so that it holds after a move into another cluster, too.
@@ -53,7 +54,7 @@ select id, body from unnest(%s::uuid[], %s::xid8[], %s::bytea[]) as due (id, xid
 where not pg_visible_in_snapshot(xid, snapshot)
 on conflict (event_id) do nothing
 """
-DUE = "select event_id::text, body from effects where sent_at is null order by attempts, requested_at limit %s"
+DUE = "select event_id::text, body from effects where sent_at is null order by attempts, number limit %s"
 SENT = "update effects set sent_at = clock_timestamp() where event_id = %s"
 FAILED = "update effects set attempts = attempts + 1, error = %s where event_id = %s"
 
