@@ -45,8 +45,9 @@ def decoder(type_: Any = Any) -> Callable[[Bytes | str], Any]:
 
     def decode(data: Bytes | str) -> Any:
         try:
-            raw = data.encode() if isinstance(data, str) else bytes(data)
-            check_depth(raw)
+            raw = data if type(data) is bytes else data.encode() if isinstance(data, str) else bytes(data)
+            if len(raw) > 2 * MAX_DEPTH:  # what is shorter cannot be as deep
+                check_depth(raw)
             if not sees_all:
                 _decode(raw)  # or a field that the type does not have would be passed over, whatever it holds
             return parse(raw)
