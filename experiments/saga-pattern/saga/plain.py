@@ -1,26 +1,29 @@
 """The simplest saga that is right: a loop over the steps, and a log with one row for each saga.
 
 A service gives the same answer to the same request again. So the log need not say how far a saga was: whoever takes
-it up asks from its start, and hears what was heard before. There are no time-outs here and no operator, and a step
-that never answers keeps its saga for ever; for those see saga.orchestrator.
+it up asks from its start, and hears what was heard before. A row that nobody can read waits with its reason. There are
+no time-outs here, and a step that never answers keeps its saga for ever; for those see saga.orchestrator.
 """
 
 import time
 
-import msgspec
-
 from saga.fates import TransientError
 from saga.nosaga import AFTER, CallWindow
 from saga.order import STEPS, UNDO, Action, Order, Reply, Request
+from saga.reading import reader, without_nul
+from saga.services.participant import IMPOSSIBLE
 from saga.services.shop import Services, Shop
-from shared import postgres
+from shared import codec, postgres
+from shared.errors import NotReadable
 from shared.faults import Hook, nowhere
 from shared.postgres import Connection
 
-LOG = 'create table sagas (id text primary key, "order" bytea not null, ended_at timestamptz)'
+LOG = 'create table sagas (id text primary key, "order" bytea not null, ended_at timestamptz, waits text)'
 BEGIN = "insert into sagas values (%s, %s) on conflict do nothing"
 END = "update sagas set ended_at = clock_timestamp() where id = %s"
-OPEN = 'select "order" from sagas where ended_at is null order by id'
+OPEN = 'select id, "order" from sagas where ended_at is null and waits is null order by id'
+WAITS = "update sagas set waits = %s where id = %s"  # why; to be set to null by who has mended it
+_order = reader(Order)
 AGAIN = 0.01  # seconds before a service that was busy is asked again
 SPAN = """
 select split_part(request_id, ':', 1), extract(epoch from min(answered_at))::float8,
@@ -31,7 +34,7 @@ from inbox group by 1
 
 def carry_out(log: Connection, services: Services, order: Order, at: Hook = nowhere) -> bool:
     """The saga of an order, begun or taken up again; whether the order is complete."""
-    log.execute(BEGIN, [order.id, msgspec.json.encode(order)])
+    log.execute(BEGIN, [order.id, codec.encode(order)])
     at(CallWindow.BEFORE)
     refused = False
     for number, action in enumerate(STEPS):
@@ -60,15 +63,24 @@ def known(log: Connection, order: Order) -> bool:
 
 
 def unfinished(log: Connection) -> list[Order]:
-    """The orders whose sagas have begun and not ended."""
-    return [msgspec.json.decode(row[0], type=Order) for row in log.execute(OPEN)]
+    """The orders whose sagas have begun and not ended. One that cannot be read waits for a person instead."""
+    found = []
+    for saga, order in log.execute(OPEN).fetchall():
+        try:
+            found.append(_order(order))
+        except NotReadable as error:
+            log.execute(WAITS, [str(error), saga])
+    return found
 
 
 def resume(log: Connection, services: Services) -> int:
-    """Take up what a dead process left; returns how many sagas that were."""
+    """Take up what a dead process left; returns how many sagas that were. What no service can ever do waits."""
     orders = unfinished(log)
     for order in orders:
-        carry_out(log, services, order)
+        try:
+            carry_out(log, services, order)
+        except IMPOSSIBLE as error:
+            log.execute(WAITS, [without_nul(str(error)), order.id])
     return len(orders)
 
 

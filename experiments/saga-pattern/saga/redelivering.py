@@ -3,14 +3,15 @@
 from collections.abc import Iterable
 from enum import StrEnum
 
-import msgspec
-
 from saga.fates import Fates, TransientError
 from saga.order import Action, Order, Request
+from saga.reading import reader, without_nul
 from saga.services.effects import EFFECTS
-from saga.services.participant import perform
+from saga.services.participant import IMPOSSIBLE, perform
 from saga.services.shop import Shop
 from saga.windows import EffectWindow, Kill, hook
+from shared import codec
+from shared.errors import NotReadable
 from shared.faults import Hook
 from shared.postgres import Connection, connect
 
@@ -29,15 +30,16 @@ create table commands (
     position bigint generated always as identity primary key,
     body     bytea not null,                  -- Request
     attempt  int not null default 1,          -- a message that asks again is another message
-    done     boolean not null default false   -- acknowledged
+    done     boolean not null default false,  -- acknowledged
+    aside    text                             -- why nobody will ever carry it out: for a person to look at
 )
 """
 ADD = "insert into commands (body) values (%s)"
-NEXT = "select position, body, attempt from commands where not done order by position limit 1"
+NEXT = "select position, body, attempt from commands where not done and aside is null order by position limit 1"
 AGAIN = "update commands set attempt = attempt + 1 where position = %s"
 DONE = "update commands set done = true where position = %s"
-_decode = msgspec.json.Decoder(Request).decode
-_encode = msgspec.json.Encoder().encode
+ASIDE = "update commands set aside = %s where position = %s"
+_request = reader(Request)
 
 
 def pay_back(connection: Connection, order: Order) -> str:
@@ -74,7 +76,7 @@ def enqueue(queue: str, requests: Iterable[Request]) -> None:
     """A fresh queue with these commands, in a schema of its own (conninfo)."""
     with connect(queue) as connection, connection.cursor() as cursor:
         cursor.execute(QUEUE)
-        cursor.executemany(ADD, [(_encode(request),) for request in requests])
+        cursor.executemany(ADD, [(codec.encode(request),) for request in requests])
 
 
 def refunder(shop: Shop, queue: str, guard: Guard, kill: Kill | None = None) -> None:
@@ -84,7 +86,16 @@ def refunder(shop: Shop, queue: str, guard: Guard, kill: Kill | None = None) -> 
         while row := commands.execute(NEXT).fetchone():
             position, body, attempt = row
             try:
-                refund(payments, guard, _decode(body), attempt, services.fates, at)
+                refund(payments, guard, refund_of(body), attempt, services.fates, at)
                 commands.execute(DONE, [position])
             except TransientError:  # no answer came: whoever waits for it asks again, with a new message
                 commands.execute(AGAIN, [position])
+            except IMPOSSIBLE as error:  # it would come again for ever, and nothing behind it
+                commands.execute(ASIDE, [without_nul(str(error)), position])
+
+
+def refund_of(body: bytes) -> Request:
+    """Raises NotReadable where it asks for no refund."""
+    if (request := _request(body)).action is not Action.REFUND:
+        raise NotReadable(f"it asks for {request.action}")
+    return request

@@ -16,12 +16,13 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-import msgspec
-
 from saga.orchestrator.definition import Retry
 from saga.order import Action, Order, Request
-from saga.services.participant import perform
+from saga.reading import reader
+from saga.services.participant import IMPOSSIBLE, perform
 from saga.services.shop import Services, Shop
+from shared import codec
+from shared.errors import NotReadable
 from shared.run import Run
 from shared.wait import until
 
@@ -31,8 +32,7 @@ BINS = 40  # points of a load curve
 FOR_EVER = 10**9  # attempts: until the patience ends
 NUMBER = 4  # bytes of an attempt's number
 Address = tuple[str, int]
-_request = msgspec.json.Decoder(Request).decode
-_encode = msgspec.json.Encoder().encode
+_request = reader(Request)
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,7 @@ class Provider(asyncio.DatagramProtocol):
         self.services = services
         self.seconds = seconds
         self.waiting: asyncio.Queue[tuple[bytes, Address]] = asyncio.Queue()
+        self.aside: list[tuple[bytes, str]] = []  # calls that are none, and why
 
     def datagram_received(self, data: bytes, addr: Address) -> None:
         self.waiting.put_nowait((data, addr))
@@ -73,11 +74,17 @@ class Provider(asyncio.DatagramProtocol):
     async def work(self, transport: asyncio.DatagramTransport) -> None:
         while True:
             call, caller = await self.waiting.get()
-            request = _request(call[NUMBER:])
-            await asyncio.gather(asyncio.to_thread(self._charge, request), asyncio.sleep(self.seconds))
+            try:
+                await asyncio.gather(asyncio.to_thread(self._charge, call[NUMBER:]), asyncio.sleep(self.seconds))
+            except IMPOSSIBLE as error:
+                self.aside.append((call, str(error)))
+                print(f"put aside: {error}: {call!r}", flush=True)
+                continue
             transport.sendto(call, caller)  # as an answer, the call itself will do
 
-    def _charge(self, request: Request) -> None:
+    def _charge(self, call: bytes) -> None:
+        if (request := _request(call)).action is not Action.CHARGE:
+            raise NotReadable(f"it asks for {request.action}")
         perform(self.services.connections["payments"], request, self.services.fates)
 
 
@@ -178,7 +185,7 @@ async def rush(port: int, made: Sequence[Order], retry: Retry, limits: Limits) -
         return not answer.cancelled()
 
     async def charge(order: Order) -> None:
-        request, attempt, pause = _encode(Request(order.id, Action.CHARGE, order)), 0, 0.0
+        request, attempt, pause = codec.encode(Request(order.id, Action.CHARGE, order)), 0, 0.0
         while attempt < retry.attempts and time.monotonic() - began + pause < limits.patience:
             await asyncio.sleep(pause)
             at, attempt = time.monotonic() - began, attempt + 1

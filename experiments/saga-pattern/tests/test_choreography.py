@@ -18,6 +18,7 @@ from saga.choreography.stage import create as create_stage
 from saga.choreography.store import Letter, Outgoing
 from saga.engines import Outcome, Site, drive
 from saga.fates import Fate, Fates, mend
+from saga.foreign import odd
 from saga.invariant import Ending, judge
 from saga.order import Action, Order, World, orders
 from saga.services.shop import Services, Shop
@@ -29,6 +30,8 @@ from shared.history import History
 from shared.servers.server import Endpoint
 from shared.wait import until
 from shared.worker import Worker
+
+SPOILT = "insert into outbox (topic, key, value, headers) values ('hall.orders', 'key', '', '\\xfc')"
 
 
 class Died(Exception):
@@ -158,6 +161,58 @@ def test_message_that_is_no_event_is_kept_by_whoever_reads_it(hall: Hall, order:
     [kept] = hall.held("stock")
     assert (kept.place, kept.saga, kept.waits) == ("hall.orders/0/0", "x", True)
     assert "ce_specversion" in kept.reason
+
+
+def odd_letters(order: Order) -> dict[str, Letter]:
+    """The event that begins a saga, as another program might have written it."""
+    said = store.outgoing("hall", submitted(order))
+    good = Letter("", said.key.encode(), said.value, said.headers)
+    bodies = {name: replace(good, value=body) for name, body in odd(order).items()}
+    headers = {
+        name: replace(good, headers={**said.headers, name: raw})
+        for name, raw in {"ce_id": b"\xfc", "ce_time": b"yesterday", "ce_correlationid": b"a\0b"}.items()
+    }
+    return bodies | headers | {"a tombstone": replace(good, value=None), "a key": replace(good, key=b"\xfc")}
+
+
+def test_events_that_nobody_can_read_are_kept_as_they_came_and_the_others_handled(
+    hall: Hall, order: Order, shop: Shop
+) -> None:
+    another, sent = msgspec.structs.replace(order, id="another"), odd_letters(order)
+    hall.submit(another)
+    hall.letters += [replace(letter, place=name) for name, letter in sent.items()]
+    hall.submit(order)
+    hall.play()
+    assert judge(shop).endings == {order.id: Ending.COMPLETE, another.id: Ending.COMPLETE}
+    for service in hall.services:
+        assert {one.place for one in hall.held(service)} <= sent.keys()
+    kept = {one.place: one.reason for one in hall.held("orders") if one.waits}
+    assert (set(kept), all(kept.values())) == (set(sent), True)
+    rows = hall.connections["orders"].execute("select place, key, value from held").fetchall()
+    assert {place: (key, value) for place, key, value in rows} == {
+        name: (letter.key, letter.value) for name, letter in sent.items()
+    }
+
+
+def test_what_is_kept_is_tried_again_or_dropped_when_an_operator_says_so(hall: Hall, order: Order) -> None:
+    database = hall.connections["orders"]
+    hall.services["orders"].turn([Letter("place", None, b"{", {})])
+    assert store.retry(database, "place")
+    hall.play()
+    assert [(one.place, one.waits) for one in hall.held("orders")] == [("place", True)]
+    assert [store.discard(database, "place"), store.discard(database, "place")] == [True, False]
+    assert hall.held("orders") == []
+
+
+@pytest.mark.parametrize("spoil", ["insert into held values ('place', '', null, null, '\\xfc', 1, now(), '')", SPOILT])
+def test_a_row_of_its_own_that_a_service_cannot_read_waits_and_the_others_do_not(
+    hall: Hall, order: Order, shop: Shop, spoil: str
+) -> None:
+    hall.connections["orders"].execute(spoil)
+    hall.play(order)
+    assert judge(shop).endings == {order.id: Ending.COMPLETE}
+    [kept] = hall.held("orders")
+    assert (kept.waits, kept.reason.startswith("its headers cannot be read")) == (True, True)
 
 
 def test_step_that_keeps_failing_waits_for_an_operator_and_goes_on_when_it_is_mended(

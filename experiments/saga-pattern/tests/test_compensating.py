@@ -8,16 +8,19 @@ import pytest
 from saga import compensating, returning
 from saga.compensating import GIFT, GivenUp, Went, answered, asked, asker, breaches, forward, insist, standing, undo
 from saga.fates import Fate, Fates, mend
+from saga.foreign import odd
 from saga.invariant import judge
 from saga.order import STEPS, Action, Order, Request, World, orders
-from saga.redelivering import Guard, enqueue, refund, refunder
+from saga.redelivering import ADD, Guard, enqueue, refund, refunder
 from saga.services import shop as shops
 from saga.services.effects import EFFECTS, Effect
 from saga.services.shop import Services, Shop
 from saga.windows import EffectWindow, Kill
 
+from shared import codec
 from shared.faults import nowhere, require
 from shared.history import History
+from shared.postgres import connect
 from shared.servers.server import Endpoint
 from shared.worker import Worker
 
@@ -155,6 +158,21 @@ def test_an_answer_that_is_lost_makes_the_queue_ask_with_another_message(shop: S
         enqueue(schema, [Request(MADE[0].id, Action.REFUND, MADE[0])])
         refunder(lossy, schema, Guard.MESSAGE)
         assert refunds(services, MADE[0]) == 2
+
+
+def test_a_refund_that_nobody_can_read_is_put_aside_and_those_behind_it_are_paid(shop: Shop, schema: str) -> None:
+    bodies = {
+        name: b'{"saga":"x","action":"refund-payment","order":' + order + b"}" for name, order in odd(MADE[0]).items()
+    }
+    with shop.open() as services, connect(schema) as queue:
+        services(Request(MADE[0].id, Action.CHARGE, MADE[0]))
+        enqueue(schema, [Request(MADE[0].id, Action.SHIP, MADE[0])])  # not asked of payments
+        for body in (*bodies, codec.encode(Request(MADE[0].id, Action.REFUND, MADE[0]))):
+            queue.execute(ADD, [body])
+        refunder(shop, schema, Guard.OPERATION)
+        reasons = [reason for (reason,) in queue.execute("select aside from commands where not done")]
+        assert (len(reasons), all(reasons)) == (len(bodies) + 1, True)
+        assert refunds(services, MADE[0]) == 1
 
 
 # With what effect

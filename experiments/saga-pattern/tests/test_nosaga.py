@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from saga import nosaga, plain, ways
 from saga.fates import Fates
+from saga.foreign import odd
 from saga.invariant import Ending, judge
 from saga.nosaga import CallWindow, CommitWindow, Locked, in_doubt, lock, resolve
 from saga.order import Order, World, orders
@@ -17,10 +18,11 @@ from saga.services.shop import SERVICES
 from saga.ways import Site, Way, build, cannot_pay, carry_out_all, die, held_up, others
 from saga.windows import Kill
 
+from shared import codec
 from shared import postgres as helpers
 from shared.faults import require
 from shared.history import History
-from shared.postgres import Connection
+from shared.postgres import Connection, connect
 from shared.servers.handle import own_instance
 from shared.servers.server import Endpoint
 from shared.settings import Settings
@@ -125,6 +127,19 @@ def test_saga_killed_at_the_same_place_holds_nobody_up_and_is_taken_up_again(sit
     assert held_up(site, Way.SAGA, [SAME_CUSTOMER, OTHER]) == []
     carry_out_all(site, [])
     assert judge(site.shop).endings == dict.fromkeys(("first", "second", "third"), Ending.COMPLETE)
+
+
+def test_saga_that_nobody_can_read_or_carry_out_waits_with_its_reason_and_the_others_are_taken_up(site: Site) -> None:
+    rows = {**odd(OTHER), "huge": codec.encode(Order("huge", "customer-001", "product-01", 2**40, 1))}
+    with connect(site.own) as log, site.shop.open() as services:
+        for name, order in {"0": codec.encode(FIRST), **rows, "z": codec.encode(OTHER)}.items():
+            log.execute(plain.BEGIN, [name, order])
+        for _ in range(2):  # it starts anew over all of them
+            plain.resume(log, services)
+        waiting: dict[str, str] = dict(log.execute("select id, waits from sagas where waits is not null").fetchall())
+    assert set(waiting) == set(rows)
+    assert all(waiting.values())
+    assert judge(site.shop).endings == {"first": Ending.COMPLETE, "third": Ending.COMPLETE}
 
 
 def test_saga_under_seeded_failures_ends_consistent(site: Site) -> None:

@@ -1,6 +1,7 @@
 """Retries that keep a service down, retries that let it recover, and a consumer that a message kills."""
 
 import asyncio
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -8,14 +9,16 @@ from pathlib import Path
 
 import pytest
 from saga import poison
+from saga.foreign import odd
 from saga.messaging import Topics, Unreadable
 from saga.orchestrator.definition import Retry
-from saga.order import Action, World, orders
+from saga.order import Action, Request, World, orders
 from saga.retrying import Call, Limits, Rush, policies, port_of, provide, rush
 from saga.services.host import prepare
 from saga.services.shop import Services, Shop
 from saga.transport import Outlet
 
+from shared import codec
 from shared.kafka import delete_topics
 from shared.servers.server import Endpoint
 from shared.worker import Worker
@@ -56,6 +59,16 @@ def test_with_backoff_and_jitter_everybody_is_served_and_charged_once(
     assert len(seen.served) == 20 < len(seen.calls)  # it was overloaded
     rows = services.connections["payments"].execute("select order_id, charged from charges").fetchall()
     assert dict(rows) == dict.fromkeys(seen.served, 1)
+
+
+def test_calls_that_are_none_are_put_aside_and_the_next_is_answered(shop: Shop, tmp_path: Path) -> None:
+    made = next(orders(3, 1, World()))
+    calls = [b"", b"1234", *odd(made).values(), codec.encode(Request(made.id, Action.SHIP, made))]
+    with provider(shop, tmp_path) as port, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as caller:
+        for call in calls:
+            caller.sendto(b"\0\0\0\1" + call, ("127.0.0.1", port))
+        assert asyncio.run(rush(port, [made], POLICIES["fixed pause"], LIMITS)).served.keys() == {made.id}
+    assert (tmp_path / "service.log").read_text().count("put aside: ") == len(calls)
 
 
 @pytest.mark.parametrize(("jitter", "instants"), [(0.0, 1), (0.5, 50)])
