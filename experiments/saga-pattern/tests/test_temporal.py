@@ -12,6 +12,7 @@ from psycopg import OperationalError
 from saga.engines import Engine, Outcome, Site, wait
 from saga.engines.temporal import opened
 from saga.fates import Fate, Fates
+from saga.foreign.temporal import signal
 from saga.invariant import Ending, judge
 from saga.order import STEPS, Action, Order, Reply, Request
 from saga.services import shop as shops
@@ -20,7 +21,7 @@ from saga.temporal.activities import Activities
 from saga.temporal.apart import Apart, CallFailed
 from saga.temporal.client import NoSuchSaga, Sagas
 from saga.temporal.held import Gate, HeldActivities
-from saga.temporal.histories import actions, asked, given_up, refusals
+from saga.temporal.histories import actions, asked, given_up, happened
 from saga.temporal.kills import BACKWARD, TURN, broken
 from saga.temporal.messages import Limits, Progress, Status
 from saga.temporal.skipping import Skipping
@@ -29,6 +30,7 @@ from saga.temporal.trials import hanging, some
 from saga.temporal.worker import Job, work
 from saga.windows import EffectWindow, Kill
 
+from shared.errors import NotWritable
 from shared.faults import require
 from shared.history import History
 from shared.postgres import connect
@@ -36,7 +38,10 @@ from shared.servers.server import Endpoint
 from shared.wait import until
 from shared.worker import Worker
 
-FINE, LOST, REFUSED, UNKNOWN, TWICE, ABORT, CANCEL, SLOW, BACKOFF, LATE, MONTH, STUCK, LONELY, HUNG = some("case", 14)
+FINE, LOST, REFUSED, UNKNOWN, TWICE, ABORT, CANCEL, SLOW, *OTHERS = some("case", 16)
+BACKOFF, LATE, MONTH, STUCK, LONELY, HUNG, DEAF, WAITS = OTHERS
+    "case", 16
+)
 # Where a worker is killed, in sagas of their own: in every window of a step, and of a compensation.
 KILLED = dict(zip(product((Action.CHARGE, Action.REFUND), EffectWindow), some("killed", 6), strict=True))
 MANY = Limits(attempts=10_000, deadline=600, heartbeat=CALM)
@@ -44,9 +49,9 @@ FATES = Fates(
     steps={},
     undos={},
     fixed={
-        **broken([UNKNOWN, ABORT, CANCEL, BACKOFF, LATE], Action.SHIP),
-        **broken([MONTH, STUCK], Action.REFUND),
-        **{(one.id, Action.SHIP): Fate.REFUSED for one in (MONTH, STUCK)},
+        **broken([UNKNOWN, ABORT, CANCEL, BACKOFF, LATE, DEAF], Action.SHIP),
+        **broken([MONTH, STUCK, WAITS], Action.REFUND),
+        **{(one.id, Action.SHIP): Fate.REFUSED for one in (MONTH, STUCK, WAITS)},
         **{(one.id, Action.SHIP): Fate.REFUSED for (action, _), one in KILLED.items() if action is Action.REFUND},
         (REFUSED.id, Action.SHIP): Fate.REFUSED,
         (LOST.id, Action.CHARGE): Fate.ANSWER_LOST,
@@ -188,14 +193,41 @@ def test_who_speaks_to_a_saga_that_is_not_there_is_told_so(sagas: Apart[Sagas]) 
         sagas.call(Sagas.state, "nobody")
 
 
-def test_an_order_of_the_wrong_shape_stands_still_with_the_reason_and_nothing_is_done(
+def test_an_order_that_no_worker_could_read_is_not_begun(sagas: Apart[Sagas]) -> None:
+    for odd in (
+        Order("unreadable", "c", "p", 1, "5 EUR"),  # type: ignore[arg-type]
+        Order("unreadable", "c", "p", 1, float("nan")),  # type: ignore[arg-type]
+        Order("unreadable", "\ud83d", "p", 1, 1),
+    ):
+        with pytest.raises(NotWritable, match=r"order\.(cents|customer)"):
+            sagas.call(Sagas.start, odd)
+
+
+def test_a_signal_that_nobody_can_read_changes_nothing_and_the_next_is_heard(sagas: Apart[Sagas]) -> None:
+    begin_to_ship(sagas, DEAF)
+    for reason in (b'"gesch\xfctzt"', b"[" * 50_000, rb'"\ud83d"', b"5", b""):
+        sagas.call(signal, DEAF.id, "abort", reason)
+    sagas.call(Sagas.abort, DEAF.id, "fraud")
+    assert sagas.call(Sagas.ended, DEAF.id) == Progress(Status.COMPENSATED, reason="aborted: fraud")
+
+
+def test_a_cancelled_workflow_that_waits_for_its_operator_waits_on_and_is_undone_when_it_is_mended(
     sagas: Apart[Sagas], shop: Shop
 ) -> None:
-    unreadable = Order("unreadable", "customer-001", "product-01", 1, "5 EUR")  # type: ignore[arg-type]
-    sagas.call(Sagas.start, unreadable, timeout=60.0)
-    said = until("the worker to refuse", lambda: refusals(sagas.call(Sagas.history, unreadable.id)))
-    assert "`$.order.cents`" in said[0]
-    assert unreadable.id not in judge(shop).endings
+    sagas.call(Sagas.start, WAITS, Limits(undo_attempts=1, heartbeat=CALM))
+    until("it to wait", lambda: sagas.call(Sagas.state, WAITS.id).status is Status.PARKED)
+    sagas.call(Sagas.cancel, WAITS.id)
+    until("it to have heard", lambda: heard(sagas.call(Sagas.history, WAITS.id), "CANCEL_REQUESTED"))
+    repair(shop, WAITS, Action.REFUND)
+    sagas.call(Sagas.mended, WAITS.id)
+    assert sagas.call(Sagas.closed, WAITS.id) == "COMPLETED"
+    assert judge(shop).endings[WAITS.id] is Ending.COMPENSATED
+
+
+def heard(history: str, what: str) -> bool:
+    """Whether the workflow's code has dealt with an event that is named so."""
+    _, found, after = "\n".join(happened(history)).partition(what)
+    return bool(found) and "WORKFLOW_TASK_COMPLETED" in after
 
 
 def test_what_fails_in_the_other_process_is_told_in_this_one(sagas: Apart[Sagas]) -> None:

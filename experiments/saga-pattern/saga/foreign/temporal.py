@@ -7,6 +7,7 @@ from temporalio.api.common.v1 import Payload
 from temporalio.common import RawValue
 
 from saga.engines.temporal import Following, TemporalEngine
+from saga.temporal.client import Sagas
 from saga.temporal.histories import refusals
 
 AGE = timedelta(minutes=5)  # until the server ends what no worker can begin
@@ -38,3 +39,9 @@ async def begin(following: Following, saga: str, data: bytes) -> None:
 async def refused(following: Following, saga: str) -> str:
     """Why no worker goes on with it; empty while none has refused to."""
     return next(iter(refusals(await following.sagas.history(saga))), "")
+
+
+async def signal(sagas: Sagas, saga: str, name: str, data: bytes) -> None:
+    """In the client's process: say this to a workflow."""
+    payload = RawValue(Payload(metadata={"encoding": b"json/plain"}, data=data))
+    await sagas.handle(saga).signal(name, payload)
