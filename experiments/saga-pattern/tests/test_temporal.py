@@ -40,8 +40,6 @@ from shared.worker import Worker
 
 FINE, LOST, REFUSED, UNKNOWN, TWICE, ABORT, CANCEL, SLOW, *OTHERS = some("case", 16)
 BACKOFF, LATE, MONTH, STUCK, LONELY, HUNG, DEAF, WAITS = OTHERS
-    "case", 16
-)
 # Where a worker is killed, in sagas of their own: in every window of a step, and of a compensation.
 KILLED = dict(zip(product((Action.CHARGE, Action.REFUND), EffectWindow), some("killed", 6), strict=True))
 MANY = Limits(attempts=10_000, deadline=600, heartbeat=CALM)
