@@ -28,8 +28,8 @@ class Contender:
 
     `servers` are all that it is given, beside the databases of the services; `at_once` is how many sagas at once suit
     it. `decides` says whether it undoes a step of which nobody knows whether it was done. `code` and `data`, as
-    patterns of paths, are all that this lab has of it beyond the services, which are the same for all: what a server or
-    a library brings is not ours to write.
+    patterns of paths, are what a reader would copy of it, beyond the services, which are the same for all: neither what
+    a server or a library brings, nor what only stages it here, behind the port or for a kill.
     """
 
     name: str
@@ -65,7 +65,7 @@ OWN = Contender(
     code=(
         *(f"orchestrator/{name}.py" for name in ("definition", "machine", "office", "operator")),
         *(f"orchestrator/{name}.py" for name in ("shares", "store", "worker")),
-        *("messaging.py", "transport.py", "services/host.py", "engines/own.py"),
+        *("messaging.py", "transport.py", "services/host.py"),
     ),
     data=("orchestrator/schema.sql", "orchestrator/order.toml"),
 )
@@ -76,7 +76,7 @@ DBOS = Contender(
     partial(dbos.opened, undo_attempts=UNDO_ATTEMPTS),
     ("postgres",),
     at_once=40,
-    code=("dbossaga.py", "engines/dbos.py"),
+    code=("dbossaga.py", "engines/dbos.py"),  # the latter has its client
 )
 TEMPORAL = Contender(
     "Temporal",
@@ -84,9 +84,7 @@ TEMPORAL = Contender(
     ("temporal",),
     at_once=20,
     code=(
-        *(f"temporal/{name}.py" for name in ("activities", "apart", "client", "histories", "messages")),
-        *(f"temporal/{name}.py" for name in ("worker", "workflow")),
-        *("engines/processes.py", "engines/temporal.py"),
+        *(f"temporal/{name}.py" for name in ("activities", "client", "histories", "messages", "worker", "workflow")),
     ),
 )
 CAMUNDA = Contender(
@@ -94,7 +92,7 @@ CAMUNDA = Contender(
     partial(camunda.opened, policy=Policy(undo_attempts=UNDO_ATTEMPTS)),
     ("camunda",),
     at_once=20,
-    code=("camunda/client.py", "camunda/worker.py", "engines/processes.py", "engines/camunda.py"),
+    code=("camunda/client.py", "camunda/worker.py", "engines/processes.py"),
     data=("camunda/order.bpmn",),
 )
 STATES = Contender(
@@ -102,7 +100,7 @@ STATES = Contender(
     stepfunctions.opened,
     ("moto",),
     at_once=20,
-    code=("stepfunctions/client.py", "stepfunctions/worker.py", "engines/processes.py", "engines/stepfunctions.py"),
+    code=("stepfunctions/client.py", "stepfunctions/worker.py", "engines/processes.py"),
     data=("stepfunctions/order.asl.json",),
 )
 CHOREOGRAPHY = Contender(
@@ -111,7 +109,7 @@ CHOREOGRAPHY = Contender(
     ("postgres", "kafka"),
     at_once=100,
     code=(
-        *(f"choreography/{name}.py" for name in ("engine", "machine", "playing", "service", "stage", "store", "wire")),
+        *(f"choreography/{name}.py" for name in ("machine", "process", "service", "store", "wire")),
         *("messaging.py", "transport.py"),
     ),
     data=("choreography/schema.sql",),

@@ -12,8 +12,9 @@ from saga.choreography.changes import LOOPING
 from saga.choreography.flow import problems
 from saga.choreography.machine import ENDS, MACHINES, Machines
 from saga.choreography.playing import KINDS, Cast, Kind
+from saga.choreography.process import submitted
 from saga.choreography.service import Service, ServiceWindow
-from saga.choreography.stage import Stage, drop, settle, submit, submitted
+from saga.choreography.stage import Stage, drop, settle, submit
 from saga.choreography.stage import create as create_stage
 from saga.choreography.store import Letter, Outgoing
 from saga.engines import Outcome, Site, drive

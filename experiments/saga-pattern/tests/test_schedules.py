@@ -159,7 +159,7 @@ def test_a_load_that_is_not_complete_is_not_measured(services: Services, shop: S
 
 
 # What belongs to no engine: it is the same for all, or measures and stages them. The wrong ways are left out.
-COMMON = "engines", "fates", "invariant", "measuring", "order", "schedules", "windows", "services", "choreography/naive"
+COMMON = "engines", "fates", "order", "reading", "windows", "services"
 
 
 def imported(path: Path) -> Iterator[str]:

@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from saga.choreography import store, wire
 from saga.choreography.machine import ENDS
 from saga.choreography.playing import Cast
+from saga.choreography.process import submitted
 from saga.choreography.service import Send
-from saga.choreography.stage import Stage, prepare, submitted
+from saga.choreography.stage import Stage, prepare
 from saga.engines import Ended, Outcome, Site
 from saga.order import Order
 from shared import kafka, postgres

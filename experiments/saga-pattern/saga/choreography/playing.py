@@ -1,24 +1,17 @@
-"""The services as processes: what each runs, and a cast of them that an experiment starts, kills and looks after."""
+"""The services as processes: a cast of them that an experiment starts, kills and looks after."""
 
-import signal
-import threading
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, closing
 from dataclasses import replace
 from enum import StrEnum
 from functools import partial
 
-from saga.choreography import naive, wire
+from saga.choreography import naive
+from saga.choreography.process import serve
 from saga.choreography.service import Service, ServiceWindow
 from saga.choreography.stage import Stage, at_rest, ended
-from saga.transport import Inlet, offsets, reached
-from saga.windows import Kill, hook
-from shared import postgres
-from shared.history import Recorder
+from saga.windows import Kill
 from shared.wait import until
 from shared.worker import Worker
-
-WAIT = 0.05  # seconds until a service looks whether something is due, or whether it is to stop
 
 
 class Kind(StrEnum):
@@ -36,24 +29,6 @@ KINDS: dict[Kind, Callable[..., Service]] = {
     Kind.NO_INBOX: naive.WithoutInbox,
     Kind.NO_OUTBOX: naive.WithoutOutbox,
 }
-
-
-def serve(stage: Stage, name: str, kind: Kind = Kind.RIGHT, kill: Kill | None = None) -> None:
-    """A process: one service, until SIGTERM or until killed."""
-    stop = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    machine = stage.machine(name)
-    with ExitStack() as things:
-        connection = things.enter_context(postgres.connect(stage.conninfo(name)))
-        recorder = things.enter_context(Recorder(stage.history, name))
-        at = things.enter_context(hook(kill))
-        send = things.enter_context(wire.sending(stage.broker))  # first: it connects while the inlet does
-        topics, start = stage.heard_by(machine), offsets(connection)
-        inlet = things.enter_context(closing(Inlet(stage.broker, topics, start, settings=wire.READING)))
-        service = KINDS[kind](machine, connection, send, stage.prefix, stage.shop.fates, at, recorder)
-        while not stop.is_set():
-            messages = inlet.read(WAIT, wire.MOST)
-            service.turn([wire.letter(message) for message in messages], reached(messages))
 
 
 class Cast:
@@ -76,7 +51,7 @@ class Cast:
         """Start one service, for the first of the kills that are to come."""
         self.kills[name] = list(kills)
         kind, kill = self.kinds.get(name, Kind.RIGHT), next(iter(kills), None)
-        self.workers[name] = self.worker(name, serve, self.stage, name, kind, kill)
+        self.workers[name] = self.worker(name, serve, self.stage.post(name), KINDS[kind], kill)
 
     def stop(self) -> None:
         for worker in self.workers.values():  # all are told first: each takes up to WAIT to hear it

@@ -8,8 +8,9 @@ from saga.choreography import store
 from saga.choreography.flow import Flow
 from saga.choreography.machine import ENDS, Machine
 from saga.choreography.playing import Cast, Kind
+from saga.choreography.process import submitted
 from saga.choreography.service import Service, ServiceWindow
-from saga.choreography.stage import Stage, ended, said, submit, submitted
+from saga.choreography.stage import Stage, ended, said, submit
 from saga.choreography.store import Letter, Outgoing
 from saga.choreography.wire import sending
 from saga.fates import Fate, Fates

@@ -4,17 +4,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import msgspec
-
 from saga.choreography import store, wire
 from saga.choreography.machine import ENDS, MACHINES, SUBMITTED, Machine, Machines, emitter
+from saga.choreography.process import Post, submitted
 from saga.fates import KIND, Fates
 from saga.order import Order, World
 from saga.services import shop as shops
 from saga.services.shop import SERVICES, Shop
 from saga.transport import Place, offsets
 from shared import kafka, postgres
-from shared.event import Event
 from shared.history import Action, Outcome, Recorder
 from shared.postgres import Connection
 from shared.servers.server import Endpoint
@@ -48,7 +46,13 @@ class Stage:
 
     def heard_by(self, machine: Machine) -> list[str]:
         """The topics that a service reads."""
-        return sorted({store.topic(self.prefix, event) for event in machine.hears})
+        return store.topics(self.prefix, machine.hears)
+
+    def post(self, service: str) -> Post:
+        """Where a service of this stage works."""
+        return Post(
+            self.machine(service), self.conninfo(service), self.broker, self.prefix, self.shop.fates, self.history
+        )
 
     def conninfo(self, service: str) -> str:
         return self.shop.conninfos[service]
@@ -93,16 +97,6 @@ def submit(stage: Stage, orders: Iterable[Order], by_customer: bool = False) -> 
             recorder.record(Action.WRITE, Outcome.OK, event.id, key=event.correlation_id)
     with wire.sending(stage.broker) as send:
         send([store.outgoing(stage.prefix, event) for event in events])
-
-
-def submitted(order: Order, by_customer: bool = False) -> Event:
-    """The event that begins the saga of an order. Its id is the order's own: a second click changes nothing.
-
-    By customer is the wrong way: a customer may have several orders.
-    """
-    saga = order.customer if by_customer else order.id
-    data, ident = msgspec.to_builtins(order), f"{order.id}/{SUBMITTED}"
-    return Event(SUBMITTED, "/shop/checkout", order.id, data, ident, correlation_id=saga, partition_key=saga)
 
 
 def said(stage: Stage, service: str, events: Iterable[str]) -> int:

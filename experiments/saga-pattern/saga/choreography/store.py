@@ -1,7 +1,7 @@
 """A service's memory: its state of each saga, what it has heard, what it has to say, and what it could not handle."""
 
 import base64
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -109,6 +109,11 @@ def outgoing(prefix: str, event: Event) -> Outgoing:
 def topic(prefix: str, event: str) -> str:
     """The topic of an event: every service has one for all that it says."""
     return f"{prefix}.{emitter(event)}"
+
+
+def topics(prefix: str, events: Iterable[str]) -> list[str]:
+    """The topics of all who say one of these events."""
+    return sorted({topic(prefix, event) for event in events})
 
 
 def move(connection: Connection, saga: str, heard: Event, said: Event) -> None:

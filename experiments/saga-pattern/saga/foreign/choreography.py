@@ -4,7 +4,7 @@ from dataclasses import dataclass, field, replace
 
 from saga.choreography import store
 from saga.choreography.engine import Choreography
-from saga.choreography.stage import submitted
+from saga.choreography.process import submitted
 from saga.choreography.store import Outgoing
 from saga.order import Order
 
