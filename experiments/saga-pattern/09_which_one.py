@@ -9,7 +9,7 @@ import itertools
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 from saga.contenders import (
@@ -18,6 +18,7 @@ from saga.contenders import (
     CONTENDERS,
     DBOS,
     OWN,
+    SAME,
     STATES,
     TEMPORAL,
     UNDO_ATTEMPTS,
@@ -26,8 +27,11 @@ from saga.contenders import (
 )
 from saga.engines import Engine, Outcome, Site
 from saga.fates import KIND, Fates
-from saga.measuring import Journal, Load, Usage, alone, carry, goes_on, recover, require_complete
+from saga.measuring import Journal, Usage, alone, carry, goes_on, recover, require_complete
+from saga.noted import GOES_ON, Alone, Timed, note, note_alone
 from saga.order import SERVICE, UNDO, Action, Order, World, orders
+from saga.ran import lines as ran_lines
+from saga.ran import noted, noting
 from saga.schedules import Verdict, drawn, endure, fates
 from saga.services.shop import Shop
 from saga.shops import open_shop
@@ -54,7 +58,6 @@ experiment = Experiment(
 # has one for each service.
 WORKERS = 2
 WARM_UP = 10  # sagas
-GOES_ON = "goes on when one of its workers stays dead"
 STAYS_DEAD = 15.0  # seconds: three times what any engine takes to find out that a worker is dead
 NUMBERS = itertools.count()  # of shops
 
@@ -69,31 +72,12 @@ class Plan(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Timed:
-    """What one engine did while nothing failed in the services."""
-
-    load: Load
-    took: Usage  # by its processes, of which server they may be: CPU and writes for the load, memory after it
-    database: Usage  # by Postgres, likewise
-    flushes: float  # of Postgres' log to the disk, per saga
-    log: float  # of Postgres, kB per saga
-
-
-@dataclass(frozen=True)
-class Alone:
-    """What it did with a saga at a time, and when workers were killed."""
-
-    spent: list[float]  # ms
-    back: list[float]  # s from kill -9 of all workers, started again at once, to the end of the last saga
-    goes_on: bool | None  # with one worker fewer; None: not tried
-
-
-@dataclass(frozen=True)
 class Tried:
     """What one engine did when things failed."""
 
     verdict: Verdict
     undone: bool  # the shipments of which nobody knows
+    ran: frozenset[str]  # the modules of this lab that its workers carried out
 
     @property
     def gives(self) -> dict[str, bool]:
@@ -125,23 +109,28 @@ def main(run: Run) -> None:
     compare(run)
     if run.scale is Scale.FULL:
         compare_without(run)
-    compare_code(run)
+    compare_code(run, tried)
 
 
 @contextmanager
 def up(
-    run: Run, contender: Contender, endpoints: Mapping[str, Endpoint], given: Fates
+    run: Run, contender: Contender, endpoints: Mapping[str, Endpoint], given: Fates, watched: bool = False
 ) -> Iterator[tuple[Engine, Shop]]:
-    """The engine, on a shop of its own."""
+    """The engine, on a shop of its own. Where it is watched, its processes note what they carry out: see `notes`."""
     number = str(next(NUMBERS))
     shop = open_shop(run, number, given)
 
     def worker(name: str, *arguments: object) -> Worker:
-        return run.worker(f"{contender.name}/{name}", *arguments)  # type: ignore[arg-type]
+        name = f"{contender.name}/{name}"
+        return run.worker(name, *((noting, notes(run, name)) if watched else ()), *arguments)
 
     space, folder = f"{run.name}_{number}", run.folder / contender.name
     with contender.opened(Site(shop, space, endpoints, folder, worker, WORKERS, keep=run.keep)) as engine:
         yield engine, shop
+
+
+def notes(run: Run, worker: str) -> Path:
+    return run.folder / f"{worker}.ran"
 
 
 def time_it(run: Run, contender: Contender, endpoints: Mapping[str, Endpoint], plan: Plan) -> Timed:
@@ -174,11 +163,12 @@ def time_alone(run: Run, contender: Contender, endpoints: Mapping[str, Endpoint]
 def try_it(run: Run, contender: Contender, endpoints: Mapping[str, Endpoint], plan: Plan, faults: Faults) -> Tried:
     """What becomes of orders whose steps fail as drawn, while workers are killed."""
     schedules = drawn(run.seed, plan.schedules)
-    with up(run, contender, endpoints, fates(run.seed, schedules)) as (engine, shop):
+    with up(run, contender, endpoints, fates(run.seed, schedules), watched=True) as (engine, shop):
         verdict = endure(engine, shop, schedules, faults.kill, decides=contender.decides)
+        ran = frozenset(noted(notes(run, worker.name) for worker in engine.workers))
     doubtful = [order for schedule in schedules for order in schedule.doubtful]
     undone = all(asked(shop, order, UNDO[Action.SHIP]) for order in doubtful)
-    return Tried(verdict, undone and {verdict.outcome(order) for order in doubtful} == {Outcome.COMPENSATED})
+    return Tried(verdict, undone and {verdict.outcome(order) for order in doubtful} == {Outcome.COMPENSATED}, ran)
 
 
 def some(kind: str, count: int) -> list[Order]:
@@ -203,31 +193,6 @@ def pids(run: Run, server: str) -> list[int]:
     """None where it is somebody else's, or runs in a container."""
     ours = server in run.endpoints and run.endpoints[server].ours
     return [process.pid for process in run.control(server).record.processes] if ours else []
-
-
-def note(run: Run, contender: Contender, timed: Timed) -> None:
-    figure, count = partial(run.figure, variant=contender.name), len(timed.load.ended)
-    figure("sagas", timed.load.rate, "sagas/s", at_once=contender.at_once)
-    among = figure("a saga among others", timed.load.milliseconds, "ms", at_once=contender.at_once)
-    figure("99 of 100 sagas among others within", among.p99 or among.value, "ms", at_once=contender.at_once)
-    figure("CPU time of the engine", 1000 * timed.took.cpu / count, "ms per saga")
-    figure("written by the engine's processes", timed.took.written / count, "kB per saga")
-    figure("memory of the engine (PSS: what processes share counts once)", timed.took.memory, "MB")
-    if timed.database.memory:
-        figure("CPU time of Postgres", 1000 * timed.database.cpu / count, "ms per saga")
-    figure("flushes of Postgres' log (no engine's own store elsewhere is in it)", timed.flushes, "per saga")
-    figure("Postgres' log", timed.log, "kB per saga")
-    figure("CPU time of who starts the sagas and waits for them", timed.load.asking, "ms per saga")
-
-
-def note_alone(run: Run, contender: Contender, found: Alone) -> None:
-    figure = partial(run.figure, variant=contender.name)
-    one = figure("a saga alone", found.spent, "ms")
-    figure("99 of 100 sagas alone within", one.p99 or one.value, "ms")
-    if found.back:
-        figure("recovery from kill -9 of all workers, started again at once", found.back, "s")
-    if found.goes_on is not None:
-        figure(GOES_ON, float(found.goes_on), "1: seen here")
 
 
 def claim(run: Run, contender: Contender, tried: Tried) -> None:
@@ -283,15 +248,21 @@ def compare_without(run: Run) -> None:
     )
 
 
-def compare_code(run: Run) -> None:
-    lines = {contender.name: contender.code_lines for contender in CONTENDERS}
+def compare_code(run: Run, tried: Mapping[Contender, Tried]) -> None:
+    """What the workers of each carried out beyond what those of all did: the services, and what fails in them."""
+    common = SAME.union(frozenset[str].intersection(*(one.ran for one in tried.values())))
+    lines = {contender.name: ran_lines(one.ran - common) for contender, one in tried.items()}
     for contender in CONTENDERS:
-        run.figure("code", lines[contender.name], "lines of Python", variant=contender.name, data=contender.data_lines)
+        run.figure("code", contender.code_lines, "lines of Python", variant=contender.name, data=contender.data_lines)
+    for name, count in lines.items():
+        run.figure("code that its workers carried out", count, "lines of Python", variant=name)
+    uncounted = {module for contender, one in tried.items() for module in one.ran - common - set(contender.code)}
     run.claim(
-        "an engine of one's own is the most code to write and to answer for",
-        max(lines, key=lambda name: lines[name]) == OWN.name,
+        "an engine of one's own is the most code to write and to answer for, of what the workers carried out",
+        max(lines, key=lambda name: lines[name]) == OWN.name and not uncounted,
         topics=list(TOPICS.values()),
-        fact=", ".join(f"{name} {count}" for name, count in lines.items()),
+        fact=", ".join(f"{name} {count}" for name, count in lines.items())
+        + "".join(f"; not counted: {one}" for one in uncounted),
         variant=OWN.name,
     )
 

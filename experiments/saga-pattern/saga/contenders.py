@@ -115,6 +115,7 @@ CHOREOGRAPHY = Contender(
     data=("choreography/schema.sql",),
     decides=False,
 )
+SAME = frozenset({"services/effects.py", "services/participant.py", "services/shop.py"})  # for all
 CONTENDERS = OWN, CHOREOGRAPHY, DBOS, TEMPORAL, CAMUNDA, STATES
 
 

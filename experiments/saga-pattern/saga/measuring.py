@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import psutil
 
-from saga.engines import Ended, Engine, await_ends, drive, wait
+from saga.engines import PATIENCE, Ended, Engine, await_ends, drive, wait
 from saga.invariant import Ending, judge
 from saga.order import Order
 from saga.services.shop import Shop
-from shared.errors import FaultNotFired, LabError
+from shared.errors import DeadlineExceeded, FaultNotFired, LabError
 from shared.postgres import Connection, connect
 from shared.wait import until
 from shared.worker import Worker
@@ -44,10 +44,15 @@ def carry(engine: Engine, orders: Sequence[Order], at_once: int) -> Load:
 
 
 def alone(engine: Engine, order: Order) -> float:
-    """Milliseconds of a saga while there is no other, from before its start until whoever started it sees its end."""
+    """Milliseconds of a saga while there is no other, from before its start until whoever started it sees its end.
+
+    Raises DeadlineExceeded.
+    """
     began = time.perf_counter()
     engine.start(order)
     while not engine.ended([order.id]):
+        if time.perf_counter() - began > PATIENCE:
+            raise DeadlineExceeded(f"waited {PATIENCE:g} s for saga {order.id} of {engine.name} to end")
         time.sleep(PAUSE)
     return 1000 * (time.perf_counter() - began)
 

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import FrameType
 
+from shared.size import size
+
 HERE = Path(__file__).parent
 MODULE = "<module>"  # the name of the code that an import carries out
 
@@ -33,3 +35,8 @@ def noting(notes: Path, target: Callable[..., object], *arguments: object) -> No
 def noted(notes: Iterable[Path]) -> set[str]:
     """The modules in these notes, as paths within the package."""
     return {line for path in notes for line in path.read_text().splitlines()}
+
+
+def lines(modules: Iterable[str]) -> int:
+    """Lines of code of these modules of the package."""
+    return size(HERE / module for module in modules).lines

@@ -6,15 +6,18 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
+from saga import measuring
 from saga.contenders import CONTENDERS, HERE, Contender
 from saga.engines import Ended, Outcome
 from saga.fates import Fate
 from saga.measuring import NothingToMeasure, goes_on, require_complete
+from saga.orchestrator.definition import read
 from saga.order import STEPS, Action, Order, Request
+from saga.ran import lines, noted, noting
 from saga.schedules import Schedule, Verdict, drawn, endure, fates
 from saga.services.shop import Services, Shop
 
-from shared.errors import FaultNotFired
+from shared.errors import DeadlineExceeded, FaultNotFired
 from shared.worker import Worker
 
 [SCHEDULE] = drawn(7, 1, count=4)
@@ -181,3 +184,25 @@ def test_the_code_of_an_engine_imports_nothing_that_is_not_counted(contender: Co
 def test_the_code_of_every_engine_is_there_to_be_counted(contender: Contender) -> None:
     assert contender.code_lines > 50
     assert bool(contender.data) == (contender.data_lines > 0)
+
+
+def test_what_a_process_carries_out_is_noted(tmp_path: Path) -> None:
+    with Worker("reader", tmp_path / "log", noting, tmp_path / "ran", read) as worker:
+        assert worker.wait() == 0
+    assert noted([tmp_path / "ran"]) == {"orchestrator/definition.py"}
+    assert lines(["orchestrator/definition.py"]) > lines(["order.py"]) > 50
+
+
+class Stuck(Fake):
+    """An engine whose sagas never end."""
+
+    def ended(self, sagas: Iterable[str]) -> dict[str, Ended]:
+        return {}
+
+
+def test_a_saga_that_never_ends_is_not_waited_for_for_ever(
+    services: Services, order: Order, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measuring, "PATIENCE", 0.05)
+    with pytest.raises(DeadlineExceeded, match=f"saga {order.id} of fake"):
+        measuring.alone(Stuck(services, Outcome.COMPLETED), order)

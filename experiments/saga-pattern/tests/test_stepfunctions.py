@@ -28,6 +28,7 @@ from saga.stepfunctions.client import (
 from saga.stepfunctions.worker import work
 from saga.windows import EffectWindow, Kill
 
+from shared import codec
 from shared.faults import require
 from shared.history import History
 from shared.postgres import connect
@@ -224,6 +225,38 @@ def test_a_message_that_no_worker_can_read_comes_to_the_operator(engine: StepFun
     reasons = " ".join(str(plea.reason) for plea in engine.unreadable)
     assert "truncated" in reasons
     assert "length >= 1 - at `$.token`" in reasons
+
+
+def test_a_plea_that_is_none_comes_to_the_operator_once_and_the_next_one_is_heard(engine: StepFunctions) -> None:
+    queue, before = engine.sagas.machine.queues[OPERATOR], len(engine.unreadable)
+    odd = ("{", "[" * 5_000, "5", '{"saga":"x","reason":"\\ud83d"}', '{"saga":"\\u0000","reason":""}')
+    for text in (*odd, '{"saga":"fine","reason":"","token":"one"}'):
+        engine.sagas.queue.send_message(QueueUrl=queue, MessageBody=text)
+    until("all to be heard", lambda: engine.ended(["nobody"]) or "fine" in engine.parked)
+    until("the queue to be empty", lambda: not list(engine.sagas.pleas()))
+    found = [plea.reason for plea in engine.unreadable[before:]]
+    assert ({one["message"] for one in found}, len(found)) == (set(odd), len(odd))
+    assert all(one["unreadable"] for one in found)
+
+
+def test_a_task_whose_message_cannot_be_read_fails_at_once_and_its_saga_comes_to_the_operator(making: Making) -> None:
+    """The state machine was given, by another program, an order that is none."""
+    with opened(making()) as engine:
+        given = '{"order": {"id": "odd", "customer": 5}, "timeout": 60}'
+        states, arn = engine.sagas.states, engine.sagas.machine.arn
+        states.start_execution(stateMachineArn=arn, name="odd", input=given)
+        engine.start(FINE)
+        assert wait(engine, ["odd"], 120)["odd"].outcome is Outcome.PARKED
+        assert engine.parked["odd"].reason["Error"] == "Unreadable"
+        assert outcome(engine, FINE) is Outcome.COMPLETED
+
+
+def test_a_task_of_another_service_comes_to_the_operator(engine: StepFunctions) -> None:
+    text = codec.encode(Body("nobody's token", FINE.id, Action.CHARGE, FINE)).decode()
+    engine.sagas.queue.send_message(QueueUrl=engine.sagas.machine.queues["stock"], MessageBody=text)
+    [worker] = engine.workers
+    until("the worker to have tried", lambda: "nobody's token" in worker.log.read_text())
+    assert worker.alive()
 
 
 def test_an_execution_that_is_out_of_time_is_no_end_of_a_saga(making: Making) -> None:

@@ -1,5 +1,6 @@
 """The saga on Temporal: on its development server, on its test server that skips time, and replayed from histories."""
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import partial
@@ -25,12 +26,12 @@ from saga.temporal.histories import actions, asked, given_up, happened
 from saga.temporal.kills import BACKWARD, TURN, broken
 from saga.temporal.messages import Limits, Progress, Status
 from saga.temporal.skipping import Skipping
-from saga.temporal.stage import CALM, WORLD, beaten, repair
+from saga.temporal.stage import CALM, WORLD, beaten, killed_in_the_end, repair
 from saga.temporal.trials import hanging, some
 from saga.temporal.worker import Job, work
 from saga.windows import EffectWindow, Kill
 
-from shared.errors import NotWritable
+from shared.errors import NotWritable, StartFailed
 from shared.faults import require
 from shared.history import History
 from shared.postgres import connect
@@ -226,6 +227,20 @@ def heard(history: str, what: str) -> bool:
     """Whether the workflow's code has dealt with an event that is named so."""
     _, found, after = "\n".join(happened(history)).partition(what)
     return bool(found) and "WORKFLOW_TASK_COMPLETED" in after
+
+
+def test_workers_of_a_stage_are_gone_also_when_what_is_played_fails(start: Starter) -> None:
+    workers = [start(f"idle-{number}", time.sleep, 600) for number in range(2)]
+
+    def fails() -> Iterator[Worker]:
+        yield workers[1]
+        raise StartFailed("third", "it cannot.")
+
+    with pytest.raises(KeyError), killed_in_the_end(workers[:1]):
+        raise KeyError
+    with pytest.raises(StartFailed), killed_in_the_end(fails()):
+        pass
+    assert [worker.alive() for worker in workers] == [False, False]
 
 
 def test_what_fails_in_the_other_process_is_told_in_this_one(sagas: Apart[Sagas]) -> None:

@@ -81,9 +81,8 @@ def new_service(site: Site, engine: Own) -> Iterator[tuple[Shop, Worker]]:
     try:
         prepare(shop)
         target = partial(host, carry_out=carry_out)
-        worker = site.worker(f"host-{FRAUD}", target, shop, office.topics, office.broker, [FRAUD])
-        yield replace(shop, conninfos=site.shop.conninfos | shop.conninfos), worker
-        worker.stop()
+        with site.worker(f"host-{FRAUD}", target, shop, office.topics, office.broker, [FRAUD]) as worker:
+            yield replace(shop, conninfos=site.shop.conninfos | shop.conninfos), worker
     finally:
         if not site.keep:
             postgres.drop_schema(database, f"{site.name}_{FRAUD}")

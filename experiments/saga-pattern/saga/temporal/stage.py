@@ -4,7 +4,7 @@ import asyncio
 import re
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -118,10 +118,17 @@ class Stage:
     @contextmanager
     def working(self, jobs: Iterable[Job]) -> Iterator[None]:
         """Workers for the time of the block."""
-        workers = [self.worker(job) for job in jobs]
-        yield
+        with killed_in_the_end(self.worker(job) for job in jobs):
+            yield
+
+
+@contextmanager
+def killed_in_the_end(workers: Iterable[Worker]) -> Iterator[None]:
+    """They are idle by then, and many. Also where the block raises, and where one of them cannot be started."""
+    with ExitStack() as things:
         for worker in workers:
-            worker.kill()  # idle by now, and there are many of them
+            things.callback(worker.kill)
+        yield
 
 
 async def moments(sagas: Sagas, names: list[str]) -> dict[str, float]:
