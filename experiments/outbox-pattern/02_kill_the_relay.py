@@ -5,10 +5,13 @@ then publishes, which is what "delete the row, then send it" comes to.
 """
 
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 
-from outbox.processes import Kill, Shop, relay, serve, settle, write_backlog
-from outbox.table import create, pending
+from outbox.partitions import create_day, drop_published
+from outbox.processes import Kill, Shop, make_relay, relay, serve, settle, write_backlog
+from outbox.table import create, insert_event, pending
 from outbox.windows import RelayWindow
+from psycopg import sql
 
 from shared import kafka, postgres
 from shared.checkers import aborted_read, check, duplicate_delivery, lost, phantom
@@ -35,6 +38,8 @@ experiment = Experiment(
 )
 RIGHT, WRONG = "publish, then mark", "mark, then publish"
 WRITERS = 4
+DAY_OF = "select relname from outbox join pg_class on pg_class.oid = outbox.tableoid where id = %s"
+PATIENT = timedelta(minutes=1)  # of a clean-up that waits for the transactions of a busy machine
 # The windows in which the broker has the batch and the database does not know it yet.
 DOUBLING = RelayWindow.AFTER_PUBLISH, RelayWindow.AFTER_MARK
 
@@ -50,7 +55,7 @@ def main(run: Run) -> None:
             with run.step(f"{kind}: kill -9 {window}"):
                 killed[kind, window] = kill_once(run, kind, window, count, batch)
     with run.step(f"{RIGHT}: no kill, {WRITERS} services writing"):
-        quiet, quiet_shop = concurrently(run, count // WRITERS, batch)
+        quiet, quiet_shop, moved = concurrently(run, count // WRITERS, batch)
     with run.step("compare payloads, byte for byte"):
         claim_bytes(run, quiet_shop)
     note_figures(run, killed)
@@ -58,6 +63,8 @@ def main(run: Run) -> None:
     claim_right(run, killed, batch)
     claim_tracking(run, killed)
     claim_quiet(run, quiet)
+    with run.step("clean-up: days are dropped"):
+        claim_clean_up(run, quiet_shop, quiet, moved)
 
 
 @dataclass(frozen=True)
@@ -84,19 +91,37 @@ def kill_once(run: Run, kind: str, window: RelayWindow, count: int, batch: int) 
     return Killed(history, marked, sent)
 
 
-def concurrently(run: Run, count: int, batch: int) -> tuple[History, Shop]:
-    """Several services write while the relay runs, and nothing is killed: a checker must find nothing here either."""
+def concurrently(run: Run, count: int, batch: int) -> tuple[History, Shop, int]:
+    """Several services write while the relay runs, and nothing is killed: a checker must find nothing here either.
+
+    Nobody has made the day's partition: it is made in the midst, and rows move; also returns how many.
+    """
     shop = open_shop(run, "no kill", count)
     recorder = run.recorder(shop.history.stem, "experiment")
     with Tap("consumer", shop.broker, [shop.topic], recorder) as tap:
         writers = [writer(run, shop, number) for number in range(WRITERS)]
         relaying = run.worker("relay", relay, shop, RIGHT, batch, 0.02)
+        tap.wait_for(count)  # of WRITERS * count
+        moved = make_days_late(shop)
         for service in writers:
             service.wait()
         wait_until_published(shop)
         relaying.stop()
         tap.catch_up()
-    return run.judge(shop.history.stem, variant=RIGHT), shop
+    return run.judge(shop.history.stem, variant=RIGHT), shop, moved
+
+
+def make_days_late(shop: Shop) -> int:
+    """The partitions of the days that rows in the default are of; returns how many rows moved there."""
+    with postgres.connect(shop.conninfo) as connection:
+        days = connection.execute("select distinct (created_at at time zone 'utc')::date from outbox_default")
+        names = [create_day(connection, day, PATIENT) for (day,) in days.fetchall()]
+        return sum(rows_of(connection, name) for name in names)
+
+
+def rows_of(connection: postgres.Connection, table: str) -> int:
+    row = connection.execute(sql.SQL("select count(*) from {}").format(sql.Identifier(table))).fetchone()
+    return int(row[0]) if row else 0
 
 
 def writer(run: Run, shop: Shop, number: int) -> Worker:
@@ -200,6 +225,35 @@ def claim_quiet(run: Run, history: History) -> None:
         not anomalies and len(history.delivered) == len(history.committed) > 0,
         topics=["I.5/polling-publisher/poll-outbox-table", "I.5/outbox-implementation/publisher-process"],
         fact=f"{len(history.delivered):,} events, {len(anomalies)} anomalies",
+        variant=RIGHT,
+    )
+
+
+def claim_clean_up(run: Run, shop: Shop, quiet: History, moved: int) -> None:
+    """All is published; one event more is not, and keeps its day."""
+    with postgres.connect(shop.conninfo) as connection:
+        last = next(replace(shop, count=1, prefix="late").events())
+        insert_event(connection, last, shop.topic)
+        make_days_late(shop)
+        (day,) = connection.execute(DAY_OF, [last.id]).fetchone() or ("",)
+        before, end = rows_of(connection, "outbox"), datetime.now(UTC).date() + timedelta(days=1)
+        early = drop_published(connection, end, patience=PATIENT)
+        one_more = make_relay(shop, RIGHT, connection).step()
+        late = drop_published(connection, end, patience=PATIENT)
+        left = rows_of(connection, "outbox")
+    run.claim(
+        "a day that was made too late gets its rows from the default, under services and relay at work: none is missed,"
+        " none comes twice",
+        moved > 0 and one_more == 1 and not any(check(quiet).values()),
+        topics=["I.5/outbox-implementation/outbox-table-schema"],
+        fact=f"{moved:,} rows moved",
+        variant=RIGHT,
+    )
+    run.claim(
+        "a day is dropped when all in it is marked, and not before: the outbox is emptied without deleting a row",
+        day not in early and day in late and left == 0 < before,
+        topics=["I.5/outbox-implementation/delivery-tracking", "I.5/outbox-implementation/outbox-table-schema"],
+        fact=f"{before:,} rows gone with {len(early + late)} table, which one unpublished event had kept",
         variant=RIGHT,
     )
 

@@ -1,14 +1,24 @@
 """A row goes to its day; a day is dropped when nothing in it waits, and never before."""
 
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 
 import psycopg
 import pytest
+from outbox import guard
+from outbox.parking import parked
 from outbox.partitions import create_day, drop_published
-from outbox.processes import Shop, make_relay, write_backlog
+from outbox.processes import Shop, at_work, make_relay, serve, write_backlog
 from outbox.table import insert_event, pending
 
+from shared.checkers import check
+from shared.history import History, Recorder
 from shared.postgres import Connection, connect
+from shared.tap import Tap
+from shared.wait import until
+from shared.worker import Worker
 
 TODAY = datetime.now(UTC).date()
 TOMORROW = TODAY + timedelta(days=1)
@@ -54,10 +64,67 @@ def test_a_day_is_made_once(shop: Shop, connection: Connection) -> None:
     assert create_day(connection, OLD) == create_day(connection, OLD) == "outbox_20200229"
 
 
-def test_a_day_that_has_begun_in_the_default_cannot_be_made_any_more(shop: Shop, connection: Connection) -> None:
+def test_a_day_that_was_forgotten_gets_its_rows_as_they_were(shop: Shop, connection: Connection) -> None:
+    for day in (OLD, OLD + timedelta(days=1)):
+        insert_on(connection, day)
+        insert_on(connection, day, published=True)
+    before = connection.execute("select * from outbox order by position").fetchall()
+    name = create_day(connection, OLD)
+    assert rows(connection) == {name: 2, "outbox_default": 2}
+    assert connection.execute("select * from outbox order by position").fetchall() == before
+
+
+def test_a_day_made_late_is_as_one_made_in_time(shop: Shop, connection: Connection) -> None:
     insert_on(connection, OLD)
-    with pytest.raises(psycopg.errors.CheckViolation):
-        create_day(connection, OLD)
+    late, timely = create_day(connection, OLD), create_day(connection, OLD + timedelta(days=1))
+    indexes = "select regexp_replace(indexdef, %s, 'day', 'g') from pg_indexes where tablename = %s order by 1"
+    columns = """
+    select column_name, column_default, is_nullable from information_schema.columns where table_name = %s order by 1
+    """
+    looks = [
+        (connection.execute(indexes, [name, name]).fetchall(), connection.execute(columns, [name]).fetchall())
+        for name in (late, timely)
+    ]
+    assert looks[0] == looks[1]
+
+
+def test_a_guard_is_asked_about_new_rows_of_the_day_and_not_about_those_that_moved(
+    shop: Shop, connection: Connection
+) -> None:
+    insert_on(connection, OLD)
+    guard.install(connection)
+    name = create_day(connection, OLD)
+    insert_on(connection, OLD)
+    assert rows(connection) == {name: 1}
+    assert len(parked(connection)) == 1
+
+
+@pytest.mark.parametrize("kind", ["publish, then mark", "batch delete", "cursor", "log"])
+def test_while_rows_move_writers_and_relays_go_on_and_every_event_comes_once(
+    kind: str, shop_with_slot: Shop, connection: Connection, recorder: Recorder, tmp_path: Path
+) -> None:
+    shop = replace(shop_with_slot, count=600)
+    with (
+        Tap("consumer", shop.broker, [shop.topic], recorder) as tap,
+        connect(shop.conninfo) as other,
+        at_work(make_relay(shop, kind, other, 20)),
+    ):
+        service = Worker("service", tmp_path / "service.log", serve, shop, "outbox").start()
+        assert tap.wait_for(100)
+        days = connection.execute("select distinct (created_at at time zone 'utc')::date from outbox").fetchall()
+        made = [create_day(connection, day, timedelta(minutes=1)) for (day,) in days]
+        service.wait()
+        assert tap.wait_for(shop.count)
+        tap.catch_up()
+    assert not any(check(History.read(recorder.path)).values())
+    assert kind == "batch delete" or rows(connection)[made[0]] >= 100
+
+
+def test_a_day_is_not_made_past_an_open_transaction(shop: Shop, connection: Connection) -> None:
+    with connect(shop.conninfo) as writer, writer.transaction():
+        insert_on(writer, OLD)
+        with pytest.raises(psycopg.errors.LockNotAvailable):
+            create_day(connection, OLD, timedelta(milliseconds=50))
     assert rows(connection) == {"outbox_default": 1}
 
 
@@ -114,3 +181,22 @@ def test_a_row_that_is_not_committed_yet_is_not_dropped(shop: Shop, connection: 
         assert pending(connection) == 1
         writer.execute("update outbox set published_at = now()")
     assert drop_published(connection, TODAY) == [name]
+
+
+def test_a_row_that_commits_between_the_two_looks_is_not_dropped_with_its_day(
+    shop: Shop, connection: Connection
+) -> None:
+    """The first look sees nothing; while the lock is waited for, the row commits."""
+    name = create_day(connection, OLD)
+    with connect(shop.conninfo) as writer, connect(shop.conninfo) as watcher, ThreadPoolExecutor(1) as pool:
+        with writer.transaction():
+            insert_on(writer, OLD)
+            dropping = pool.submit(drop_published, connection, TODAY, patience=timedelta(minutes=1))
+            until("the lock to be waited for", lambda: waits(watcher, connection.info.backend_pid))
+        assert dropping.result(60) == []
+    assert rows(connection) == {name: 1}
+
+
+def waits(watcher: Connection, pid: int) -> bool:
+    row = watcher.execute("select cardinality(pg_blocking_pids(%s)) > 0", [pid]).fetchone()
+    return bool(row and row[0])
