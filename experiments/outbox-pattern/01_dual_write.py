@@ -6,14 +6,14 @@ outbox. Rows without events and events without rows are counted by comparing the
 
 import random
 
-from outbox.processes import Kill, Shop, make_relay, serve, settle
+from outbox.processes import Kill, Shop, make_relay, serve, serve_in_session, settle
 from outbox.table import create
 from outbox.windows import WriteWindow
 
 from shared import postgres
 from shared.checkers import aborted_read, duplicate_delivery, lost, phantom
 from shared.experiment import Experiment, Run
-from shared.history import History
+from shared.history import Action, History, Outcome
 from shared.tap import Tap
 
 experiment = Experiment(
@@ -30,7 +30,7 @@ experiment = Experiment(
     ),
 )
 WRONG = "commit, then publish", "publish, then commit"
-RIGHT = "outbox"
+RIGHT, SESSION = "outbox", "outbox, by SQLAlchemy"
 # Rows of either table without a partner count, too.
 BY_TRANSACTION = """
 select count(*) filter (where order_steps.xmin = outbox.xid::xid), count(*)
@@ -55,9 +55,12 @@ def main(run: Run) -> None:
         found[way, "refused"] = history
         shops += [shop] if way == RIGHT else []
         note_figures(run, way, "no kill, refused rows", history)
+    with run.step(f"{SESSION}: kill -9 {WriteWindow.BETWEEN}, and some orders refused"):
+        found[SESSION, "killed, refused"] = in_session(run, int(count))
     claim_wrong_ways(run, found)
     claim_outbox(run, found)
     claim_one_transaction(run, shops)
+    claim_session(run, found[SESSION, "killed, refused"], int(count))
 
 
 def killed(run: Run, way: str, window: WriteWindow, count: int) -> tuple[Shop, History]:
@@ -88,6 +91,25 @@ def refused(run: Run, way: str, count: int) -> tuple[Shop, History]:
         tap.catch_up()
     settle(shop, recorder)
     return shop, run.judge(name, variant=way, wrong_way=way != RIGHT)
+
+
+def in_session(run: Run, count: int) -> History:
+    """The outbox in a SQLAlchemy session's transactions: killed between the two inserts, and some refused."""
+    shop = open_shop(run, name := "outbox-session", count, refused_every=10)
+    nth = random.Random(f"{run.seed} {name}").randrange(count // 4, count * 3 // 4)
+    recorder = run.recorder(name, "experiment")
+    with Tap("consumer", shop.broker, [shop.topic], recorder) as tap:
+        # A refused order does not come as far as the window.
+        run.worker("service", serve_in_session, shop, 0, Kill(WriteWindow.BETWEEN, nth)).wait()
+        run.worker("service", serve_in_session, shop, attempted(shop)).wait()
+        relay_everything(shop)
+        tap.catch_up()
+    settle(shop, recorder)
+    return run.judge(name, variant=SESSION, fault=f"SIGKILL {WriteWindow.BETWEEN}")
+
+
+def attempted(shop: Shop) -> int:
+    return sum(op.outcome is Outcome.INVOKE for op in History.read(shop.history).of(Action.WRITE))
 
 
 def open_shop(run: Run, name: str, count: int, refused_every: int = 0) -> Shop:
@@ -189,6 +211,21 @@ def claim_one_transaction(run: Run, shops: list[Shop]) -> None:
         ],
         fact=f"{together:,} of {total:,} rows and events share their xid",
         variant=RIGHT,
+    )
+
+
+def claim_session(run: Run, history: History, count: int) -> None:
+    broken = lost(history) + phantom(history) + aborted_read(history)
+    undone = len(history.written) - len(history.committed) - len(history.aborted)
+    run.claim(
+        "outbox, by SQLAlchemy: what the session commits has row and event, what is killed or refused has neither",
+        not broken and undone == 1 and len(history.aborted) == count // 10,
+        topics=[
+            "I.5/outbox-implementation/transaction-scope",
+            "I.5/outbox-pattern/same-transaction-as-business-data",
+        ],
+        fact=f"{len(history.committed):,} with both, 1 killed and {len(history.aborted)} refused with neither",
+        variant=SESSION,
     )
 
 

@@ -12,6 +12,9 @@ from pathlib import Path
 
 import psycopg
 from confluent_kafka import KafkaException, Producer
+from sqlalchemy import create_engine
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
 
 from outbox import service
 from outbox.relay import Relay
@@ -111,9 +114,32 @@ def _attempt(way: str, connection: Connection, producer: Producer, topic: str, e
     return Outcome.OK
 
 
+def serve_in_session(shop: Shop, first: int = 0, kill: Kill | None = None) -> None:
+    """As `serve` with the outbox, by a SQLAlchemy session."""
+    engine = create_engine("postgresql+psycopg://", creator=lambda: in_transactions(shop.conninfo))
+    with Recorder(shop.history, "service") as recorder, Session(engine) as session:
+        at = kill.hook(recorder) if kill else nowhere
+        for event in shop.events(first):
+            recorder.record(Action.WRITE, Outcome.INVOKE, event.id, key=event.subject, seq=event.sequence)
+            outcome = Outcome.OK
+            try:
+                service.write_in_session(session, shop.topic, event, at)
+            except IntegrityError:
+                session.rollback()
+                outcome = Outcome.FAIL
+            recorder.record(Action.WRITE, outcome, event.id, key=event.subject, seq=event.sequence)
+
+
+def in_transactions(conninfo: str) -> Connection:
+    """A session that begins its transactions by itself, as database toolkits expect it."""
+    connection = connect(conninfo)
+    connection.autocommit = False
+    return connection
+
+
 def write_backlog(shop: Shop) -> None:
     """Write all events with the outbox, many in one transaction: for runs that are about the relay."""
-    with Recorder(shop.history, "service") as recorder, psycopg.connect(shop.conninfo) as connection:
+    with Recorder(shop.history, "service") as recorder, in_transactions(shop.conninfo) as connection:
         events = shop.events()
         while batch := list(islice(events, 1000)):
             for event in batch:

@@ -1,4 +1,4 @@
-"""The shop's service: one step of an order is one business row and one event. Three ways to do both.
+"""The shop's service: one step of an order is one business row and one event. Ways to do both.
 
 Each way takes the hook `at`, which is called in every crash window and does nothing in normal operation.
 """
@@ -6,13 +6,17 @@ Each way takes the hook `at`, which is called in every crash window and does not
 from collections.abc import Callable
 
 from confluent_kafka import KafkaException, Message, Producer
+from sqlalchemy import text
+from sqlalchemy.orm import Session
 
-from outbox.table import insert_event, insert_step
+from outbox.session import add_event
+from outbox.table import insert_event, insert_step, step_values
 from outbox.windows import WriteWindow
 from shared.event import Event
 from shared.faults import Hook, nowhere
 from shared.postgres import Connection
 
+STEP = "insert into order_steps (order_id, number, status, cents) values (:order, :number, :status, :cents)"
 Way = Callable[[Connection, Producer, str, Event, Hook], None]
 
 
@@ -49,6 +53,16 @@ def write_with_outbox(
         insert_step(connection, event)
         at(WriteWindow.BETWEEN)
         insert_event(connection, event, aggregate_type)
+    at(WriteWindow.AFTER)
+
+
+def write_in_session(session: Session, aggregate_type: str, event: Event, at: Hook = nowhere) -> None:
+    """RIGHT, too: both rows in the transaction of a SQLAlchemy session."""
+    at(WriteWindow.BEFORE)
+    session.execute(text(STEP), dict(zip(("order", "number", "status", "cents"), step_values(event), strict=True)))
+    at(WriteWindow.BETWEEN)
+    add_event(session, event, aggregate_type)
+    session.commit()
     at(WriteWindow.AFTER)
 
 
