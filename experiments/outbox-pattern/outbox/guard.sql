@@ -24,15 +24,21 @@ create function outbox_json_problem(payload bytea) returns text language plpgsql
 declare
     detail text;
 begin
-    perform convert_from(payload, 'UTF8')::json;
+    begin
+        perform convert_from(payload, 'UTF8')::json;
+    exception when untranslatable_character then
+        -- UTF-8, with characters that the database's own encoding lacks. They stand in strings: any other ones would do.
+        perform convert_from(payload, getdatabaseencoding())::json;
+    end;
     return null;
 exception when data_exception or statement_too_complex then
     get stacked diagnostics detail = pg_exception_detail;
     return concat_ws(': ', 'the content type says JSON, the payload is not', sqlerrm, nullif(detail, ''));
 end $$;
 
--- `from current`: writers may have another search path.
-create function outbox_guard() returns trigger language plpgsql set search_path from current as $$
+-- Writers may have another search path, and another way to read a backslash.
+create function outbox_guard() returns trigger language plpgsql
+set search_path from current set standard_conforming_strings = on as $$
 declare
     missing  text := concat_ws(', ',
         case when new.aggregate_type = '' then 'aggregate_type' end, case when new.aggregate_id = '' then 'aggregate_id' end,

@@ -7,6 +7,9 @@ still come again: the broker's retention, plus the longest that a relay may be d
 from collections.abc import Callable
 from datetime import timedelta
 
+from psycopg.errors import SerializationFailure
+from psycopg.pq import TransactionStatus
+
 from shared.event import Event
 from shared.postgres import Connection
 
@@ -24,12 +27,21 @@ ENTER = "insert into inbox (consumer, source, event_id) values (%s, %s, %s) on c
 
 
 def once(connection: Connection, consumer: str, event: Event, effect: Callable[[Connection, Event], None]) -> bool:
-    """Have the effect, unless this consumer had it before; returns whether it was had. One transaction for both."""
-    with connection.transaction():
-        new = connection.execute(ENTER, [consumer, event.source, event.id]).rowcount == 1
-        if new:
-            effect(connection, event)
-    return new
+    """Have the effect, unless this consumer had it before; returns whether it was had. One transaction for both.
+
+    Where transactions are serializable, one that had to give way is tried again; in a transaction of the caller that is
+    the caller's to do, and psycopg.errors.SerializationFailure is raised.
+    """
+    while True:
+        try:
+            with connection.transaction():
+                new = connection.execute(ENTER, [consumer, event.source, event.id]).rowcount == 1
+                if new:
+                    effect(connection, event)
+            return new
+        except SerializationFailure:
+            if connection.info.transaction_status != TransactionStatus.IDLE:
+                raise
 
 
 def forget(connection: Connection, age: timedelta) -> int:

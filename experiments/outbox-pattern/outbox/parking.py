@@ -13,6 +13,7 @@ PARK = """
 insert into outbox_parked select outbox.*, reason from outbox
 join unnest(%s::bigint[], %s::text[]) as refused (refused_position, reason) on position = refused_position
 where not exists (select from outbox_parked parked where parked.position = outbox.position)
+order by position
 """
 AGAIN = """
 with back as (delete from outbox_parked where id = any(%s::uuid[]) returning *)

@@ -3,8 +3,6 @@
 from datetime import UTC
 from pathlib import Path
 
-import psycopg
-
 from shared.errors import EventError
 from shared.event import STRICT, Event
 from shared.postgres import Connection, connect
@@ -56,7 +54,7 @@ def outbox_values(event: Event, aggregate_type: str) -> tuple[object, ...]:
 
 def steps(conninfo: str) -> set[tuple[str, int]]:
     """Every business row, as (order id, number): the source of truth."""
-    with psycopg.connect(conninfo) as connection:
+    with connect(conninfo) as connection:
         return {(order, number) for order, number in connection.execute("select order_id, number from order_steps")}
 
 
@@ -72,7 +70,7 @@ def scans(conninfo: str) -> int:
     select coalesce(sum(seq_scan + coalesce(idx_scan, 0)), 0) from pg_stat_user_tables
     where relid in (select relid from pg_partition_tree('outbox'))
     """
-    with psycopg.connect(conninfo) as connection:
+    with connect(conninfo) as connection:
         row = connection.execute(query).fetchone()
         return int(row[0]) if row else 0
 

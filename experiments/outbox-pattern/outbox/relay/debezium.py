@@ -7,7 +7,7 @@ Debezium documentation, "Outbox Event Router" and "Debezium connector for Postgr
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import httpx
@@ -15,7 +15,7 @@ from psycopg import sql
 
 from outbox.relay import jdbc
 from shared.errors import ConfigurationError, DeadlineExceeded, LabError
-from shared.postgres import Connection, connect, drop_slot
+from shared.postgres import Connection, connect, drop_slot, having
 from shared.servers.server import Endpoint
 from shared.wait import until
 
@@ -64,7 +64,8 @@ class Connector:
         return {
             "connector.class": "io.debezium.connector.postgresql.PostgresConnector",
             "tasks.max": "1",
-            **jdbc.settings(self.postgres),
+            # The log's columns come as text; Debezium reads bytea as hex, and fails or garbles it where it is not.
+            **jdbc.settings(replace(self.postgres, url=having(self.postgres.url, bytea_output="hex"))),
             "topic.prefix": self.name,
             "plugin.name": "pgoutput",
             "slot.name": self.name,
