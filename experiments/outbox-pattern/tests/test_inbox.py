@@ -3,11 +3,13 @@
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import timedelta
 
 import psycopg
 import pytest
 from outbox import inbox
+from psycopg.errors import SerializationFailure
 
 from shared.event import Event
 from shared.postgres import Connection, connect
@@ -53,6 +55,31 @@ def test_every_consumer_has_its_own_effect(connection: Connection) -> None:
 def test_events_with_the_same_content_are_two(connection: Connection) -> None:
     assert inbox.once(connection, "accounts", EVENT, effect)
     assert inbox.once(connection, "accounts", Event("t", "/s"), effect)
+
+
+def test_events_with_one_id_from_two_sources_are_two(connection: Connection) -> None:
+    assert inbox.once(connection, "accounts", EVENT, effect)
+    assert inbox.once(connection, "accounts", replace(EVENT, source="/other"), effect)
+    assert count(connection) == 2
+
+
+def test_one_that_must_give_way_tries_again_but_not_in_a_transaction_of_its_caller(
+    connection: Connection,
+) -> None:
+    """Whose is it to try again? With other sessions at it: test_hostile.py."""
+    overtaken: list[bool] = []
+
+    def effect_or_fail(session: Connection, event: Event) -> None:
+        if not overtaken:
+            overtaken.append(True)
+            raise SerializationFailure("could not serialize access")
+        effect(session, event)
+
+    assert inbox.once(connection, "accounts", EVENT, effect_or_fail)
+    assert count(connection) == 1
+    overtaken.clear()
+    with pytest.raises(SerializationFailure), connection.transaction():
+        inbox.once(connection, "mail", EVENT, effect_or_fail)
 
 
 def test_an_effect_that_fails_leaves_nothing_and_may_be_tried_again(connection: Connection) -> None:

@@ -8,7 +8,7 @@ import pytest
 from outbox.badrows import Bad, write_bad_rows
 from outbox.parking import discard, parked, retry
 from outbox.processes import POLLING, Kill, Shop, announced, at_work, make_relay, relay, write_backlog
-from outbox.relay import Relay
+from outbox.relay import Relay, pgoutput
 from outbox.relay.cursor import CursorRelay
 from outbox.relay.publisher import Publisher
 from outbox.relay.wal import WalRelay, lag
@@ -134,6 +134,19 @@ def test_a_parked_event_can_be_published_again_when_its_cause_is_gone(
     assert parked(connection) == []
 
 
+@pytest.mark.fault
+@every_relay
+def test_killed_when_it_has_parked_it_parks_no_row_twice(
+    kind: str, shop_with_slot: Shop, connection: Connection, tmp_path: Path
+) -> None:
+    shop = shop_with_slot
+    bad = write_bad_rows(connection, shop.topic)
+    killed = Worker("relay", tmp_path / "relay.log", relay, shop, kind, 100, 0.01, Kill(RelayWindow.AFTER_MARK))
+    assert killed.start().wait() == -9
+    drain(shop, kind, connection, len(bad))
+    assert sorted(one.id for one in parked(connection)) == sorted(bad.values())
+
+
 def test_a_parked_event_can_be_discarded(shop: Shop, connection: Connection) -> None:
     event = next(shop.events())
     insert_event(connection, event, "no.such.topic")
@@ -154,6 +167,26 @@ def test_the_wrong_publisher_marks_before_the_broker_has_the_batch(shop: Shop, c
 
     make_relay(shop, "mark, then publish", connection, BATCH, at=look).step()
     assert seen == [BATCH, 0]
+
+
+def test_a_keepalive_confirms_nothing_that_is_in_doubt(shop_with_slot: Shop, connection: Connection) -> None:
+    """Postgres asks how far the relay is, while a row that was read is not published yet; then the relay is gone."""
+    shop, (first, second, *_) = shop_with_slot, shop_with_slot.events()
+    relaying = make_relay(shop, "log", connection)
+    assert isinstance(relaying, WalRelay)
+    insert_event(connection, first, shop.topic)
+    until("the row to be read", lambda: (message := relaying._receive()) and relaying._take(message))
+    end = connection.execute("select pg_current_wal_lsn()::text").fetchone() or ("0/0",)
+    relaying._on_keepalive(pgoutput.lsn(end[0]), True)
+    relaying.close()
+    with at_work(make_relay(shop, "log", connection)):
+        insert_event(connection, second, shop.topic)
+        until("the next event", lambda: second.id in published(shop))
+    assert published(shop) == {first.id, second.id}
+
+
+def published(shop: Shop) -> set[str]:
+    return {kafka.headers(message)["ce_id"].decode() for message in kafka.read_all(shop.broker, shop.topic)}
 
 
 def test_a_second_polling_publisher_waits_for_the_batch_of_the_first(shop: Shop, connection: Connection) -> None:
