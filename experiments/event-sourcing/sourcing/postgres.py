@@ -112,6 +112,16 @@ def create(conninfo: str) -> None:
         connection.execute(script())
 
 
+def run(cursor: Cursor[T], query: str, values: Sequence[Any] | dict[str, Any]) -> Cursor[T]:
+    """One statement. Alone, it is tried again where it was refused for the sake of others: nothing was done."""
+    while True:
+        try:
+            return cursor.execute(query, values, prepare=True)
+        except TOGETHER:
+            if cursor.connection.pgconn.transaction_status != TransactionStatus.IDLE:
+                raise
+
+
 class PostgresStore:
     """An EventStore on one connection, for one thread.
 
@@ -158,7 +168,7 @@ class PostgresStore:
             first = max(low, high - asked - 1) if near and backwards else low
             last = min(high, low + asked + 1) if near and not backwards else high
             values = {"stream": stream, "after": first, "before": last, "limit": asked}
-            page = self._run(self._rows, query, values).fetchall()
+            page = run(self._rows, query, values).fetchall()
             yield from page
             if not (near or len(page) == asked):
                 return
@@ -168,7 +178,7 @@ class PostgresStore:
             limit = None if limit is None else limit - len(page)
 
     def read_all(self, after: Position = START, limit: int = 1000) -> Sequence[Recorded]:
-        return self._run(self._rows, READ_ALL, [*after, limit]).fetchall()
+        return run(self._rows, READ_ALL, [*after, limit]).fetchall()
 
     def subscribe(self, after: Position, stop: threading.Event) -> Iterator[Recorded]:
         while not stop.is_set():
@@ -181,45 +191,31 @@ class PostgresStore:
 
     def metadata(self, stream: str) -> StreamMetadata:
         query = "select truncate_before, custom from stream_metadata where stream = %s"
-        row = self._run(self.connection.cursor(), query, [stream]).fetchone()
+        row = run(self.connection.cursor(), query, [stream]).fetchone()
         return StreamMetadata(row[0], custom_of(stream, row[1])) if row else StreamMetadata()
 
     def set_metadata(self, stream: str, metadata: StreamMetadata) -> None:
         check_name(stream)
         row = [stream, metadata.truncate_before, encode_custom(stream, metadata.custom)]
-        self._run(self.connection.cursor(), SET_METADATA, row)
+        run(self.connection.cursor(), SET_METADATA, row)
 
     def delete(self, stream: str, expected: int = ANY) -> None:
         self.append(stream, [NewEvent(TOMBSTONE, {})], expected)
 
     def scavenge(self) -> int:
-        return self._run(self.connection.cursor(), SCAVENGE, []).rowcount
+        return run(self.connection.cursor(), SCAVENGE, []).rowcount
 
     def close(self) -> None:
         self.connection.close()
 
-    @property
-    def _inside(self) -> bool:
-        """Whether a transaction of the caller's is open."""
-        return self.connection.pgconn.transaction_status != TransactionStatus.IDLE
-
-    def _run(self, cursor: Cursor[T], query: str, values: Sequence[Any] | dict[str, Any]) -> Cursor[T]:
-        """One statement. Alone, it is tried again where it was refused for the sake of others: nothing was done."""
-        while True:
-            try:
-                return cursor.execute(query, values, prepare=True)
-            except TOGETHER:
-                if self._inside:
-                    raise
-
     def _insert(self, query: str, values: Sequence[Any]) -> int:
-        if not self._inside:
-            return self._run(self._appending, query, values).rowcount
+        if self.connection.pgconn.transaction_status == TransactionStatus.IDLE:
+            return run(self._appending, query, values).rowcount
         with self.connection.transaction():  # a savepoint: a conflict leaves the caller's transaction usable
             return self._appending.execute(query, values, prepare=True).rowcount
 
     def _version(self, stream: str) -> int:
-        row = self._run(self.connection.cursor(), LAST, [stream]).fetchone()
+        row = run(self.connection.cursor(), LAST, [stream]).fetchone()
         if row and row[1] == TOMBSTONE:
             raise StreamDeleted(stream)
         return int(row[0]) if row else 0
@@ -227,7 +223,7 @@ class PostgresStore:
     def _settle(self, stream: str, events: Sequence[NewEvent], expected: int) -> int:
         """Nothing was written: because it was written before, and the answer lost, or because the stream has moved."""
         if expected != ANY:
-            found = self._run(self.connection.cursor(), WRITTEN, [stream, expected, len(events)]).fetchall()
+            found = run(self.connection.cursor(), WRITTEN, [stream, expected, len(events)]).fetchall()
             if [ident for (ident,) in found] == [event_id(stream, event) for event in events]:
                 return expected + len(events)
         actual = self._version(stream)

@@ -23,23 +23,33 @@ from shared.postgres import Connection
 from sourcing.aggregate import Aggregate
 from sourcing.errors import MISFITS
 from sourcing.event import TOMBSTONE, Data
+from sourcing.postgres import run
 
 SCHEMA = Path(__file__).with_name("snapshots.sql")
-# The snapshot, and where its stream ends: two index look-ups in one statement.
+# The snapshot, whether the event that it was taken at is there, and how its stream ends: index look-ups, one statement.
+# Where that event was scavenged, what comes behind it must be there: the stream was truncated, and goes on.
 NEWEST = """
 select snapshots.version, state_version, state, extract(epoch from clock_timestamp() - taken_at)::float8,
-       coalesce(last.version, 0), last.type
-from snapshots left join lateral (
+       coalesce(last.version, 0), last.type,
+       coalesce(event.id = snapshots.event_id, last.version > snapshots.version and exists (
+           select from stream_metadata as kept
+           where kept.stream = snapshots.stream and kept.truncate_before > snapshots.version), false)
+from snapshots left join events as event on event.stream = snapshots.stream and event.version = snapshots.version
+left join lateral (
     select version, type from events where events.stream = snapshots.stream order by version desc limit 1
 ) as last on true
 where snapshots.stream = %s
 """
-# A late writer does not replace a newer snapshot; one of another state version is nobody's loss.
+# A late writer does not replace a newer snapshot; one of another state version, or of events gone, is nobody's loss.
 TAKE = """
-insert into snapshots (stream, version, state_version, state) values (%s, %s, %s, %s)
-on conflict (stream) do update set version = excluded.version, state_version = excluded.state_version,
-                                   state = excluded.state, taken_at = clock_timestamp()
+insert into snapshots (stream, version, event_id, state_version, state)
+select stream, version, id, %s, %s from events where stream = %s and version = %s
+on conflict (stream) do update
+set version = excluded.version, event_id = excluded.event_id, state_version = excluded.state_version,
+    state = excluded.state, taken_at = clock_timestamp()
 where snapshots.version < excluded.version or snapshots.state_version <> excluded.state_version
+   or not exists (select from events where events.stream = snapshots.stream and events.version = snapshots.version
+                                       and events.id = snapshots.event_id)
 """
 
 log = logging.getLogger(__name__)
@@ -52,6 +62,7 @@ class Ignored(StrEnum):
     STATE_VERSION = "state version"  # made by a program with other rules
     UNDECODABLE = "undecodable"  # its bytes are not JSON, or not a state
     AHEAD = "ahead of its stream"  # the events were restored from a backup that is older
+    OTHER_EVENTS = "of other events"  # likewise, and the stream has gone on since
     DELETED = "stream deleted"
 
 
@@ -108,16 +119,18 @@ class PostgresSnapshots:
 
     def restore(self, aggregate: Aggregate) -> None:
         """Bring a fresh aggregate to its newest snapshot; leave it as it is when there is none that can be used."""
-        row = self.connection.execute(NEWEST, [aggregate.stream], binary=True, prepare=True).fetchone()
+        row = run(self.connection.cursor(binary=True), NEWEST, [aggregate.stream]).fetchone()
         if row is None:
             return
-        version, state_version, state, age, last, last_type = row
+        version, state_version, state, age, last, last_type, there = row
         if last_type == TOMBSTONE:
             self.ignored[Ignored.DELETED] += 1
         elif state_version != aggregate.state_version:
             self.ignored[Ignored.STATE_VERSION] += 1
         elif version > last:
             self.ignored[Ignored.AHEAD] += 1
+        elif not there:
+            self.ignored[Ignored.OTHER_EVENTS] += 1
         elif not self._restored(aggregate, state):
             self.ignored[Ignored.UNDECODABLE] += 1
         else:
@@ -140,7 +153,7 @@ class PostgresSnapshots:
         if aggregate.uncommitted or not aggregate.version:
             raise ValueError(f"{aggregate.stream}: a snapshot is of saved events, and of one at least")
         state = codec.encode(aggregate.state())
-        self._write([aggregate.stream, aggregate.version, aggregate.state_version, state])
+        self._write([aggregate.state_version, state, aggregate.stream, aggregate.version])
         self.taken += 1
         self.bytes += len(state)
         self._last[aggregate] = Taken(aggregate.version, time.monotonic())
@@ -151,7 +164,7 @@ class PostgresSnapshots:
 
     def _write(self, row: list[object]) -> None:
         if self.connection.info.transaction_status == TransactionStatus.IDLE:
-            self.connection.execute(TAKE, row, prepare=True)
+            run(self.connection.cursor(), TAKE, row)
             return
         with self.connection.transaction():  # a savepoint: when it fails, the events of the caller's transaction stay
             self.connection.execute(TAKE, row, prepare=True)
