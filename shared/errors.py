@@ -14,6 +14,7 @@ LabError                      the root; the `lab` command prints it as one sente
 ├── HistoryError              a history that cannot be read or judged
 │   └── FaultNotFired         a fault run in which no fault happened proves nothing
 ├── NotAdopted                a table whose rows came from another cluster, and that nobody has adopted in this one
+├── CheckpointRefused         one of a row that is not there (any more): what was read is not what is here
 ├── EventError                bytes or attributes that are not an event; lists everything that is wrong
 ├── NotReadable               bytes that are not what they should be (also a ValueError)
 ├── NotWritable               a value that would not be read back equal (also a TypeError)
@@ -93,6 +94,15 @@ class FaultNotFired(HistoryError):
 
 class NotAdopted(LabError):
     """A table whose rows came from another cluster, and that nobody has adopted in this one; says the command."""
+
+
+class CheckpointRefused(LabError):
+    """A checkpoint of a row that is not there: the rows were restored from an older backup than the reader's."""
+
+    def __init__(self, reader: str, remedy: str) -> None:
+        super().__init__(
+            f"{reader}: the row at its checkpoint is not there, as after a restore from an older backup; {remedy}"
+        )
 
 
 class EventError(LabError):

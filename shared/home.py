@@ -24,6 +24,15 @@ class Adopted(NamedTuple):
     moved_before: int  # what was added to a transaction's id
     moved: int  # what is added from now on
 
+    def __str__(self) -> str:
+        """As an operator wants to read it."""
+        came = "this cluster's own" if self.came_from is None else f"from cluster {self.came_from}"
+        how = "as before" if self.moved == self.moved_before else f"it was {self.moved_before:,}"
+        return (
+            f"adopted in cluster {self.home}: the rows, {came}, are numbered up to {self.newest:,}; "
+            f"{self.moved:,} is added to the ids of transactions ({how})"
+        )
+
 
 def script(table: str, command: str) -> str:
     """SQL that makes what the table needs beside it; the table is there. `command` is the lab's: `lab outbox`."""

@@ -6,6 +6,7 @@ is taken apart and put together by libpq's own functions, so nothing that the us
 
 import os
 import re
+from collections.abc import Mapping
 from typing import Any, LiteralString
 from urllib.parse import quote, urlencode
 
@@ -31,11 +32,19 @@ SETTINGS = {
     "bytea_output": "hex",
     "DateStyle": "ISO",
     "IntervalStyle": "postgres",
+    "TimeZone": "UTC",
     "extra_float_digits": "1",
     "standard_conforming_strings": "on",
     "quote_all_identifiers": "off",
 }
 READ_COMMITTED = {"default_transaction_isolation": "read committed"}
+# And what our transactions are written for (PostgreSQL documentation, "Client Connection Defaults").
+TRANSACTIONS = READ_COMMITTED | {
+    "default_transaction_read_only": "off",
+    "default_transaction_deferrable": "off",
+    "statement_timeout": "0",
+    "lock_timeout": "0",
+}
 
 
 def in_schema(conninfo: str, *schemas: str) -> str:
@@ -51,8 +60,7 @@ def having(conninfo: str, **settings: str) -> str:
 
     The options that it has already stay, or else those of PGOPTIONS, which it would hide.
     """
-    added = (f"-c {name}={re.sub(_SEPARATING, _ESCAPED, value)}" for name, value in settings.items())
-    return make_conninfo(conninfo, options=" ".join([fields(conninfo).get("options", ""), *added]).strip())
+    return make_conninfo(conninfo, options=f"{fields(conninfo).get('options', '')} {_options(settings)}".strip())
 
 
 def fields(conninfo: str) -> dict[str, str]:
@@ -111,17 +119,31 @@ def drop_slot(connection: Connection, name: str) -> None:
 def connect(conninfo: str) -> Connection:
     """A session in autocommit mode: transactions are where the code says `with connection.transaction()`.
 
-    With an address of `in_schema`, it is in that schema. Raises ConfigurationError where it is not: whatever it made
-    would be in `public`, and stay there.
+    It has SETTINGS and TRANSACTIONS, where the address does not say otherwise. With an address of `in_schema`, it is in
+    that schema. Raises ConfigurationError where it is not: whatever it made would be in `public`, and stay there.
     """
-    connection: Connection = psycopg.connect(conninfo, autocommit=True)
+    connection: Connection = psycopg.connect(_settled(conninfo), autocommit=True)
     try:
-        settle(connection)
         _check_schema(connection)
     except BaseException:
         connection.close()
         raise
     return connection
+
+
+def settle(connection: Connection, **more: str) -> None:
+    """Set SETTINGS, and more, for an autocommit session, whatever database or role have as their defaults."""
+    settings = [sql.SQL("set_config({}, {}, false)").format(name, value) for name, value in (SETTINGS | more).items()]
+    connection.execute(sql.SQL("select {}").format(sql.SQL(", ").join(settings)))
+
+
+def _settled(conninfo: str) -> str:
+    """The address with all settings of ours before the options that it has: the last one of a name counts."""
+    return make_conninfo(conninfo, options=f"{_options(SETTINGS | TRANSACTIONS)} {fields(conninfo).get('options', '')}")
+
+
+def _options(settings: Mapping[str, str]) -> str:
+    return " ".join(f"-c {name}={re.sub(_SEPARATING, _ESCAPED, value)}" for name, value in settings.items())
 
 
 def _check_schema(connection: Connection) -> None:
@@ -179,9 +201,3 @@ def _dropped(connection: Connection, name: str) -> bool:
     except ObjectInUse:
         return False
     return True
-
-
-def settle(connection: Connection, **more: str) -> None:
-    """Set SETTINGS, and more, for an autocommit session, whatever database or role have as their defaults."""
-    settings = [sql.SQL("set_config({}, {}, false)").format(name, value) for name, value in (SETTINGS | more).items()]
-    connection.execute(sql.SQL("select {}").format(sql.SQL(", ").join(settings)))

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from shared.errors import CheckpointRefused
 from shared.postgres import Connection
 from sourcing.errors import SourcingError
-from sourcing.event import START, Position
+from sourcing.event import START, Position, Recorded
 
 SCHEMA = Path(__file__).with_name("projections.sql")
 
@@ -20,6 +21,20 @@ select projection, version,
            order by events.xid, events.position limit 1)), 0)::float8,
        (select count(*) from parked_events where parked_events.projection = checkpoints.projection)
 from checkpoints order by projection
+"""
+# Whether a checkpoint's last event is still the one at its place, or was scavenged there. `at` is the checkpoint's row.
+THERE = """
+{at}.xid < events_xid(pg_snapshot_xmax(pg_current_snapshot())) and ({at}.last_id is null or coalesce(
+    (select (id, xid, position) = ({at}.last_id, {at}.xid, {at}.position) from events
+     where stream = {at}.last_stream and version = {at}.last_version),
+    exists (select from events where stream = {at}.last_stream and type = '$deleted')
+    or exists (select from stream_metadata where stream = {at}.last_stream and truncate_before > {at}.last_version)))
+"""
+REMEDY = "build it anew from the events that are there: lab sourcing rebuild {}"
+ADVANCE = """
+update checkpoints set xid = %s::bigint::text::xid8, position = %s, last_stream = %s, last_version = %s, last_id = %s,
+                       updated_at = clock_timestamp()
+where projection = %s
 """
 INCLUDES = """
 select (events.xid, events.position) <= (checkpoints.xid, checkpoints.position)
@@ -55,12 +70,16 @@ def create(connection: Connection) -> None:
 
 
 def begin(connection: Connection, projection: str, version: int) -> Position:
-    """Where the projection stands; at the start, if it never ran. Raises ProjectionReplaced."""
+    """Where the projection stands; at the start, if it never ran. Raises ProjectionReplaced and CheckpointRefused."""
     connection.execute(
         "insert into checkpoints (projection, version, xid, position) values (%s, %s, '0', 0) on conflict do nothing",
         [projection, version],
     )
-    return _place(connection, projection, version, "")
+    there = f"select {THERE.format(at='here')} from checkpoints as here where projection = %s"  # noqa: S608
+    place = _place(connection, projection, version, "")
+    if connection.execute(there, [projection]).fetchone() != (True,):
+        raise CheckpointRefused(f"projection {projection!r}", REMEDY.format(projection))
+    return place
 
 
 def lock(connection: Connection, projection: str, version: int) -> Position:
@@ -68,13 +87,9 @@ def lock(connection: Connection, projection: str, version: int) -> Position:
     return _place(connection, projection, version, "for update")
 
 
-def advance(connection: Connection, projection: str, place: Position) -> None:
-    connection.execute(
-        "update checkpoints set xid = %s::bigint::text::xid8, position = %s, updated_at = clock_timestamp()"
-        " where projection = %s",
-        [*place, projection],
-        prepare=True,
-    )
+def advance(connection: Connection, projection: str, last: Recorded) -> None:
+    """Note the last event that is in the read model, or parked."""
+    connection.execute(ADVANCE, [*last.place, last.stream, last.version, last.id, projection], prepare=True)
 
 
 def end(connection: Connection) -> Position:

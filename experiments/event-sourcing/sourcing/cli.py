@@ -1,15 +1,17 @@
-"""lab sourcing lag | parked | retry | rebuild: what an operator does about projections."""
+"""lab sourcing lag | parked | retry | rebuild | adopt: what an operator does about projections, and after a restore."""
 
 from typing import Annotated
 
 import typer
 from rich.table import Table
 
+from shared import home
 from shared.errors import ConfigurationError
 from shared.output import make_console
 from shared.postgres import Connection, connect, in_schema
 from shared.servers.stack import Stack
 from sourcing import checkpoint, parking
+from sourcing.postgres import COMMAND, TABLE
 from sourcing.projection import Policy, Projection, Projector
 from sourcing.read_models import PROJECTIONS
 from sourcing.rebuild import rebuild as build_anew
@@ -78,12 +80,19 @@ def rebuild(name: Name, schema: Schema = "public", dsn: Dsn = None, stop: Stop =
     console.print(f"{name} rebuilt from {built.events:,} events, {built.parked:,} parked{attempts}")
 
 
-def _open(schema: str, dsn: str | None) -> Connection:
+@cli.command()
+def adopt(schema: Schema = "public", dsn: Dsn = None) -> None:
+    """After a restore into another cluster: what is there stays in its order, and what is written comes after it."""
+    with _open(schema, dsn, "is no event store", "events") as connection:
+        console.print(str(home.adopt(connection, TABLE, COMMAND)))
+
+
+def _open(schema: str, dsn: str | None, missing: str = "are no projections", *tables: str) -> Connection:
     connection = connect(in_schema(dsn or Stack().endpoint("postgres").url, schema))
-    there = connection.execute("select to_regclass('events') is not null and to_regclass('checkpoints') is not null")
-    if not (there.fetchone() or [False])[0]:
+    query = "select bool_and(to_regclass(name) is not null) from unnest(%s::text[]) as name"
+    if connection.execute(query, [list(tables or ("events", "checkpoints"))]).fetchone() != (True,):
         connection.close()
-        raise ConfigurationError(f"there are no projections in schema {schema!r}: name the right one with --schema")
+        raise ConfigurationError(f"there {missing} in schema {schema!r}: name the right one with --schema")
     return connection
 
 

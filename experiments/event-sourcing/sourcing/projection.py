@@ -90,7 +90,8 @@ class Projector:
         batch: int = BATCH,
         at: Hook = nowhere,
     ) -> None:
-        """Raises ProjectionReplaced when the tables are those of another version."""
+        """Raises ProjectionReplaced when the tables are those of another version, CheckpointRefused when they were made
+        of events that are not there any more, and NotAdopted."""
         self.connection = connection
         self.projection = projection
         self.read = read
@@ -165,7 +166,7 @@ class Projector:
                     parking.park(self.connection, self.projection.name, refused)
                 self.at(ProjectionWindow.BETWEEN)
                 place = events[-1].place
-                checkpoint.advance(self.connection, self.projection.name, place)
+                checkpoint.advance(self.connection, self.projection.name, events[-1])
                 self.at(ProjectionWindow.AFTER_BOTH)
             else:
                 events = ()

@@ -6,6 +6,9 @@ create table checkpoints (
     version    int not null,          -- of the projection's tables and code: another program must not write to them
     xid        xid8 not null,         -- (xid, position) of the last event that is in the read model, or parked
     position   bigint not null,
+    last_stream  text collate "C",    -- and which one that is: another one may have its place after a restore
+    last_version bigint,
+    last_id      uuid,
     updated_at timestamptz not null default clock_timestamp()
 );
 

@@ -16,6 +16,7 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait
 
 from shared.faults import Hook, nowhere
 from shared.postgres import Connection, connect
+from sourcing import checkpoint
 from sourcing.errors import SourcingError
 from sourcing.projection import BATCH, Policy, Projection, Projector, install
 from sourcing.repository import Reader, as_stored
@@ -24,15 +25,16 @@ from sourcing.windows import RebuildWindow
 # The switch waits for readers of the old tables, and new readers wait behind it: so briefly, and rather again later.
 LOCK_TIMEOUT, ATTEMPTS, LATER = "300ms", 100, 0.3
 
-READY = """
-select (beside.xid, beside.position) >= (live.xid, live.position)
-from {beside}.checkpoints as beside join {live}.checkpoints as live using (projection) where projection = %s
-"""
+READY = f"""
+select (beside.xid, beside.position) >= (live.xid, live.position) or not ({checkpoint.THERE.format(at="live")})
+from {{beside}}.checkpoints as beside join {{live}}.checkpoints as live using (projection) where projection = %s
+"""  # noqa: S608
 TAKE_OVER = (
     """
 insert into {live}.checkpoints select * from {beside}.checkpoints where projection = %(name)s
-on conflict (projection) do update set (version, xid, position, updated_at)
-    = row(excluded.version, excluded.xid, excluded.position, excluded.updated_at)
+on conflict (projection) do update set (version, xid, position, last_stream, last_version, last_id, updated_at)
+    = row(excluded.version, excluded.xid, excluded.position, excluded.last_stream, excluded.last_version,
+          excluded.last_id, excluded.updated_at)
 """,
     "delete from {live}.parked_events where projection = %(name)s",
     "insert into {live}.parked_events select * from {beside}.parked_events where projection = %(name)s",
@@ -94,7 +96,8 @@ def rebuild(
 def start_again(connection: Connection, projection: Projection) -> None:
     """WRONG where anybody reads: empty the live tables and start again, so that people watch them fill."""
     with connection.transaction():
-        connection.execute("update checkpoints set xid = '0', position = 0 where projection = %s", [projection.name])
+        fresh = "update checkpoints set xid = '0', position = 0, last_id = null where projection = %s"
+        connection.execute(fresh, [projection.name])
         connection.execute("delete from parked_events where projection = %s", [projection.name])
         for table in projection.tables:
             connection.execute(sql.SQL("truncate {}").format(sql.Identifier(table)))
@@ -128,7 +131,8 @@ def _switch(projector: Projector, live: str, beside: str, at: Hook) -> int:
         connection.execute("select set_config('lock_timeout', %s, true)", [LOCK_TIMEOUT])
         lock = sql.SQL("select from {live}.checkpoints where projection = %(name)s for update").format(**names)
         connection.execute(lock, name)
-        # What the old tables have, the new ones must have: no reader may see a total go down.
+        # What the old tables have, the new ones must have: no reader may see a total go down. But if they were made of
+        # events that are not there any more.
         while not _ready(connection, projection, names):
             if not (passed := projector.step()):
                 raise SourcingError(f"the checkpoint of {projection.name!r} lies behind the last event there is")

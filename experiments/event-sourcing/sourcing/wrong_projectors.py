@@ -27,7 +27,7 @@ class CheckpointFirst(Projector):
 
     def _note(self, events: Sequence[Recorded]) -> None:
         self.place = events[-1].place
-        checkpoint.advance(self.connection, self.projection.name, self.place)
+        checkpoint.advance(self.connection, self.projection.name, events[-1])
 
 
 class ModelFirst(CheckpointFirst):

@@ -1,4 +1,4 @@
-"""lab outbox parked | retry | discard: what an operator does about events that could not be published."""
+"""lab outbox parked | retry | discard | adopt: what an operator does about events, and after a restore."""
 
 from typing import Annotated
 
@@ -6,6 +6,8 @@ import typer
 from rich.table import Table
 
 from outbox import parking
+from outbox.table import COMMAND, TABLE
+from shared import home
 from shared.errors import ConfigurationError
 from shared.output import make_console
 from shared.postgres import Connection, connect, in_schema
@@ -50,6 +52,13 @@ def discard(ids: Ids = None, everything: Everything = False, schema: Schema = "p
     """Delete parked events for good."""
     with _open(schema, dsn) as connection:
         console.print(f"{parking.discard(connection, _chosen(connection, ids, everything))} discarded")
+
+
+@cli.command()
+def adopt(schema: Schema = "public", dsn: Dsn = None) -> None:
+    """After a restore into another cluster: what is there stays in its order, and what is written comes after it."""
+    with _open(schema, dsn) as connection:
+        console.print(str(home.adopt(connection, TABLE, COMMAND)))
 
 
 def _open(schema: str, dsn: str | None) -> Connection:

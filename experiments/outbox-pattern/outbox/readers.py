@@ -22,15 +22,16 @@ from shared.history import Action, Op, Outcome, Recorder, now
 from shared.postgres import Connection, connect
 from shared.wait import until
 
+OLDEST = "outbox_xid(pg_snapshot_xmin(pg_current_snapshot()))"  # the number of the oldest open transaction
 # Way -> (what comes after the last row, in which order).
 WAYS = {
     "position > last": ("position > %(position)s", "position"),
     "position > last, behind open transactions": (
-        "position > %(position)s and xid < pg_snapshot_xmin(pg_current_snapshot())",
+        f"position > %(position)s and xid < {OLDEST}",
         "position",
     ),
     "(xid, position) > last": (
-        "(xid, position) > (%(xid)s::text::xid8, %(position)s) and xid < pg_snapshot_xmin(pg_current_snapshot())",
+        f"(xid, position) > (%(xid)s::text::xid8, %(position)s) and xid < {OLDEST}",
         "xid, position",
     ),
 }

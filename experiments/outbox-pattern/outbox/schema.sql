@@ -1,4 +1,5 @@
--- The business table of the shop, and the outbox beside it. Both in one database: that is the whole trick.
+-- The business table of the shop, and the outbox beside it. Both in one database: that is the whole trick. Copy it with
+-- shared/home.sql, which makes the numbers of transactions good for more than one cluster: `outbox_xid` is there.
 
 create table order_steps (
     order_id text not null,
@@ -13,7 +14,7 @@ create table order_steps (
 -- The defaults let a row be written by hand; what is missing is found by the relay, which parks the row with the reason.
 create table outbox (
     position       bigint generated always as identity,
-    xid            xid8 not null default pg_current_xact_id(),   -- (xid, position) is an order in which no row comes late
+    xid            xid8 not null default pg_current_xact_id(),   -- its number: (xid, position) is an order in which no row comes late
     created_at     timestamptz not null default now(),
     published_at   timestamptz,                                  -- delivery tracking, by relays that mark
     aggregate_type text not null default '',                     -- says the topic
@@ -41,7 +42,8 @@ create index outbox_pending on outbox (position) where published_at is null;
 create table outbox_checkpoint (
     relay    text primary key,
     xid      xid8 not null,
-    position bigint not null
+    position bigint not null,
+    id       uuid                                                -- of the row at that place; null: at none
 );
 
 -- What cannot be published, where an operator finds it: lab outbox parked | retry | discard.

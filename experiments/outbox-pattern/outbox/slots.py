@@ -25,7 +25,7 @@ select xid::text, position - 1 from outbox where id <> all(%s::uuid[]) order by 
 """
 START = """
 insert into outbox_checkpoint (relay, xid, position) values (%s, %s::text::xid8, %s)
-on conflict (relay) do update set xid = excluded.xid, position = excluded.position
+on conflict (relay) do update set xid = excluded.xid, position = excluded.position, id = null
 """
 RECOVERY = "recovery"
 PATIENCE = 600.0  # seconds that the recovery waits for transactions that were open when it began

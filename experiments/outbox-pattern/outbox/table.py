@@ -3,12 +3,14 @@
 from datetime import UTC
 from pathlib import Path
 
+from shared import home
 from shared.errors import EventError
 from shared.event import STRICT, Event
 from shared.postgres import Connection, connect
 from shared.wait import until
 
 SCHEMA = Path(__file__).with_name("schema.sql")
+TABLE, COMMAND = "outbox", "lab outbox"  # see shared/home.sql
 
 INSERT_STEP = "insert into order_steps (order_id, number, status, cents) values (%s, %s, %s, %s)"
 INSERT_EVENT = """
@@ -21,7 +23,7 @@ values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
 def create(conninfo: str) -> None:
     """Create the tables in the first schema of the connection's search path."""
     with connect(conninfo) as connection:
-        connection.execute(SCHEMA.read_text())
+        connection.execute(SCHEMA.read_text() + home.script(TABLE, COMMAND))
         connection.execute("select pg_stat_force_next_flush()")  # making indexes is scanning, see `scans`
 
 

@@ -20,18 +20,27 @@ from outbox.parking import park
 from outbox.relay.holding import PATIENCE, hold, let_go
 from outbox.relay.message import COLUMNS, Row
 from outbox.relay.publisher import Publisher, attempt, few_collections
+from outbox.table import COMMAND, TABLE
 from outbox.windows import RelayWindow
+from shared import home
+from shared.errors import CheckpointRefused
 from shared.faults import Hook, nowhere
 from shared.postgres import READ_COMMITTED, Connection, settle
 
 PAGE = f"""
 select {COLUMNS} from outbox
-where (xid, position) > ($1::text::xid8, $2::bigint) and xid < pg_snapshot_xmin(pg_current_snapshot())
+where (xid, position) > ($1::text::xid8, $2::bigint) and xid < outbox_xid(pg_snapshot_xmin(pg_current_snapshot()))
 order by xid, position limit $3::bigint
 """.encode()  # noqa: S608
-RESUME = "select xid::text, position from outbox_checkpoint where relay = %s"
+# A checkpoint is that of a row: not of another one that has its place since a restore, nor of a transaction to come.
+RESUME = """
+select xid::text, position, id::text, xid < outbox_xid(pg_snapshot_xmax(pg_current_snapshot())) and not exists (
+    select from outbox where (outbox.xid, outbox.position) = (place.xid, place.position) and outbox.id <> place.id)
+from outbox_checkpoint as place where relay = %s
+"""
 BEGIN = "insert into outbox_checkpoint (relay, xid, position) values (%s, '0', 0) on conflict do nothing"
-NOTE = "update outbox_checkpoint set xid = %s::text::xid8, position = %s where relay = %s"
+NOTE = "update outbox_checkpoint set xid = %s::text::xid8, position = %s, id = %s where relay = %s"
+REMEDY = "find the last event that was published, and go on behind it (outbox/slots.py)"
 
 
 @dataclass
@@ -48,6 +57,8 @@ class CursorRelay:
     patience: float = PATIENCE  # seconds that one of the same name is waited for
 
     def __post_init__(self) -> None:
+        """Raises NotAdopted where the rows were restored from another cluster, and CheckpointRefused."""
+        home.check(self.connection, TABLE, COMMAND)
         # A note that a crash of Postgres takes back only repeats events; waiting for the disk would hold up the drain.
         settle(self.connection, synchronous_commit="off", **READ_COMMITTED)
         hold(self.connection, self.name, self.patience)
@@ -62,7 +73,9 @@ class CursorRelay:
             self._receive()
         self._ahead: list[Row] = []
         row = self.connection.execute(RESUME, [self.name]).fetchone()
-        self.xid, self.position = row if row else ("0", 0)
+        self.xid, self.position, self._last, there = row if row else ("0", 0, None, True)
+        if not there:
+            raise CheckpointRefused(f"relay {self.name!r}", REMEDY)
 
     def run(self, stop: threading.Event) -> None:
         with few_collections():
@@ -90,7 +103,7 @@ class CursorRelay:
             if not rows:
                 break
             self.at(RelayWindow.AFTER_READ)
-            self.position, self.xid = rows[-1][:2]
+            self.position, self.xid, self._last = rows[-1][0], rows[-1][1], rows[-1][5]
             if len(rows) == self.batch:
                 self._ask()
             self.publisher.send(rows)
@@ -131,6 +144,6 @@ class CursorRelay:
         self.at(RelayWindow.AFTER_PUBLISH)
         with self.connection.transaction():
             park(self.connection, self.publisher.take_refused())
-            self.connection.execute(NOTE, [self.xid, self.position, self.name])
+            self.connection.execute(NOTE, [self.xid, self.position, self._last, self.name])
             self.at(RelayWindow.AFTER_MARK)
         self.at(RelayWindow.AFTER_COMMIT)
