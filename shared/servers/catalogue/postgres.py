@@ -51,6 +51,11 @@ class Postgres(Server):
             return str(row[0]).split()[0] if row else ""
 
 
+def program(name: str, cache: Path) -> Path:
+    """One of Postgres' own programs, of the version that the labs run: pg_dump. Raises NotAvailable."""
+    return _binaries(cache) / name
+
+
 _ENV = {"LC_ALL": "C", "TZ": "UTC"}
 
 
