@@ -1,7 +1,8 @@
 """Tellers, projector, network and Postgres die under load: is every acknowledged append there, and none of them twice?
 
 The same load and the same faults for three variants: repeat the very same append, append anew after an error, and
-repeat the same with `synchronous_commit = off`. All of it on a Postgres of the experiment's own.
+repeat the same with `synchronous_commit = off`. All of it on a Postgres of the experiment's own. Then that one is gone,
+and a dump of its events is restored into another.
 """
 
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from sourcing.event import Recorded, data_of
 from sourcing.postgres import create
 from sourcing.processes import Bank, gate, open_accounts
 from sourcing.projection import install
+from sourcing.restoring import claim, move
 from sourcing.supervised import AppendWindow, Balances, Kill
 from sourcing.windows import ProjectionWindow
 
@@ -97,6 +99,9 @@ def main(run: Run) -> None:
     claim_order(run, left[SAME])
     claim_log(run, left[SAME])
     claim_model(run, left[SAME])
+    with run.step("the cluster is gone: its dump is restored into a fresh one, by pg_dump and psql"):
+        moved = move(server.endpoint, run.own("postgres").endpoint, f"{run.name}_moved", run.pick(20, 200, 2_000))
+    claim(run, moved)
 
 
 def suffer(run: Run, server: Handle, variant: str, between: int, kills: int) -> Left:

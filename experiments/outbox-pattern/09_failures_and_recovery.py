@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psycopg
-from outbox import inbox
+from outbox import inbox, restoring
 from outbox.measuring import again_after, recovery
 from outbox.processes import Shop, settle
 from outbox.relay.debezium import Connector
@@ -112,6 +112,18 @@ def main(run: Run) -> None:
         len(found) >= 4 and all(one.history.faults and one.ledger.exact for one in found.values()),
         topics=["I.5/failure-scenarios/recovery-procedures"],
         fact="; ".join(f"{name}: {one.ledger.once:,} of {one.ledger.events:,}" for name, one in found.items()),
+    )
+    lose_the_cluster(run, database, broker, run.pick(smoke=20, demo=200, full=2_000))
+
+
+def lose_the_cluster(run: Run, database: Handle, broker: Handle, count: int) -> None:
+    """The last failure: the database's cluster is gone, a dump is left."""
+    kafka.create_topics(broker.endpoint, [topic := f"{run.name}.moved"])
+    shop = Shop("", broker.endpoint, topic, run.history_file("moved"), run.seed, count)
+    with run.step("the cluster is gone: its dump is restored into a fresh one, by pg_dump and psql"):
+        moved = restoring.move(database.endpoint, run.own("postgres").endpoint, shop)
+    restoring.claim(
+        run, moved, [f"I.5/failure-scenarios/{name}" for name in ("database-failure", "recovery-procedures")]
     )
 
 

@@ -131,7 +131,7 @@ def test_a_checkpoint_of_an_event_that_is_not_there_is_refused_until_a_rebuild(
 ) -> None:
     shop.write(ahead.connection, 9, since, "since-")
     with pytest.raises(
-        CheckpointRefused, match="'order_summary': .*older backup; .* lab sourcing rebuild order_summary"
+        CheckpointRefused, match=r"'order_summary': .*older backup; .* lab sourcing rebuild order_summary"
     ):
         Projector(ahead.connection, SUMMARY)
     rebuild(schema, SUMMARY)
