@@ -230,8 +230,7 @@ def test_a_statement_outside_a_transaction_is_there_at_once(schema: str) -> None
 def test_a_session_has_our_settings_whatever_the_defaults_and_the_address_has_the_last_word(postgres: Endpoint) -> None:
     address = postgres.url + "?options=-cstatement_timeout%3D7s%20-cbytea_output%3Descape"
     with helpers.connect(address) as connection:
-        names = [*helpers.SETTINGS, "client_encoding"]
-        found = {name: connection.execute(f"show {name}").fetchall()[0][0] for name in names}
-    wanted = {name: value.replace("\\", "") for name, value in helpers.SETTINGS.items()}
-    wanted |= {"client_encoding": "UTF8", "statement_timeout": "7s", "bytea_output": "escape"}
+        ours = helpers.SETTINGS | helpers.TRANSACTIONS
+        found = {name: connection.execute(f"show {name}").fetchall()[0][0] for name in ours}
+    wanted = ours | {"statement_timeout": "7s", "bytea_output": "escape"}
     assert {**found, "DateStyle": found["DateStyle"].split(",")[0]} == wanted
