@@ -36,7 +36,9 @@ def app() -> None:
         _mount_labs()
         try:
             cli()
-        except psycopg.OperationalError as error:  # a lab's own command, whose database does not answer
+        except psycopg.Error as error:  # a lab's own command, whose database is not there, or no address of one
+            if error.sqlstate and not isinstance(error, psycopg.OperationalError):
+                raise
             raise LabError(f"postgres does not answer: {' '.join(str(error).split())}") from error
 
 

@@ -50,7 +50,7 @@ def of_the_place(error: Exception) -> str | None:
     if isinstance(error, shutil.Error) and error.args and isinstance(error.args[0], list):
         return "; ".join(str(problem) for *_, problem in error.args[0][:1])
     if isinstance(error, OSError):
-        if error.filename is not None and error.errno in NAMED:
+        if error.filename is not None and (error.errno in NAMED or _homeless(error)):
             path = Path(os.fsdecode(error.filename2 or error.filename))  # of a copy, where to
             return f"{path}: {error.strerror}{_remedy(path, error.errno)}"
         if error.errno in FULL | {errno.EROFS, errno.EIO, errno.ENOENT} and error.filename is None:
@@ -67,8 +67,9 @@ def short_of_room() -> str:
         settings = Settings.load()
         for place in (settings.home, settings.cache, Path(tempfile.gettempdir())):
             there = next(folder for folder in (place, *place.parents) if folder.exists())
-            if (free := shutil.disk_usage(there).free) < ROOM:
-                return f" Only {free / 1e6:.1f} MB are free under {place}{_remedy(place, errno.ENOSPC)}"
+            disk = shutil.disk_usage(there)
+            if 0 < disk.total and disk.free < ROOM:  # what is no disk, such as /proc, has none
+                return f" Only {disk.free / 1e6:.1f} MB are free under {place}{_remedy(place, errno.ENOSPC)}"
     return ""
 
 
@@ -96,6 +97,14 @@ def _end(sentence: str, code: int) -> None:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())
     raise SystemExit(code) from None
+
+
+def _homeless(error: OSError) -> bool:
+    """Whether it is about a place that cannot even be made, such as one below /proc."""
+    with suppress(LabError):
+        settings = Settings.load()
+        return error.errno == errno.ENOENT and not (settings.home.exists() and settings.cache.exists())
+    return False
 
 
 def _remedy(path: Path, number: int | None) -> str:

@@ -19,6 +19,7 @@ from shared.servers.process import ProcessId, launch, stop
 from shared.servers.server import Command, Place, Server
 
 PATIENCE = 10.0  # seconds that a server has to stop in order before it is killed
+RECORDING = 120.0  # likewise, where it also writes what its start-up cache is made from: seconds of work, once
 PROBE_PAUSE = 0.05  # seconds between two questions to a starting server
 
 # Below the ephemeral ports of Linux (32768 and up) and macOS (49152 and up): while a server is down to be started
@@ -81,19 +82,23 @@ def revive(server: Server, place: Place, record: InstanceRecord) -> InstanceReco
     return record.model_copy(update={"seconds": round(time.monotonic() - began, 2)}).write(place.folder)
 
 
-def end(record: InstanceRecord, folder: Path, patience: float = PATIENCE) -> None:
+def end(record: InstanceRecord, folder: Path, patience: float | None = None) -> bool:
     """Stop the instance's processes, forget it, and make what start-up caches its first run allows.
 
-    Raises ServerError when one of them runs on, be it that it is another user's: then the record stays.
+    False when one could not be made: the next run records for it anew, and its stop makes it. Raises ServerError when one of them runs on, be it that it is another user's: then the record stays.
     """
     graceful = [process.graceful for process in record.processes]
+    missing = [process for process in record.processes if process.finished and not process.finished.exists()]
+    if patience is None:
+        patience = RECORDING if missing and record.ready else PATIENCE
     stopped = stop([process.identity for process in record.processes], graceful, patience)
     if stopped.left:
         still = f"process {', '.join(map(str, stopped.left))} runs on: neither asking nor force has ended it."
         raise ServerError(record.server, still, record.processes[0].log)
     instance.forget(folder)
     if stopped.in_order and record.ready:
-        _finish(record.processes)
+        _finish(missing)
+    return all(process.finished.exists() for process in missing if process.finished)
 
 
 def check_ports(server: str, ports: Mapping[str, int]) -> None:
@@ -175,19 +180,17 @@ def _await_answer(server: Server, record: InstanceRecord, cancel: threading.Even
 
 
 def _finish(processes: Sequence[ProcessRecord]) -> None:
-    """Make start-up caches, all at once. A failure costs speed, nothing else, so it is left to the log."""
+    """Make start-up caches, all at once. A failure costs speed, nothing else: what went wrong is in the log."""
     # The nodes of a cluster share one cache: it is made from what the first of them recorded.
-    wanted = {process.finished: process for process in reversed(processes) if process.finish}
+    wanted = {process.finished: process for process in reversed(processes)}
     making = []
     for path, process in wanted.items():
-        if path and not path.exists():
-            with process.log.open("ab") as log:
-                making.append((path, process, subprocess.Popen(process.finish, stdout=log, stderr=log)))
+        with process.log.open("ab") as log:
+            making.append((path, process, subprocess.Popen(process.finish, stdout=log, stderr=log)))
     for path, process, maker in making:
         half = Path(next(word for word in process.finish if word.startswith("-XX:AOTCache=")).partition("=")[2])
-        if (
-            maker.wait() == 0 and half.exists()
-        ):  # another user's cache cannot be written, and the JVM ends with 0 all the same
+        # Another user's cache cannot be written, and the JVM ends with 0 all the same.
+        if maker.wait() == 0 and half.exists() and path:
             half.replace(path)
 
 

@@ -217,8 +217,8 @@ class Stack:
         if record.provider == "compose":
             compose.end(record.server)
             instance.forget(self.folder(record.server))
-        else:
-            native.end(record, self.folder(record.server))
+        elif not native.end(record, self.folder(record.server)) and record.ready:
+            self.tell(f"{record.server}: its start-up cache is yet to be made, after its next stop in order")
 
     def _status(self, server: Server) -> Status:
         if given := self.settings.endpoint(server.name):
