@@ -1,9 +1,12 @@
 """Thin helpers over confluent-kafka."""
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
+from types import MethodType
 from typing import Any
+from weakref import WeakMethod
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
@@ -36,8 +39,15 @@ def config(endpoint: Endpoint) -> dict[str, Any]:
 
 
 def producer(endpoint: Endpoint, **settings: Any) -> Producer:
-    """A producer that loses and reorders nothing of itself. Settings in librdkafka's names with _ for dots."""
-    return Producer({**config(endpoint), **PRODUCER, **_dotted(settings)})
+    """A producer that loses and reorders nothing of itself. Settings in librdkafka's names with _ for dots.
+
+    It is closed when its `with` block ends, or when nobody has it any more. A method that is its `on_delivery` does not
+    keep its object alive: the two would hold each other, and complain of a broker that was stopped long ago.
+    """
+    given = _dotted(settings)
+    if isinstance(report := given.get("on_delivery"), MethodType):
+        given["on_delivery"] = _weakly(report)
+    return Producer({**config(endpoint), **PRODUCER, **given})
 
 
 @contextmanager
@@ -53,27 +63,27 @@ def consumer(endpoint: Endpoint, topics: Sequence[str], group: str, **settings: 
 
 def create_topics(endpoint: Endpoint, names: Iterable[str], partitions: int = 3) -> None:
     """Create topics, and return when their leaders answer. Raises KafkaException, DeadlineExceeded."""
-    admin = AdminClient(config(endpoint))
-    created = admin.create_topics([NewTopic(name, partitions) for name in names])
-    for future in created.values():
-        future.result(30)
-    places = [TopicPartition(name, partition) for name in created for partition in range(partitions)]
-    if places:
-        until(f"the leaders of {', '.join(created)}", lambda: _ends(admin, places))
+    with AdminClient(config(endpoint)) as admin:
+        created = admin.create_topics([NewTopic(name, partitions) for name in names])
+        for future in created.values():
+            _result(future)
+        places = [TopicPartition(name, partition) for name in created for partition in range(partitions)]
+        if places:
+            until(f"the leaders of {', '.join(created)}", lambda: _ends(admin, places))
 
 
 def delete_topics(endpoint: Endpoint, prefix: str) -> list[str]:
     """Delete the topics and consumer groups that begin with the prefix, which must not be empty."""
     if not prefix:
         raise ValueError("refusing to delete every topic")
-    admin = AdminClient(config(endpoint))
-    names = [name for name in admin.list_topics(timeout=10).topics if name.startswith(prefix)]
-    for future in admin.delete_topics(names).values() if names else ():
-        future.result(30)
-    listed = admin.list_consumer_groups(request_timeout=10).result().valid
-    groups = [group.group_id for group in listed if group.group_id.startswith(prefix)]
-    for future in admin.delete_consumer_groups(groups).values() if groups else ():
-        future.exception(30)  # a group whose member has not left yet goes by itself when its offsets expire
+    with AdminClient(config(endpoint)) as admin:
+        names = [name for name in admin.list_topics(timeout=10).topics if name.startswith(prefix)]
+        for future in admin.delete_topics(names).values() if names else ():
+            _result(future)
+        listed = admin.list_consumer_groups(request_timeout=10).result().valid
+        groups = [group.group_id for group in listed if group.group_id.startswith(prefix)]
+        for future in admin.delete_consumer_groups(groups).values() if groups else ():
+            future.exception(30)  # a group whose member has not left yet goes by itself when its offsets expire
     return names
 
 
@@ -82,12 +92,12 @@ def end_offsets(endpoint: Endpoint, topic: str) -> dict[int, int]:
 
     Raises KafkaException, DeadlineExceeded.
     """
-    admin = AdminClient(config(endpoint))
-    found = admin.list_topics(topic, timeout=10).topics[topic]
-    if found.error:
-        raise KafkaException(found.error)
-    places = [TopicPartition(topic, partition) for partition in found.partitions]
-    return until(f"the leaders of {topic}", lambda: _ends(admin, places))
+    with AdminClient(config(endpoint)) as admin:
+        found = admin.list_topics(topic, timeout=10).topics[topic]
+        if found.error:
+            raise KafkaException(found.error)
+        places = [TopicPartition(topic, partition) for partition in found.partitions]
+        return until(f"the leaders of {topic}", lambda: _ends(admin, places))
 
 
 def read_all(endpoint: Endpoint, topic: str, seconds: float = 30.0) -> list[Message]:
@@ -158,11 +168,32 @@ def _ends(admin: AdminClient, places: Sequence[TopicPartition]) -> dict[int, int
     latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
     asked = admin.list_offsets(dict.fromkeys(places, latest), request_timeout=10)
     try:
-        return {place.partition: future.result().offset for place, future in asked.items()}
+        return {place.partition: _result(future).offset for place, future in asked.items()}
     except KafkaException as error:
         if error.args[0].code() in NOT_YET:
             return None
         raise
+
+
+def _result(future: "Future[Any]") -> Any:
+    """What an admin's request came to. Raises KafkaException, TimeoutError.
+
+    The future's own exception, raised here, would hold the frames of all callers, and what they have, and be held by
+    one of them: clients that nobody uses any more, until Python happens to look for cycles.
+    """
+    if error := future.exception(30):
+        raise KafkaException(*error.args)
+    return future.result()
+
+
+def _weakly(method: MethodType) -> Callable[..., None]:
+    held = WeakMethod(method)
+
+    def call(*arguments: Any) -> None:
+        if (found := held()) is not None:
+            found(*arguments)
+
+    return call
 
 
 def _dotted(settings: Mapping[str, Any]) -> dict[str, Any]:

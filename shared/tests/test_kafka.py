@@ -1,10 +1,12 @@
 """The Kafka helpers: what they make, read to the end and remove."""
 
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from itertools import product
 
 import pytest
-from confluent_kafka import KafkaException, Producer, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._listoffsets import OffsetSpec
 
@@ -16,6 +18,43 @@ from shared.wait import until
 Topic = Callable[..., str]
 Sender = Callable[..., None]
 KEYS = [b"order-1", b"order-2", b"order-3", b"a", b"ab", b"abc", b"abcd", b"\xff\x00\xfe"]
+
+
+# What has been let go of does not complain when its broker stops, whenever Python looks for cycles. A witness, who says
+# nothing on stderr, has noticed several times that the broker is gone: so would they have.
+LETTING_GO = """
+import gc
+from confluent_kafka import Producer
+from shared import kafka
+from shared.servers.handle import own_instance
+from shared.settings import Settings
+from shared.wait import until
+
+class Owner:
+    def __init__(self, endpoint):
+        self.producer = kafka.producer(endpoint, on_delivery=self.delivered)
+        self.failures = 0
+
+    def delivered(self, error, message):
+        self.failures += error is not None
+
+def use(endpoint):
+    kafka.create_topics(endpoint, ["orders"])
+    owner, bare = Owner(endpoint), kafka.producer(endpoint)
+    for producer in (owner.producer, bare):
+        producer.produce("orders", b"x")
+        producer.flush()
+    print(len(kafka.read_all(endpoint, "orders")), owner.failures, kafka.delete_topics(endpoint, "orders"))
+
+gc.disable()
+noticed = []
+with own_instance("kafka", Settings.load(), None, {}) as handle:
+    use(handle.endpoint)
+    quiet = {"log_level": 0, "error_cb": noticed.append, "reconnect.backoff.max.ms": 200}
+    witness = Producer({**kafka.config(handle.endpoint), **quiet})
+    witness.list_topics(timeout=10)
+until("the witness to notice", lambda: witness.poll(0.05) or len(noticed) >= 5)
+"""
 
 
 @pytest.fixture
@@ -112,6 +151,26 @@ def test_the_leaders_of_a_created_topic_answer(kafka: Endpoint, admin: AdminClie
         places = dict.fromkeys((TopicPartition(name, partition) for partition in range(3)), latest())
         assert [end.result().offset for end in admin.list_offsets(places).values()] == [0, 0, 0]
     helpers.delete_topics(kafka, unique)
+
+
+@pytest.mark.fault
+def test_clients_that_were_let_go_of_do_not_complain_when_their_broker_stops() -> None:
+    done = subprocess.run([sys.executable, "-c", LETTING_GO], capture_output=True, text=True, check=False)
+    assert done.stdout == "2 0 ['orders']\n", done.stderr
+    assert [line for line in done.stderr.splitlines() if "FAIL" in line or "refused" in line] == []
+
+
+def test_a_method_that_is_told_of_deliveries_is_told(kafka: Endpoint, topic: Topic) -> None:
+    noted: list[Message] = []
+
+    class Owner:
+        def delivered(self, error: KafkaError | None, message: Message) -> None:
+            noted.append(message)
+
+    owner = Owner()
+    with helpers.producer(kafka, on_delivery=owner.delivered) as producer:
+        producer.produce(topic(), b"x")
+    assert [message.value() for message in noted] == [b"x"]
 
 
 def test_end_offsets_of_a_topic_that_is_not_there_are_an_error(kafka: Endpoint, unique: str) -> None:
