@@ -92,7 +92,7 @@ def unique() -> str:
 
 @pytest.fixture
 def schema(postgres: Endpoint, unique: str) -> Iterator[str]:
-    """A conninfo URL whose sessions live in a fresh schema."""
+    """An address (conninfo) whose sessions live in a fresh schema."""
     yield postgres_helpers.create_schema(postgres, unique)
     postgres_helpers.drop_schema(postgres, unique)
 

@@ -76,7 +76,7 @@ class Run:
     # What the run works on. The names all begin with `name`: nothing else is ever dropped.
 
     def schema(self, suffix: str = "") -> str:
-        """A fresh Postgres schema; returns a conninfo URL whose sessions live in it."""
+        """A fresh Postgres schema; returns an address (conninfo) whose sessions live in it."""
         server, name = self.endpoints["postgres"], f"{self.name}{suffix}"
         url = postgres.create_schema(server, name)
         if not self.keep:

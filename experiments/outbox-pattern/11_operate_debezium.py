@@ -1,24 +1,27 @@
 """Debezium is reconfigured, stopped and restarted while events flow: does it lose any, and what do its defaults cost?
 
 One connector through its life: the default poll interval against 10 ms, a change of configuration under load, a stop
-and resume with a backlog in between, and the log that its slot keeps while only other tables are busy.
+and resume with a backlog in between, the log that its slot keeps while only other tables are busy, and a table whose
+name is no pattern.
 """
 
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
 from outbox.measuring import waits
-from outbox.processes import Shop, serve, settle
+from outbox.processes import Shop, serve, settle, write_backlog
 from outbox.relay.debezium import Connector
 from outbox.relay.wal import lag
 from outbox.table import create
 
-from shared import postgres
+from shared import kafka, postgres
 from shared.checkers import aborted_read, duplicate_delivery, lost, phantom
 from shared.errors import DeadlineExceeded
 from shared.experiment import Experiment, Run, Scale
+from shared.history import History
 from shared.tap import Tap
 from shared.wait import until
 
@@ -34,6 +37,7 @@ experiment = Experiment(
 )
 RATE = 100.0  # events per second
 DEFAULT, TUNED = "poll.interval.ms 500, the default", "poll.interval.ms 10"
+AS_IT_IS, ESCAPED = "the name as it is", "the name as a pattern"
 BUSY = 40_000  # rows of another table, some 4 MB of log
 
 
@@ -44,6 +48,7 @@ def main(run: Run) -> None:
     compare_intervals(run, count)
     change_under_load(run, max(count, 200))
     keep_the_log_short(run)
+    name_the_table(run, min(count, 500))
 
 
 def compare_intervals(run: Run, count: int) -> None:
@@ -156,6 +161,41 @@ def _heartbeat(run: Run, name: str, milliseconds: str) -> dict[str, str]:
         "value.converter.delegate.converter.type": "org.apache.kafka.connect.json.JsonConverter",
         "value.converter.delegate.converter.type.schemas.enable": "false",
     }
+
+
+def name_the_table(run: Run, count: int) -> None:
+    """WRONG: a table's name as it is, where the setting takes patterns: `$` and `()` say something else there."""
+    schema = f"{run.name}_a$b(c)"
+    create(conninfo := run.schema("_a$b(c)"))
+    shop = Shop(conninfo, run.endpoints["kafka"], run.topic("named"), run.history_file("named"), run.seed, count)
+    kafka.create_topics(shop.broker, [wrong_topic := f"{run.name}.as.it.is.{shop.topic}"])
+    as_it_is = {"table.include.list": f"{schema}.outbox", "transforms.outbox.route.topic.replacement": wrong_topic}
+    wrong, right = (
+        Connector(run.endpoints["connect"], run.endpoints["postgres"], f"{run.name}_{name}", schema, settings=settings)
+        for name, settings in (("as_it_is", as_it_is), ("escaped", None))
+    )
+    topics, recorder = [shop.topic, wrong_topic], run.recorder("named", "experiment")
+    with run.step(f"{count} events of a schema named …_a$b(c)"), wrong.running(), right.running():
+        with Tap("consumer", shop.broker, topics, recorder) as tap:
+            write_backlog(shop)
+            tap.wait_for(count)
+        states = [task["state"] for task in wrong.status().get("tasks", [])]
+    came = Counter(op.topic for op in History.read(shop.history).delivered)
+    run.claim(
+        "a table's name as it is in the list of tables, which are patterns: the connector runs, and no event comes",
+        states == ["RUNNING"] and came[wrong_topic] == 0,
+        topics=["I.5/debezium-setup/database-connectors"],
+        fact=f"its task is {', '.join(states)}, {came[wrong_topic]} of {count} events",
+        variant=AS_IT_IS,
+        wrong_way=True,
+    )
+    run.claim(
+        "with every character of it escaped all come (flink-cdc#4479 is about a connector that did not)",
+        came[shop.topic] == count,
+        topics=["I.5/debezium-setup/database-connectors"],
+        fact=f"{came[shop.topic]} of {count} events",
+        variant=ESCAPED,
+    )
 
 
 def open_shop(run: Run, name: str, count: int) -> Shop:

@@ -12,7 +12,7 @@ class Endpoint:
     """How a client reaches a server."""
 
     server: str
-    url: str  # Postgres: a conninfo URL; Kafka: bootstrap host:port; others: an http URL or host:port
+    url: str  # Postgres: any conninfo of libpq's; Kafka: bootstrap host:port; others: an http URL or host:port
     provider: str  # native, compose or yours
     options: Mapping[str, str] = field(default_factory=dict)  # client settings, such as sasl.username
     inside: str = ""  # host:port as the other servers reach it, where that differs (compose's network)

@@ -19,7 +19,7 @@ from sourcing.rebuild import rebuild as build_anew
 cli = typer.Typer(no_args_is_help=True)
 console = make_console()
 Schema = Annotated[str, typer.Option(help="the schema of the event store", envvar="LAB_SOURCING_SCHEMA")]
-Dsn = Annotated[str | None, typer.Option(help="conninfo URL; default: the labs' Postgres, or LAB_POSTGRES")]
+Dsn = Annotated[str | None, typer.Option(help="conninfo; default: the labs' Postgres, or LAB_POSTGRES")]
 Name = Annotated[str, typer.Argument(metavar="PROJECTION")]
 Streams = Annotated[list[str] | None, typer.Argument(metavar="[STREAM]...")]
 Everything = Annotated[bool, typer.Option("--all", help="every stream that has something parked")]

@@ -16,7 +16,7 @@ from shared.servers.stack import Stack
 cli = typer.Typer(no_args_is_help=True)
 console = make_console()
 Schema = Annotated[str, typer.Option(help="the schema of the outbox", envvar="LAB_OUTBOX_SCHEMA")]
-Dsn = Annotated[str | None, typer.Option(help="conninfo URL; default: the labs' Postgres, or LAB_POSTGRES")]
+Dsn = Annotated[str | None, typer.Option(help="conninfo; default: the labs' Postgres, or LAB_POSTGRES")]
 Ids = Annotated[list[str] | None, typer.Argument(metavar="[EVENT ID]...")]
 Everything = Annotated[bool, typer.Option("--all", help="every parked event")]
 

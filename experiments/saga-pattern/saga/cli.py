@@ -18,7 +18,7 @@ from shared.servers.stack import Stack
 cli = typer.Typer(no_args_is_help=True)
 console = make_console()
 Schema = Annotated[str, typer.Option(help="the schema of the orchestrator", envvar="LAB_SAGA_SCHEMA")]
-Dsn = Annotated[str | None, typer.Option(help="conninfo URL; default: the labs' Postgres, or LAB_POSTGRES")]
+Dsn = Annotated[str | None, typer.Option(help="conninfo; default: the labs' Postgres, or LAB_POSTGRES")]
 Id = Annotated[str, typer.Argument(metavar="SAGA")]
 Ids = Annotated[list[str], typer.Argument(metavar="SAGA...")]
 Numbers = Annotated[list[int], typer.Argument(metavar="NUMBER...", help="as `lab saga messages` lists them")]
