@@ -11,6 +11,7 @@ from psycopg.errors import ObjectNotInPrerequisiteState
 from shared import home, moving
 from shared.errors import NotAdopted
 from shared.postgres import Connection, connect, create_schema, drop_schema, in_schema
+from shared.pytest_plugin import OwnStarter
 from shared.servers.handle import own_instance
 from shared.servers.server import Endpoint
 from shared.settings import Settings
@@ -183,12 +184,21 @@ def test_moved_on_and_back_again_the_order_stays(
         assert texts(connection) == [*OLD, "new", "newer"]
 
 
-def test_a_cluster_that_keeps_its_ids_changes_nothing_but_the_name(here: str) -> None:
-    """As after pg_upgrade: the system's identifier is another one, the ids go on."""
-    with connect(here) as connection:
-        connection.execute("update notes_homes set system_identifier = 1")
+@pytest.mark.fault
+def test_after_pg_upgrade_it_is_adopted_and_nothing_has_changed(own: OwnStarter, unique: str) -> None:
+    """The system's identifier is another one, the transaction ids go on."""
+    old, new = own("postgres"), own("postgres")
+    make(create_schema(old.endpoint, unique))
+    with connect(in_schema(old.endpoint.url, unique)) as connection:
+        numbers = [write(connection, text) for text in OLD]
+    moving.upgrade(old, new)
+    new.start()
+    with connect(in_schema(new.endpoint.url, unique)) as connection:
+        with pytest.raises(NotAdopted):
+            home.check(connection, *NAMES)
         found = home.adopt(connection, *NAMES)
-        assert (found.came_from, found.moved_before, found.moved) == (1, 0, 0)
+        assert (found.newest, found.moved_before, found.moved) == (numbers[-1], 0, 0)
+        assert found.came_from != found.home
         write(connection, "new")
         assert texts(connection) == [*OLD, "new"]
 

@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 from shared import home, moving
 from shared.errors import CheckpointRefused, NotAdopted
 from shared.postgres import Connection, connect, create_schema, drop_schema, in_schema
+from shared.pytest_plugin import OwnStarter
 from shared.servers.handle import own_instance
 from shared.servers.server import Endpoint
 from shared.settings import Settings
@@ -174,3 +175,32 @@ def test_a_checkpoint_at_an_event_that_was_scavenged_is_taken(store: PostgresSto
         store.set_metadata("order-000000", StreamMetadata(truncate_before=last.version + 1))
     assert store.scavenge() >= last.version
     assert Projector(store.connection, SUMMARY).place == last.place
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("how", ["a physical backup", "a standby"])
+@pytest.mark.parametrize("since", [0, 20])
+def test_in_a_copy_of_the_cluster_that_is_behind_a_newer_checkpoint_is_refused(
+    own: OwnStarter, unique: str, how: str, since: int
+) -> None:
+    """The system's identifier is the same, so there is nothing to adopt; transaction ids are given out once more."""
+    first, copy = own("postgres"), own("postgres")
+    create(create_schema(first.endpoint, unique))
+    with connect(in_schema(first.endpoint.url, unique)) as connection:
+        install(connection, SUMMARY)
+        shop.write(connection, 7, 5)
+        moving.copy_cluster(first.endpoint, copy, *(["--write-recovery-conf"] if how == "a standby" else []))
+        shop.write(connection, 8, 10, "lost-")
+        Projector(connection, SUMMARY).catch_up()
+        [newer] = connection.execute("select * from checkpoints").fetchall()  # as if it were kept elsewhere
+    first.kill()
+    copy.start()
+    with connect(in_schema(copy.endpoint.url, unique)) as connection:
+        if how == "a standby":
+            connection.execute("select pg_promote()")
+        shop.write(connection, 9, since, "since-")
+        assert PostgresStore(connection).append("note-1", [note("new")]) == 1
+        values = ", ".join(["%s"] * len(newer))
+        connection.execute(f"insert into checkpoints values ({values})", newer)  # noqa: S608
+        with pytest.raises(CheckpointRefused):
+            Projector(connection, SUMMARY)

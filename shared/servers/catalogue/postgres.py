@@ -32,7 +32,7 @@ class Postgres(Server):
         return f"postgresql://postgres@127.0.0.1:{ports['client']}/postgres"
 
     def commands(self, place: Place) -> list[Command]:
-        data, binaries = _home(place), _binaries(place.cache)
+        data, binaries = data_folder(place), _binaries(place.cache)
         if not (data / "PG_VERSION").exists():
             _initdb(binaries, data, place.folder / "initdb.log")
         # Sockets are off: their paths may be 107 bytes at most, and clients use TCP.
@@ -91,7 +91,7 @@ def _initdb(binaries: Path, data: Path, log: Path) -> None:
     half.rename(data)
 
 
-def _home(place: Place) -> Path:
+def data_folder(place: Place) -> Path:
     """The data directory: in the place, unless Postgres' user cannot get there (a checkout below /root)."""
     place.data.parent.mkdir(parents=True, exist_ok=True)
     if _reachable(place.folder):
