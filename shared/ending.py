@@ -68,7 +68,7 @@ def short_of_room() -> str:
         for place in (settings.home, settings.cache, Path(tempfile.gettempdir())):
             there = next(folder for folder in (place, *place.parents) if folder.exists())
             disk = shutil.disk_usage(there)
-            if 0 < disk.total and disk.free < ROOM:  # what is no disk, such as /proc, has none
+            if disk.total > 0 and disk.free < ROOM:  # what is no disk, such as /proc, has none
                 return f" Only {disk.free / 1e6:.1f} MB are free under {place}{_remedy(place, errno.ENOSPC)}"
     return ""
 

@@ -138,8 +138,12 @@ def settle(connection: Connection, **more: str) -> None:
 
 
 def _settled(conninfo: str) -> str:
-    """The address with all settings of ours before the options that it has: the last one of a name counts."""
-    return make_conninfo(conninfo, options=f"{_options(SETTINGS | TRANSACTIONS)} {fields(conninfo).get('options', '')}")
+    """The address with all settings of ours before the options that it has: the last one of a name counts.
+
+    An encoding that PGCLIENTENCODING names would come after the options, so ours stands beside them, too.
+    """
+    options = f"{_options(SETTINGS | TRANSACTIONS)} {fields(conninfo).get('options', '')}"
+    return make_conninfo(conninfo, client_encoding=SETTINGS["client_encoding"], options=options)
 
 
 def _options(settings: Mapping[str, str]) -> str:

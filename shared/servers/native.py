@@ -85,7 +85,8 @@ def revive(server: Server, place: Place, record: InstanceRecord) -> InstanceReco
 def end(record: InstanceRecord, folder: Path, patience: float | None = None) -> bool:
     """Stop the instance's processes, forget it, and make what start-up caches its first run allows.
 
-    False when one could not be made: the next run records for it anew, and its stop makes it. Raises ServerError when one of them runs on, be it that it is another user's: then the record stays.
+    False when one could not be made: the next run records for it anew, and its stop makes it. Raises ServerError when
+    one of the processes runs on, be it that it is another user's: then the record stays.
     """
     graceful = [process.graceful for process in record.processes]
     missing = [process for process in record.processes if process.finished and not process.finished.exists()]

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import closing
+from datetime import UTC
 
 import psycopg
 import pytest
@@ -77,11 +78,12 @@ def test_events_come_back_as_they_were_written(hostile: str) -> None:
         store.append("note-1", [event, event])
         store.set_metadata("note-1", StreamMetadata(custom=DATA))
         found = [*store.read("note-1"), *store.read("note-1", backwards=True), *store.read_all()]
-        seconds = store.connection.execute("select extract(epoch from recorded_at)::float8 from events").fetchall()
+        texts = "select to_char(recorded_at at time zone 'utc', 'YYYY-MM-DD HH24:MI:SS.US') from events"
+        times = [text for (text,) in store.connection.execute(texts)]
         assert [one.version for one in found] == [1, 2, 3, 3, 2, 1, 1, 2, 3]
         assert {(data_of(one)["odd"], metadata_of(one)) for one in found} == {(DATA["odd"], event.metadata)}
         assert store.metadata("note-1").custom == data_of(found[0]) == DATA
-        assert sorted({one.recorded_at.timestamp() for one in found}) == sorted(at for (at,) in seconds)
+        assert {f"{one.recorded_at.astimezone(UTC):%Y-%m-%d %H:%M:%S.%f}" for one in found} == set(times)
 
 
 def test_commands_and_snapshots_work(hostile: str) -> None:
