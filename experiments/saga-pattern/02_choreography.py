@@ -8,6 +8,7 @@ same services correlated by customer, without an inbox, without an outbox.
 from collections.abc import Sequence
 
 from saga.choreography import defined, scenes
+from saga.choreography import engine as choreography
 from saga.choreography.changes import FORGOTTEN, LOOPING, WITH_FRAUD, suspect, told
 from saga.choreography.flow import Wrong, declared, problems, recorded
 from saga.choreography.machine import MACHINES
@@ -17,6 +18,8 @@ from saga.choreography.stage import Stage, ended
 from saga.choreography.trial import WORLD, endings, judged, note_flow, open_stage
 from saga.engines import Outcome, Site
 from saga.fates import Fate, Fates
+from saga.foreign.choreography import Events
+from saga.foreign.claimed import claim_foreign
 from saga.invariant import Ending, Standing, judge
 from saga.order import Action, Order, orders
 from saga.shops import open_shop
@@ -62,6 +65,8 @@ def main(run: Run) -> None:
             play_kind(run, kind)
     with run.step("a fraud check comes in, and payments is told, or not"):
         play_fraud(run)
+    with run.step("events that nobody can read, among others"):
+        claim_foreign(run, "choreography", choreography.opened, Events, [f"{MADE}/event-handlers"], variant=RIGHT)
     with run.step("stock asks once more, and payments answers"):
         play_cycle(run)
 

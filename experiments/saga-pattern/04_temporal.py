@@ -9,6 +9,9 @@ from functools import partial
 from threading import Semaphore
 from typing import Any
 
+from saga.engines import temporal
+from saga.foreign.claimed import claim_foreign
+from saga.foreign.temporal import Workflows
 from saga.invariant import Ending, Standing, judge
 from saga.order import SERVICE, STEPS, Action
 from saga.temporal.histories import actions, asked
@@ -50,6 +53,9 @@ def main(run: Run) -> None:
         with run.step(text):
             found = part.result()
         claim(run, found)
+    with run.step("workflows that another program began, with orders that nobody can read"):
+        topics = [TEMPORAL, "I.4/error-handling/dead-letter-handling"]
+        claim_foreign(run, "Temporal", temporal.opened, Workflows, topics, variant=RIGHT)
 
 
 def claim_workers(run: Run, killed: Killed) -> None:

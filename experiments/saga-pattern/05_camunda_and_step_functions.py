@@ -4,19 +4,25 @@ Both do what their diagram says. What most diagrams do not say: that the step th
 saga which is out of time has to be undone, that a lock runs out. Each is shown as it is usually drawn, and mended.
 """
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 from saga import drawn_engines
 from saga.camunda import drawn
 from saga.camunda.client import Camunda
-from saga.camunda.worker import Ask, Policy
+from saga.camunda.worker import Policy
 from saga.drawn_engines import HASTY, PATIENT, await_reserved, dying, one, repair, second, site_of, slug
 from saga.drawn_traces import attempts, overlap, said
 from saga.engines import Ended, Engine, Opener, Outcome, Site, wait
 from saga.engines import camunda as camundas
 from saga.engines import stepfunctions as machines
+from saga.foreign import Foreign
+from saga.foreign.camunda import Instances
+from saga.foreign.claimed import claim_foreign
+from saga.foreign.stepfunctions import Messages
 from saga.invariant import Ending, Standing, judge
 from saga.order import Action, Order, World, orders
 from saga.services.shop import Shop
@@ -39,6 +45,7 @@ OPENERS: dict[str, Opener] = {
     "Camunda": partial(camundas.opened, policy=HASTY),
     "Step Functions": partial(machines.opened, visible_again=1),
 }
+FOREIGN: dict[str, Callable[[Any], Foreign]] = {"Camunda": Instances, "Step Functions": Messages}
 TOPICS = {"Camunda": CAMUNDA, "Step Functions": STEP_FUNCTIONS}
 ONE = Policy(threads=1, batch=1, lock=60.0)  # a worker whose tasks nobody takes over while the experiment lasts
 UNDONE = Action.RELEASE, Action.CANCEL  # by the engine, when the payment fails
@@ -60,6 +67,9 @@ def main(run: Run) -> None:
         outcome = out_of_time(run, shop)
     with run.step("Camunda: the work takes longer than the lock"):
         short_lock(run, shop)
+    for name, foreign in FOREIGN.items():
+        with run.step(f"{name}: orders that nobody can read, among others"):
+            claim_foreign(run, name, OPENERS[name], foreign, [TOPICS[name]])
     moto = begin(partial(run.own, "moto"))  # it has the time that Camunda needs to come back
     if run.possible("camunda", "kill -9 Camunda"):
         with run.step("kill -9 Camunda while sagas run"):
@@ -204,8 +214,7 @@ def claim_times(run: Run, shop: Shop, outcome: Outcome, ends: dict[str, tuple[st
 
 def short_lock(run: Run, shop: Shop) -> None:
     hasty = Policy(lock=drawn.LOCK, wait=drawn.LOCK / 3, threads=2, batch=1)
-    ways: dict[str, Ask] = {"keyless": drawn.slowly_without_a_key, "keyed": drawn.slowly}
-    for way, how in ways.items():
+    for way, how in {"keyless": drawn.slowly_without_a_key, "keyed": drawn.slowly}.items():
         with camundas.opened(site_of(run, shop, way), hasty, how=how) as engine:
             engine.start(one(run, way))
             wait(engine, [one(run, way).id])

@@ -27,6 +27,8 @@ from saga.contenders import (
 )
 from saga.engines import Engine, Outcome, Site
 from saga.fates import KIND, Fates
+from saga.foreign.claimed import claim_foreign
+from saga.foreign.dbos import Workflows
 from saga.measuring import Journal, Usage, alone, carry, goes_on, recover, require_complete
 from saga.noted import GOES_ON, Alone, Timed, note, note_alone
 from saga.order import SERVICE, UNDO, Action, Order, World, orders
@@ -106,6 +108,8 @@ def main(run: Run) -> None:
     tried = dict(zip(found, verdicts, strict=True))
     for contender, one in tried.items():
         claim(run, contender, one)
+    with run.step("orders that nobody can read, in the queue of DBOS"):
+        claim_foreign(run, DBOS.name, DBOS.opened, Workflows, [], found[DBOS])
     compare(run)
     if run.scale is Scale.FULL:
         compare_without(run)
