@@ -1,4 +1,4 @@
-"""What CloudEvents 1.0.2 allows an attribute to be, where the SDK looks away. For `shared.event` alone."""
+"""What CloudEvents 1.0.2 allows an attribute to be, where the SDK looks away. One rule, which `shared.event` asks."""
 
 import re
 from collections.abc import Mapping

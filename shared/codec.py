@@ -9,6 +9,7 @@ million brackets, and writes NaN as null.
 
 import math
 import re
+from array import array
 from collections.abc import Callable
 from itertools import accumulate
 from typing import Any, TypeVar, overload
@@ -23,9 +24,8 @@ Bytes = bytes | bytearray | memoryview
 # Python's parsers spend a level of the call stack (1,000 by default) on each level of the data.
 MAX_DEPTH = 64
 MALFORMED = (msgspec.MsgspecError, UnicodeError, RecursionError)
-# For counting levels: an opening bracket is 2, a closing one is 0.
-_DEEPER, _BRACKETS = bytes.maketrans(b"[{]}", b"\2\2\0\0"), b"[{]}"
-_NO_BRACKETS = bytes(set(range(256)) - set(_BRACKETS))
+# An opening bracket is a level more, a closing one is a level less: a signed byte of -1.
+_LEVELS, _NO_BRACKETS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff"), bytes(set(range(256)) - set(b"[{]}"))
 _PAIR = re.compile(rb"\\u[dD][89abAB]..\\u[dD][c-fC-F]")
 _HALF = re.compile(rb"\\u[dD][89a-fA-F]")
 _encode = msgspec.json.Encoder().encode
@@ -95,8 +95,7 @@ def check_depth(data: bytes) -> None:
     if data.count(b"[") + data.count(b"{") <= MAX_DEPTH:
         return
     outside = b"".join(_unescaped(data).replace(rb"\"", b"").split(b'"')[::2])  # of the strings
-    steps = outside.translate(_DEEPER, _NO_BRACKETS)
-    if max(accumulate(steps, lambda depth, step: depth + step - 1, initial=0)) > MAX_DEPTH:
+    if max(accumulate(array("b", outside.translate(_LEVELS, _NO_BRACKETS)), initial=0)) > MAX_DEPTH:
         raise NotReadable(f"it is nested more than {MAX_DEPTH} deep")
 
 

@@ -23,12 +23,19 @@ create table outbox (
     id             uuid not null default gen_random_uuid(),      -- what consumers know a duplicate by
     type           text not null default '',
     source         text not null default '',
-    sequence       bigint not null default 0,                    -- the event's number within its aggregate
+    sequence       bigint not null default 0,                    -- the event's number within its aggregate; 0: it has none
     time           text not null default to_char(now() at time zone 'utc', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
     correlation_id text not null default '',
     causation_id   text not null default '',
     content_type   text not null default 'application/json',
-    spec_version   text not null default '1.0'                   -- a column, since Debezium makes headers of columns
+    spec_version   text not null default '1.0',                  -- a column, since Debezium makes headers of columns
+    -- For Debezium: the topic, and the headers that the event does without. Its router would send them empty (see
+    -- relay/debezium.py). Publications know generated columns since Postgres 18; before it, have a trigger write it.
+    route          text generated always as (aggregate_type
+                       || case sequence when 0 then '~aggregateversion' else '' end
+                       || case correlation_id when '' then '~correlationid' else '' end
+                       || case causation_id when '' then '~causationid' else '' end
+                       || case content_type when '' then '~contenttype' else '' end) stored
 ) partition by range (created_at);
 
 -- Rows for which nobody has made a partition: an insert is never refused for want of one (see partitions.py).

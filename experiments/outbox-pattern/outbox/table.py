@@ -2,10 +2,11 @@
 
 from datetime import UTC
 from pathlib import Path
+from uuid import UUID
 
 from shared import home
 from shared.errors import EventError
-from shared.event import STRICT, Event
+from shared.event import Event
 from shared.postgres import Connection, connect
 from shared.wait import until
 
@@ -43,15 +44,37 @@ def step_values(event: Event) -> tuple[object, ...]:
 
 
 def outbox_values(event: Event, aggregate_type: str) -> tuple[object, ...]:
-    """The values of INSERT_EVENT. Raises EventError on a NUL character, which Postgres' text cannot hold."""
-    texts = event.subject, event.type, event.source, event.correlation_id, event.causation_id, event.datacontenttype
-    if "\0" in aggregate_type + "".join(texts):
-        raise EventError({"attributes": ["a NUL character (U+0000) cannot be stored in an attribute"]})
-    subject, type_, source, correlation, causation, content_type = texts
-    payload = STRICT.write_data(event.data, content_type)
-    time = event.time.astimezone(UTC).isoformat(timespec="microseconds")[:-6] + "Z"
-    order = event.id, type_, source, event.sequence, time, correlation, causation, content_type
-    return aggregate_type, subject, payload, *order
+    """The values of INSERT_EVENT. Raises EventError for what would be parked, or published as another event."""
+    if problems := _misfits(event, aggregate_type):
+        raise EventError({name: [problem] for name, problem in problems.items()})
+    payload = event.to_kafka().value
+    try:
+        time = event.time.astimezone(UTC).isoformat(timespec="microseconds")[:-6] + "Z"
+    except OverflowError as error:
+        raise EventError({"time": [f"{event.time} is out of range in UTC"]}) from error
+    order = event.id, event.type, event.source, event.sequence, time, event.correlation_id, event.causation_id
+    return aggregate_type, event.subject, payload, *order, event.datacontenttype
+
+
+def _misfits(event: Event, aggregate_type: str) -> dict[str, str]:
+    """What an event may have, and a row of the outbox has no place for."""
+    found = {
+        "aggregate_type": "" if aggregate_type and "\0" not in aggregate_type else "says the topic, and cannot be one",
+        "subject": "" if event.subject else "is missing: it is the key, by which an aggregate's events stay in order",
+        "id": "" if _is_uuid(event.id) else f"{event.id!r} is no UUID",
+        "partitionkey": ""
+        if event.partition_key in ("", event.subject)
+        else "is not the subject, which is the key here",
+        "dataschema": "has no column" if event.dataschema else "",
+    }
+    return {name: problem for name, problem in found.items() if problem}
+
+
+def _is_uuid(text: str) -> bool:
+    try:
+        return bool(UUID(text))
+    except ValueError:
+        return False
 
 
 def steps(conninfo: str) -> set[tuple[str, int]]:

@@ -26,11 +26,19 @@ HEADERS = {
     "source": "ce_source",
     "aggregate_id": "ce_subject",
     "time": "ce_time",
-    "sequence": "ce_sequence",
+    "sequence": "ce_aggregateversion",
     "correlation_id": "ce_correlationid",
     "causation_id": "ce_causationid",
     "content_type": "content-type",
     "id": "ce_id",
+}
+# Headers that not every event has. The router sends them empty, or without a value where the column is null; neither is
+# CloudEvents. So it routes by a column that names, behind the topic, those that are missing, and they are dropped.
+OPTIONAL = {
+    "aggregateversion": "ce_aggregateversion",
+    "correlationid": "ce_correlationid",
+    "causationid": "ce_causationid",
+    "contenttype": "content-type",
 }
 
 
@@ -95,7 +103,10 @@ class Connector:
         self._call("PUT", "config", json=self.config())
 
     def _publish_inserts(self) -> None:
-        statement = "create publication {} for table {} with (publish = 'insert', publish_via_partition_root = true)"
+        statement = (
+            "create publication {} for table {} with (publish = 'insert', publish_via_partition_root = true, "
+            "publish_generated_columns = stored)"
+        )
         with connect(self.postgres.url) as connection:
             there = connection.execute("select from pg_publication where pubname = %s", [self.name]).fetchone()
             if there is None:
@@ -206,15 +217,33 @@ def _router() -> dict[str, str]:
     route = "transforms.outbox"
     return {
         "key.converter": "org.apache.kafka.connect.storage.StringConverter",
-        # The payload column is bytea and leaves as the bytes that it holds.
+        # The payload column is bytea and leaves as the bytes that it holds; without bytes it is no tombstone.
         "value.converter": "org.apache.kafka.connect.converters.ByteArrayConverter",
-        "transforms": "outbox",
+        "transforms": ",".join(("outbox", *OPTIONAL, "topic")),
         f"{route}.type": "io.debezium.transforms.outbox.EventRouter",
         f"{route}.table.field.event.id": "id",
         f"{route}.table.field.event.key": "aggregate_id",
         f"{route}.table.field.event.type": "type",
         f"{route}.table.field.event.payload": "payload",
         f"{route}.table.fields.additional.placement": placement,
-        f"{route}.route.by.field": "aggregate_type",
+        f"{route}.route.by.field": "route",
         f"{route}.route.topic.replacement": "${routedByValue}",
+        **_without_the_missing(),
+        "transforms.topic.type": "org.apache.kafka.connect.transforms.RegexRouter",
+        "transforms.topic.regex": "([^~]*)~.*",
+        "transforms.topic.replacement": "$1",
     }
+
+
+def _without_the_missing() -> dict[str, str]:
+    """Drop each optional header where the route names it (Kafka Connect's DropHeaders and TopicNameMatches)."""
+    settings = {"predicates": ",".join(OPTIONAL)}
+    for name, header in OPTIONAL.items():
+        settings |= {
+            f"transforms.{name}.type": "org.apache.kafka.connect.transforms.DropHeaders",
+            f"transforms.{name}.headers": header,
+            f"transforms.{name}.predicate": name,
+            f"predicates.{name}.type": "org.apache.kafka.connect.transforms.predicates.TopicNameMatches",
+            f"predicates.{name}.pattern": f".*~{name}(~.*)?",
+        }
+    return settings

@@ -4,16 +4,20 @@ Debezium's EventRouter makes the same headers from the same columns (see debeziu
 which relay is at work. What cannot become such a message has a reason, and is parked (see parking.py).
 """
 
+from datetime import datetime
 from typing import Any, NamedTuple
 
-import msgspec
-
-from shared.event import is_json
+from shared.codec import decode
+from shared.errors import EventError
+from shared.event import JSON, Event
 
 COLUMNS = (
     "position, xid::text as xid_text, aggregate_type, aggregate_id, payload, id::text, type, source, sequence::text, "
     "time, correlation_id, causation_id, content_type, spec_version"
 )
+REQUIRED = "aggregate_type", "aggregate_id", "type", "source"
+# The log relay's attributes are bytes, the others' are text; both are what a header takes.
+UNNUMBERED, VERSIONS, TYPES = ("0", b"0"), ("1.0", b"1.0"), (JSON, JSON.encode(), "", b"")
 Headers = list[tuple[str, str | bytes | None]]
 # The fields of OutboxRow without their names. The fast relays make these: a name tuple costs 0.15 us, of 3.5 in all.
 Row = tuple[Any, ...]
@@ -45,45 +49,55 @@ def text(value: str | bytes) -> str:
 
 
 def headers(row: Row) -> Headers:
-    """CloudEvents attributes as Kafka headers; the key carries `partitionkey`."""
+    """CloudEvents attributes as Kafka headers; the key carries `partitionkey`. What has no value is not there."""
     _, _, _, subject, _, ident, type_, source, sequence, time, correlation, causation, content_type, version = row
-    return [
+    found: Headers = [
         ("ce_specversion", version),
         ("ce_id", ident),
         ("ce_type", type_),
         ("ce_source", source),
         ("ce_subject", subject),
         ("ce_time", time),
-        ("ce_sequence", sequence),
-        ("ce_correlationid", correlation),
-        ("ce_causationid", causation),
-        ("content-type", content_type),
     ]
+    if content_type:  # none means JSON (CloudEvents 1.0.2, datacontenttype)
+        found.append(("content-type", content_type))
+    if sequence not in UNNUMBERED:
+        found.append(("ce_aggregateversion", sequence))
+    if correlation:
+        found.append(("ce_correlationid", correlation))
+    if causation:
+        found.append(("ce_causationid", causation))
+    return found
 
 
 def problem(row: Row) -> str:
-    """Why the row is not an event, naming all that is missing; empty when it is one."""
+    """Why the row is not an event, naming all that is missing; empty when it is one. `Event.from_kafka` decides."""
     if not (row[2] and row[3] and row[6] and row[7]):
-        required = "aggregate_type", "aggregate_id", "type", "source"
-        return f"missing: {', '.join(name for name in required if not getattr(OutboxRow._make(row), name))}"
-    # The log relay's attributes are bytes, the others' are text; both are what a header takes.
-    content_type = row[12]
-    if content_type == "application/json" or content_type == b"application/json" or is_json(text(content_type)):
-        return _not_json(row[4])
-    return ""
-
-
-# Reads to the end and makes nothing of it, in a third of the time; the encoding of the text it leaves to us.
-_json = msgspec.json.Decoder(msgspec.Raw)
-
-
-def _not_json(payload: bytes) -> str:
+        return f"missing: {', '.join(name for name in REQUIRED if not getattr(OutboxRow._make(row), name))}"
+    if _is_usual(row):
+        return ""
     try:
-        _json.decode(payload)
-        if not payload.isascii():
-            payload.decode()
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        return f"the content type says JSON, the payload is not: {error}"
-    except RecursionError:
-        return "the content type says JSON, the payload is nested too deeply to be read"
+        Event.from_kafka(_bytes(row[3]), row[4], {name: _bytes(value) for name, value in headers(row)})
+    except EventError as error:
+        return str(error)
     return ""
+
+
+def _is_usual(row: Row) -> bool:
+    """Whether it is an event as almost all are, which takes a tenth of the time to see: JSON, a time to the microsecond
+    and attributes of which each character prints. So no control characters, half pairs or noncharacters."""
+    _, _, _, subject, payload, _, type_, source, sequence, time, correlation, causation, content_type, version = row
+    words = time, subject, type_, source, correlation, causation
+    try:
+        text = "".join(words) if isinstance(time, str) else b"".join(words).decode()
+        usual = text.isprintable() and len(time) == 27 and text[4:20:3] == "--T::." and text[11:13] < "24"
+        if usual:
+            datetime.fromisoformat(text[:27])
+            decode(payload or b"null")
+    except ValueError:
+        return False
+    return usual and text[26] == "Z" and sequence.isdigit() and version in VERSIONS and content_type in TYPES
+
+
+def _bytes(value: str | bytes | None) -> bytes:
+    return value.encode() if isinstance(value, str) else value or b""
