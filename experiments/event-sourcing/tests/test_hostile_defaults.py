@@ -25,7 +25,7 @@ from shared.servers.server import Endpoint
 
 HOSTILE = {
     "bytea_output": "escape",
-    "datestyle": "SQL, DMY",
+    "datestyle": "sql, dmy",
     "timezone": "Asia/Kathmandu",
     "intervalstyle": "sql_standard",
     "extra_float_digits": "-15",
