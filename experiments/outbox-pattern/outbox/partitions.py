@@ -17,10 +17,15 @@ where isleaf and relname <> 'outbox_default'
 """
 WAITING = "select count(*) from {} where published_at is null and not ((xid, position) <= (%s::text::xid8, %s))"
 # Columns as the whole has them. Not the identity, which no partition has of its own: the rows bring their positions.
-ALONE = "create table {} (like outbox including defaults including constraints)"
+ALONE = "create table {} (like outbox including defaults including constraints including generated)"
 MOVE = """
 with late as (delete from outbox_default where created_at >= {0} and created_at < {1} returning *)
-insert into {2} select * from late
+insert into {2} ({3}) select {3} from late
+"""
+# Those that are not generated from others.
+STORED = """
+select attname from pg_attribute
+where attrelid = 'outbox_default'::regclass and attnum > 0 and not attisdropped and attgenerated = '' order by attnum
 """
 ATTACH = "alter table outbox attach partition {} for values from ({}) to ({})"
 PATIENCE = timedelta(seconds=1)
@@ -41,7 +46,8 @@ def create_day(connection: Connection, day: date, patience: timedelta = PATIENCE
             start = datetime(day.year, day.month, day.day, tzinfo=UTC)
             table, limits = sql.Identifier(name), [sql.Literal(start), sql.Literal(start + timedelta(days=1))]
             connection.execute(sql.SQL(ALONE).format(table))
-            connection.execute(sql.SQL(MOVE).format(*limits, table))
+            columns = sql.SQL(", ").join(sql.Identifier(column) for (column,) in connection.execute(STORED))
+            connection.execute(sql.SQL(MOVE).format(*limits, table, columns))
             connection.execute(sql.SQL(ATTACH).format(table, *limits))
     return name
 

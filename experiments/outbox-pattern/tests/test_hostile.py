@@ -102,7 +102,8 @@ def events(shop: Shop) -> list[Event]:
     return [
         replace(
             event,
-            subject=event.subject.replace("order", "ördré"),
+            subject=(subject := event.subject.replace("order", "ördré")),
+            partition_key=subject,
             source="/shöp",
             correlation_id="ä\\'",
             data={**event.data, "note": "日本 \\ é"},
