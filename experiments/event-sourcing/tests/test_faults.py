@@ -8,6 +8,7 @@ from pathlib import Path
 import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from sourcing import repository
 from sourcing.account import Account
 from sourcing.errors import WrongExpectedVersion
 from sourcing.event import NewEvent
@@ -274,7 +275,10 @@ def test_without_being_told_how_a_repository_hands_the_doubt_on(bank: Bank) -> N
         accounts.execute("0", lambda account: account.deposit(5))
 
 
-def test_a_load_that_is_not_answered_is_repeated_too(bank: Bank, store: PostgresStore) -> None:
+def test_a_load_that_is_not_answered_is_repeated_too(
+    bank: Bank, store: PostgresStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(repository, "PATIENCE", 60.0)
     lost = PostgresStore(connect(bank.conninfo))
     lost.close()
     accounts = Repository(lost, Account, unanswered=AWAY, reopen=lambda: store)

@@ -154,6 +154,12 @@ def test_missing_versions_do_not_end_a_reading(
     assert [event.version for event in store.read(STREAM, backwards=backwards)] == there[:: -1 if backwards else 1]
 
 
+def test_id_that_is_no_uuid_is_refused_and_nothing_is_written(store: PostgresStore) -> None:
+    with pytest.raises(EventIdNotAllowed, match="no UUID: 'one'"):
+        store.append(STREAM, [OPENED, NewEvent("Deposited", {"cents": 1}, id="one")])
+    assert list(store.read(STREAM)) == []
+
+
 def test_tombstone_is_seen_by_those_who_read_all_and_ends_the_stream_once(store: PostgresStore) -> None:
     store.append(STREAM, [OPENED])
     store.delete(STREAM)

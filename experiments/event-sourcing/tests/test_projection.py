@@ -7,7 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from sourcing import badevents, checkpoint, folded, parking, shop
+from sourcing import badevents, checkpoint, folded, parking, shop, watching
 from sourcing.event import NewEvent
 from sourcing.postgres import PostgresStore
 from sourcing.projecting import AFTER, BEFORE, ONE, WAYS, Kill, project
@@ -17,6 +17,7 @@ from sourcing.watching import behind, changes, wrong_rows
 from sourcing.windows import ProjectionWindow
 from sourcing.wrong_projectors import ByPosition, PerEvent
 
+from shared.errors import DeadlineExceeded
 from shared.faults import require
 from shared.history import History
 from shared.postgres import Connection, connect
@@ -307,3 +308,12 @@ def test_two_projectors_at_the_same_batch_count_the_revenue_once(
 def blocked(connection: Connection, other: Connection) -> bool:
     query = "select cardinality(pg_blocking_pids(%s)) > 0"
     return connection.execute(query, [other.info.backend_pid]).fetchone() == (True,)
+
+
+def test_a_rate_is_not_waited_for_where_nothing_comes(
+    orders: int, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watching, "PATIENCE", 0.1)
+    assert watching.rate(connection, SUMMARY, 10, orders) > 0
+    with pytest.raises(DeadlineExceeded, match="the next batch"):
+        watching.rate(connection, SUMMARY, 1000, orders + 1)

@@ -94,6 +94,17 @@ def test_ids_and_times_are_kept_and_the_second_half_of_a_split_gets_its_own(
     assert shipped.id != old.id
 
 
+def test_rewritten_a_second_time_from_the_first_event_every_event_has_the_same_id(
+    source: PostgresStore, target: PostgresStore
+) -> None:
+    """Whoever has read the first result, and remembers ids, must not take the second one for other events."""
+    rewrite(source, target.connection, upcasters())
+    ids = target.connection.execute("select id from events order by stream, version").fetchall()
+    target.connection.execute("truncate events, rewritten; update rewriting set xid = 0, position = 0")
+    rewrite(source, target.connection, upcasters())
+    assert target.connection.execute("select id from events order by stream, version").fetchall() == ids
+
+
 def test_the_origin_of_every_event_is_noted(source: PostgresStore, target: PostgresStore) -> None:
     rewrite(source, target.connection, upcasters())
     query = "select version, type, first, number from rewritten where stream = %s order by version"

@@ -330,7 +330,10 @@ def an_append_is_a_part_of_the_caller_s_transaction(subject: Subject) -> None:
         with raises(SourcingError):
             store.append(stream, events(1, 7), NO_STREAM)
         store.append(stream, events(1, 2), 1)
-    ensure(numbers(subject.open().read(stream)) == [1, 2], "a refused append spoilt the transaction around it")
+        with raises(SourcingError):
+            store.append(stream, events(1, 8), 1)
+        store.append(stream, events(1, 3), 2)
+    ensure(numbers(subject.open().read(stream)) == [1, 2, 3], "a refused append spoilt the transaction around it")
 
 
 ALL_QUESTIONS: tuple[Question, ...] = tuple(QUESTIONS)
