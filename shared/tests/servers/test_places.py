@@ -144,7 +144,7 @@ def test_start_up_cache_that_could_not_be_made_is_said_and_made_at_the_next_stop
     )
     stack.up(["kafka"])
     stack.down()
-    assert (_caches(spaced), len(said)) == (["kafka"], 5)
+    assert (_caches(spaced), sum("yet to be made" in line for line in said)) == (["kafka"], 1)
 
 
 @pytest.mark.slow
