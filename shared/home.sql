@@ -59,7 +59,8 @@ begin
     newest := coalesce((select xid::text::bigint from {table} order by xid desc limit 1), 0);
     moved_now := moved_before;
     if came_from is not null or not known or newest - moved_before >= pg_snapshot_xmax(now)::text::bigint then
-        -- Above all rows must also be what a transaction writes that has its id already: hence xmin.
+        -- Above all rows must also be what a transaction writes that has its id already: hence xmin. And never less than
+        -- before, since a snapshot that somebody keeps in these numbers says what was yet to come.
         moved_now := greatest(moved_before, newest + 1 - pg_snapshot_xmin(now)::text::bigint);
     end if;
     delete from {table}_homes;

@@ -203,6 +203,16 @@ def test_after_pg_upgrade_it_is_adopted_and_nothing_has_changed(own: OwnStarter,
         assert texts(connection) == [*OLD, "new"]
 
 
+def test_what_it_was_moved_by_never_gets_less(there: str) -> None:
+    """Snapshots that others keep in its numbers say what was to come: no number below comes any more."""
+    with connect(there) as connection:
+        first = home.adopt(connection, *NAMES)
+        moving.age(connection, 10)
+        connection.execute("update notes_homes set system_identifier = 1")  # as after pg_upgrade
+        again = home.adopt(connection, *NAMES)
+        assert (again.came_from, again.moved_before, again.moved) == (1, first.moved, first.moved)
+
+
 @pytest.mark.parametrize("gone", ["delete from notes_homes", "drop function notes_xid cascade"])
 def test_what_was_lost_of_it_is_made_again(here: str, gone: str) -> None:
     with connect(here) as connection:
