@@ -2,6 +2,7 @@
 
 Too large for the broker, of an unknown aggregate type, not the JSON they say they are, with a NUL byte, with missing
 fields. Without a guard, with Connect told to tolerate errors, and with the guard that parks them as they are inserted.
+And what reaches the topic, from here or from another program's producer: what do its consumers do with it?
 """
 
 import time
@@ -10,6 +11,9 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from outbox.badrows import Bad, write_bad_rows
+from outbox.consumer import SCHEMA, accounts, consume, due, handle_or_end, handle_or_keep
+from outbox.deadletters import DeadLetter
+from outbox.deadletters import kept as dead_letters
 from outbox.guard import add_routes, install
 from outbox.measuring import BACKLOG
 from outbox.parking import parked, retry
@@ -19,9 +23,12 @@ from outbox.table import create
 
 from shared import kafka, postgres
 from shared.checkers import lost
+from shared.errors import StartFailed
+from shared.event import Event
 from shared.experiment import Experiment, Run
 from shared.tap import Tap
 from shared.wait import until
+from shared.worker import Worker
 
 experiment = Experiment(
     title="Bad rows under Debezium",
@@ -36,6 +43,13 @@ experiment = Experiment(
 UNGUARDED, TOLERANT, GUARDED = "no guard", "errors.tolerance=all", "guard.sql"
 LARGE = 1_000_000  # bytes, and some more: what Connect's producer takes
 ROUNDS = 5
+FOREIGN = {  # what another program's producer may write
+    "a Latin-1 byte": b'{"customer":"M\xfcller","cents":1}',
+    "nested 5,000 deep": b"[" * 5_000 + b"]" * 5_000,
+    "NaN": b'{"customer":"customer-1","cents":NaN}',
+    "half a surrogate pair": b'{"customer":"\\ud83d","cents":1}',
+    "no data": b"",
+}
 
 
 @experiment.run
@@ -45,7 +59,9 @@ def main(run: Run) -> None:
     with run.step(UNGUARDED):
         fail_for_good(run, count)
     with run.step(TOLERANT):
-        tolerate(run, count)
+        shop, rejected = tolerate(run, count)
+    with run.step("its consumers"):
+        reach_consumers(run, shop, rejected)
     with run.step(GUARDED):
         guard(run, count)
     with run.step("what the guard costs an insert"):
@@ -74,8 +90,8 @@ def fail_for_good(run: Run, count: int) -> None:
     )
 
 
-def tolerate(run: Run, count: int) -> None:
-    """WRONG: Connect skips what it cannot send, and sends what is no event."""
+def tolerate(run: Run, count: int) -> tuple[Shop, int]:
+    """WRONG: Connect skips what it cannot send, and sends what is no event; returns how much of that."""
     # Without the unknown type: Connect would wait for its topic for a minute (max.block.ms).
     kinds = [kind for kind in Bad if kind != Bad.UNKNOWN_TYPE]
     setting = {"errors.tolerance": "all"}
@@ -99,6 +115,38 @@ def tolerate(run: Run, count: int) -> None:
         variant=TOLERANT,
         wrong_way=True,
     )
+    return shop, len(delivered)
+
+
+def reach_consumers(run: Run, shop: Shop, rejected: int) -> None:
+    """Two consumers read the topic, each started twice; another program's messages are in it, too."""
+    producer = kafka.producer(shop.broker)
+    for number, value in enumerate(FOREIGN.values()):
+        headers = Event(type="t", source="/elsewhere", subject=f"order-{number}").to_kafka().headers
+        producer.produce(shop.topic, value, f"order-{number}".encode(), headers=dict(headers))
+    producer.flush()
+    ended: dict[str, list[bool]] = {}
+    exact: dict[str, bool] = {}
+    for way in (handle_or_end, handle_or_keep):
+        home = run.schema(f"_{way.__name__}")
+        with postgres.connect(home) as connection:
+            connection.execute(SCHEMA)
+        reading = replace(shop, history=run.history_file(way.__name__))
+        arguments = reading, "event id, one transaction", None, 1, home, way
+        ended[way.__name__] = [ends(run.worker(f"{way.__name__}-{turn}", consume, *arguments)) for turn in (1, 2)]
+        exact[way.__name__] = accounts(home) == due(shop)
+    with postgres.connect(home) as connection:
+        letters = dead_letters(connection, f"{shop.topic}.{handle_or_keep.__name__}")
+    claim_consumers(run, ended, exact, letters, rejected)
+
+
+def ends(worker: Worker) -> bool:
+    """Whether it ends by an error, and not because it has read everything."""
+    try:
+        worker.wait()
+    except StartFailed:
+        return True
+    return False
 
 
 def guard(run: Run, count: int) -> None:
@@ -146,6 +194,33 @@ def claim_parked(run: Run, tap: Tap, bad: dict[Bad, str], found: dict[str, str],
         topics=["I.5/debezium-setup/event-routing", "I.5/debezium-setup/kafka-connect"],
         fact=f"{len(tap.ids):,} events arrived, {explained} bad rows parked, task {', '.join(tasks)}",
         variant=GUARDED,
+    )
+
+
+def claim_consumers(
+    run: Run, ended: dict[str, list[bool]], exact: dict[str, bool], letters: list[DeadLetter], rejected: int
+) -> None:
+    run.claim(
+        "what is no event, and nobody keeps it (Logprep#640): it ends the consumer at every start, and what is behind "
+        "it is never done",
+        ended["handle_or_end"] == [True, True] and not exact["handle_or_end"],
+        topics=["I.5/failure-scenarios/recovery-procedures"],
+        fact="ended at both starts, accounts wrong",
+        variant="read or end",
+        wrong_way=True,
+    )
+    values = [letter.value for letter in letters]
+    run.claim(
+        "kept with reason, bytes and headers, whether a Latin-1 byte, nesting, NaN (nab#1007) or no data: the consumer "
+        "goes on, every account is right",
+        ended["handle_or_keep"] == [False, False]
+        and exact["handle_or_keep"]
+        and len(letters) == rejected + len(FOREIGN)
+        and set(FOREIGN.values()) <= set(values)
+        and all(letter.reason and letter.headers for letter in letters),
+        topics=["I.5/failure-scenarios/recovery-procedures"],
+        fact=f"{len(letters)} kept, {rejected} of them from the outbox; every account exact",
+        variant="read or keep",
     )
 
 

@@ -9,13 +9,14 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from functools import partial
 
 from confluent_kafka import OFFSET_STORED, Consumer, Message, TopicPartition
-from msgspec import structs
+from msgspec import Struct, structs
 
-from outbox import inbox
+from outbox import deadletters, inbox
 from outbox.processes import Shop
-from shared import kafka, workload
+from shared import codec, kafka, workload
 from shared.errors import LabError
 from shared.event import Event
 from shared.faults import Crash, Hook, nowhere
@@ -26,6 +27,7 @@ SCHEMA = f"""
 create table account (customer text primary key, cents bigint not null);
 create table seen (mark text primary key);
 {inbox.SCHEMA}
+{deadletters.SCHEMA}
 """
 CREDIT = """
 insert into account values (%s, %s)
@@ -64,9 +66,17 @@ class BusyOrders(Shop):
                 yield event
 
 
+class Payment(Struct):
+    """What the consumer has to know of an event's data."""
+
+    customer: str
+    cents: int
+
+
 def credit(connection: Connection, event: Event) -> None:
-    """The effect. Twice is wrong, and never is wrong."""
-    connection.execute(CREDIT, [event.data["customer"], event.data["cents"]])
+    """The effect. Twice is wrong, and never is wrong. Raises NotReadable, psycopg.DataError: see `deadletters`."""
+    payment = codec.convert(event.data, Payment)
+    connection.execute(CREDIT, [payment.customer, payment.cents])
 
 
 @dataclass(frozen=True)
@@ -149,11 +159,19 @@ WAYS: dict[str, Way] = {
 }
 
 
-def consume(shop: Shop, way: str, window: ConsumeWindow | None = None, nth: int = 1, conninfo: str = "") -> None:
+def consume(
+    shop: Shop,
+    way: str,
+    window: ConsumeWindow | None = None,
+    nth: int = 1,
+    conninfo: str = "",
+    handle: Callable[[Connection, str, Way, Message, Recorder, Hook], None] | None = None,
+) -> None:
     """A process: handle all that the topic holds from the group's offset on; killed in the window when one is given.
 
     `conninfo` is the consumer's own database, the shop's unless given. Its group is named after its history.
     """
+    handle = handle or handle_or_keep
     group, left = f"{shop.topic}.{shop.history.stem}", set(kafka.end_offsets(shop.broker, shop.topic))
     client = Consumer({**kafka.config(shop.broker), **kafka.CONSUMER, "group.id": group, "enable.partition.eof": True})
     # Assigned, not subscribed: a member killed by -9 would keep its partitions until its session ends.
@@ -165,23 +183,37 @@ def consume(shop: Shop, way: str, window: ConsumeWindow | None = None, nth: int 
             left -= {kafka.position(message)[0] for message in messages if kafka.at_end(message)}
             records = list(kafka.checked(message for message in messages if not kafka.at_end(message)))
             for message in records:
-                _handle(connection, group, WAYS[way], message, recorder, at)
+                handle(connection, group, WAYS[way], message, recorder, at)
             if records:
                 client.commit(asynchronous=False)
     client.close()
 
 
-def _handle(connection: Connection, group: str, way: Way, message: Message, recorder: Recorder, at: Hook) -> None:
+def handle_or_end(connection: Connection, group: str, way: Way, message: Message, recorder: Recorder, at: Hook) -> None:
+    """WRONG: the first message that it cannot use ends it, at every start again; nothing behind it is handled."""
+    place = {"topic": message.topic(), "partition": message.partition(), "offset": message.offset()}
     event = Event.from_kafka(kafka.key(message), kafka.value(message), kafka.headers(message))
     op = Op(now(), recorder.process, Action.DELIVER, Outcome.OK, event.id, event.subject, event.sequence, group=group)
-    place = {"topic": message.topic(), "partition": message.partition(), "offset": message.offset()}
     recorder.add(structs.replace(op, **place))
-
-    def done() -> None:
-        recorder.add(structs.replace(op, at=now(), action=Action.EFFECT))
-
-    way(Delivery(connection, group, event, message, at, done))
+    way(Delivery(connection, group, event, message, at, partial(_effect, recorder, op)))
     at(ConsumeWindow.AFTER_EFFECT)
+
+
+def handle_or_keep(
+    connection: Connection, group: str, way: Way, message: Message, recorder: Recorder, at: Hook
+) -> None:
+    """RIGHT: what it cannot use is kept, and it goes on."""
+    try:
+        handle_or_end(connection, group, way, message, recorder, at)
+    except deadletters.UNUSABLE as error:
+        place = {"topic": message.topic(), "partition": message.partition(), "offset": message.offset()}
+        failed = Op(now(), recorder.process, Action.DELIVER, Outcome.FAIL, note=str(error), group=group)
+        recorder.add(structs.replace(failed, **place))
+        deadletters.keep(connection, group, message, error)
+
+
+def _effect(recorder: Recorder, op: Op) -> None:
+    recorder.add(structs.replace(op, at=now(), action=Action.EFFECT))
 
 
 def accounts(conninfo: str) -> dict[str, int]:
@@ -202,7 +234,12 @@ class InOrder:
     held: dict[str, dict[int, Event]] = field(default_factory=dict)
 
     def take(self, event: Event) -> list[Event]:
-        """The events that may be handled now, in order. Raises LabError when too many wait for one that is missing."""
+        """The events that may be handled now, in order; one without a number at once.
+
+        Raises LabError when too many wait for one that is missing.
+        """
+        if not event.sequence:
+            return [event]
         expected = self.next.get(event.subject, 1)
         if event.sequence < expected:
             return []
@@ -241,7 +278,7 @@ def murmur2(data: bytes) -> int:
     return h ^ h >> 15
 
 
-def due(shop: Payments) -> Counter[str]:
+def due(shop: Shop) -> Counter[str]:
     """Customer -> cents paid."""
     paid: Counter[str] = Counter()
     for event in shop.events():

@@ -9,14 +9,15 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import msgspec
 import psycopg
-from confluent_kafka import KafkaException
+from confluent_kafka import KafkaException, Message
 from psycopg.conninfo import make_conninfo
 
-from outbox import inbox
+from outbox import deadletters, inbox
 from outbox.processes import Shop, make_relay
 from outbox.service import write_with_outbox
-from shared import kafka
+from shared import codec, kafka
 from shared.errors import LabError
 from shared.event import Event
 from shared.history import Action, Op, Outcome, Recorder, now
@@ -34,7 +35,10 @@ select count(*) filter (where lines = 1 and id is not null), count(*) filter (wh
 from outbox full join (select event_id, count(*) as lines from ledger group by event_id) as booked on id = event_id
 """
 # No unique key on purpose: an effect that was had twice is there twice, and is seen.
-LEDGER = "create table ledger (event_id uuid not null, order_id text not null, cents bigint not null)"
+LEDGER = f"""
+create table ledger (event_id uuid not null, order_id text not null, cents bigint not null);
+{deadletters.SCHEMA}
+"""
 
 
 @dataclass(frozen=True)
@@ -102,10 +106,14 @@ def consume_through(shop: Shop, group: str) -> None:
             message = consumer.poll(0.1)
             if message is None or message.error():
                 continue
-            event = Event.from_kafka(kafka.key(message), kafka.value(message), kafka.headers(message))
-            _note(recorder, Action.DELIVER, event, shop.topic, message.partition() or 0, message.offset() or 0)
-            # Tried until it is done: going on would commit an offset past an event without effect.
-            until_done(partial(_book, recorder, sessions, event), stop)
+            try:
+                event = Event.from_kafka(kafka.key(message), kafka.value(message), kafka.headers(message))
+                _note(recorder, Action.DELIVER, event, shop.topic, message.partition() or 0, message.offset() or 0)
+                codec.convert(event.data, Line)  # what cannot be booked would be tried for ever
+                # Tried until it is done: going on would commit an offset past an event without effect.
+                until_done(partial(_book, recorder, sessions, event), stop)
+            except deadletters.UNUSABLE as error:
+                until_done(partial(_keep, sessions, group, message, error), stop)
             until_done(partial(consumer.commit, message, asynchronous=False), stop)
 
 
@@ -137,9 +145,16 @@ def until_done(work: Callable[[], object], stop: threading.Event) -> None:
             stop.wait(AGAIN)
 
 
+class Line(msgspec.Struct):
+    """What the ledger has to know of an event's data."""
+
+    cents: int
+
+
 def book(connection: Connection, event: Event) -> None:
-    """The effect: one line in the ledger."""
-    connection.execute("insert into ledger values (%s, %s, %s)", [event.id, event.subject, event.data["cents"]])
+    """The effect: one line in the ledger. Raises NotReadable, psycopg.DataError: see `deadletters`."""
+    line = codec.convert(event.data, Line)
+    connection.execute("insert into ledger values (%s, %s, %s)", [event.id, event.subject, line.cents])
 
 
 def _write(recorder: Recorder, connection: Connection, topic: str, event: Event) -> None:
@@ -155,6 +170,10 @@ def _write(recorder: Recorder, connection: Connection, topic: str, event: Event)
 def _book(recorder: Recorder, sessions: Sessions, event: Event) -> None:
     if inbox.once(sessions.get(), "ledger", event, book):
         _note(recorder, Action.EFFECT, event, "")
+
+
+def _keep(sessions: Sessions, group: str, message: Message, reason: Exception) -> None:
+    deadletters.keep(sessions.get(), group, message, reason)
 
 
 def _note(recorder: Recorder, action: Action, event: Event, topic: str, partition: int = -1, offset: int = -1) -> None:
