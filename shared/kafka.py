@@ -145,10 +145,14 @@ def position(message: Message) -> tuple[int, int]:
 
 
 def headers(message: Message) -> dict[str, bytes]:
-    """A message's headers by name; of several with one name the last."""
+    """A message's headers by name; of several with one name the last, and none without a value."""
+    return {name: value for name, value in header_pairs(message) if isinstance(value, bytes)}
+
+
+def header_pairs(message: Message) -> list[tuple[str, str | bytes | None]]:
+    """All headers as they were sent."""
     listed = message.headers() or []
-    pairs = listed.items() if isinstance(listed, dict) else listed
-    return {name: value for name, value in pairs if isinstance(value, bytes)}
+    return list(listed.items() if isinstance(listed, dict) else listed)
 
 
 def key(message: Message) -> bytes | None:

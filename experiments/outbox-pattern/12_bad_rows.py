@@ -6,10 +6,11 @@ And what reaches the topic, from here or from another program's producer: what d
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
+from confluent_kafka import Message
 from outbox.badrows import Bad, write_bad_rows
 from outbox.consumer import SCHEMA, accounts, consume, due, handle_or_end, handle_or_keep
 from outbox.deadletters import DeadLetter
@@ -19,7 +20,7 @@ from outbox.measuring import BACKLOG
 from outbox.parking import parked, retry
 from outbox.processes import Shop, write_backlog
 from outbox.relay.debezium import Connector
-from outbox.table import create
+from outbox.table import create, insert_event
 
 from shared import kafka, postgres
 from shared.checkers import lost
@@ -43,6 +44,7 @@ experiment = Experiment(
 UNGUARDED, TOLERANT, GUARDED = "no guard", "errors.tolerance=all", "guard.sql"
 LARGE = 1_000_000  # bytes, and some more: what Connect's producer takes
 ROUNDS = 5
+CONSUMERS = handle_or_end, handle_or_keep
 FOREIGN = {  # what another program's producer may write
     "a Latin-1 byte": b'{"customer":"M\xfcller","cents":1}',
     "nested 5,000 deep": b"[" * 5_000 + b"]" * 5_000,
@@ -125,19 +127,25 @@ def reach_consumers(run: Run, shop: Shop, rejected: int) -> None:
         headers = Event(type="t", source="/elsewhere", subject=f"order-{number}").to_kafka().headers
         producer.produce(shop.topic, value, f"order-{number}".encode(), headers=dict(headers))
     producer.flush()
-    ended: dict[str, list[bool]] = {}
-    exact: dict[str, bool] = {}
-    for way in (handle_or_end, handle_or_keep):
-        home = run.schema(f"_{way.__name__}")
+    homes = {way.__name__: run.schema(f"_{way.__name__}") for way in CONSUMERS}
+    for home in homes.values():
         with postgres.connect(home) as connection:
             connection.execute(SCHEMA)
-        reading = replace(shop, history=run.history_file(way.__name__))
-        arguments = reading, "event id, one transaction", None, 1, home, way
-        ended[way.__name__] = [ends(run.worker(f"{way.__name__}-{turn}", consume, *arguments)) for turn in (1, 2)]
-        exact[way.__name__] = accounts(home) == due(shop)
-    with postgres.connect(home) as connection:
-        letters = dead_letters(connection, f"{shop.topic}.{handle_or_keep.__name__}")
+    ended: dict[str, list[bool]] = {name: [] for name in homes}
+    for turn in (1, 2):
+        workers = [start_consumer(run, shop, way, turn, homes[way.__name__]) for way in CONSUMERS]
+        for name, worker in zip(homes, workers, strict=True):
+            ended[name].append(ends(worker))
+    exact = {name: accounts(home) == due(shop) for name, home in homes.items()}
+    with postgres.connect(homes["handle_or_keep"]) as connection:
+        letters = dead_letters(connection, f"{shop.topic}.handle_or_keep")
     claim_consumers(run, ended, exact, letters, rejected)
+
+
+def start_consumer(run: Run, shop: Shop, way: Callable[..., None], turn: int, home: str) -> Worker:
+    """One that reads the topic from where its group was; `home` is its own database."""
+    reading = replace(shop, history=run.history_file(way.__name__))
+    return run.worker(f"{way.__name__}-{turn}", consume, reading, "event id, one transaction", None, 1, home, way)
 
 
 def ends(worker: Worker) -> bool:
@@ -162,9 +170,12 @@ def guard(run: Run, count: int) -> None:
         add_routes(connection, [run.topic("late")])
         retry(connection, list(bad.values()))
         mended = until("the mended event", lambda: kafka.read_all(shop.broker, late))
+        insert_event(connection, bare := Event("shop.order.viewed", "/shop/orders", "order-1"), late)
+        said = until("the event without data", lambda: kafka.read_all(shop.broker, late)[1:])
         tap.catch_up()
         still, tasks = {one.id for one in parked(connection)}, connector.status()["tasks"]
     claim_parked(run, tap, bad, found, [task["state"] for task in tasks])
+    claim_bare(run, bare, said)
     run.claim(
         "retried, a parked row passes the guard when its cause is gone, and is parked again when it is not",
         [kafka.headers(message)["ce_id"].decode() for message in mended] == [bad[Bad.UNKNOWN_TYPE]]
@@ -193,6 +204,19 @@ def claim_parked(run: Run, tap: Tap, bad: dict[Bad, str], found: dict[str, str],
         and tasks == ["RUNNING"],
         topics=["I.5/debezium-setup/event-routing", "I.5/debezium-setup/kafka-connect"],
         fact=f"{len(tap.ids):,} events arrived, {explained} bad rows parked, task {', '.join(tasks)}",
+        variant=GUARDED,
+    )
+
+
+def claim_bare(run: Run, bare: Event, said: list[Message]) -> None:
+    events = [Event.from_kafka(kafka.key(one), kafka.value(one), kafka.headers(one)) for one in said]
+    headers = [name for one in said for name, value in kafka.header_pairs(one) if not value]
+    run.claim(
+        "an event without data, number or cause is an event (debezium#919): it passes, and comes without a tombstone "
+        "and without an empty header",
+        events == [replace(bare, partition_key=bare.subject)] and not headers,
+        topics=["I.5/debezium-setup/event-routing"],
+        fact=f"{len(events)} read as it was written, {len(headers)} headers without a value",
         variant=GUARDED,
     )
 

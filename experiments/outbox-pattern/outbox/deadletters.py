@@ -48,8 +48,7 @@ class DeadLetter:
 
 def keep(connection: Connection, consumer: str, message: Message, reason: Exception) -> None:
     """Keep a message. Twice is as good as once: a message is known by its place in the topic."""
-    listed = message.headers() or []
-    pairs = list(listed.items() if isinstance(listed, dict) else listed)
+    pairs = kafka.header_pairs(message)
     names, values = [name for name, _ in pairs], [value for _, value in pairs]
     why = f"{type(reason).__name__}: {reason}".replace("\0", "\\0")  # Postgres' text cannot hold it
     place = consumer, message.topic(), message.partition(), message.offset()

@@ -60,9 +60,9 @@ def sent(shop: Shop, count: int) -> dict[str, Sent]:
 
 
 def _ours(message: Message) -> dict[str, Any]:
-    listed = message.headers() or []
-    pairs = listed.items() if isinstance(listed, dict) else listed
-    return {name: value for name, value in pairs if name.startswith("ce_") or name == "content-type"}
+    return {
+        name: value for name, value in kafka.header_pairs(message) if name.startswith("ce_") or name == "content-type"
+    }
 
 
 def _read(shop: Shop) -> list[Message]:
