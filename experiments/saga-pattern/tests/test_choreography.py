@@ -123,6 +123,7 @@ def test_event_that_comes_again_is_handled_once(hall: Hall, order: Order, shop: 
         hall.services["payments"].turn([reserved, reserved])
     hall.play()
     assert [event.type for event in hall.said].count("payments.charged") == 1
+    assert hall.held("payments") == []
     assert (judge(shop).endings, judge(shop).violations) == ({order.id: Ending.COMPLETE}, [])
 
 

@@ -13,6 +13,7 @@ from saga.orchestrator.machine import (
     Answered,
     Busy,
     Happening,
+    Muddled,
     NotPossible,
     SagaState,
     Status,
@@ -107,6 +108,28 @@ def test_an_answer_of_what_was_never_asked_is_a_stray() -> None:
 def test_an_answer_to_a_compensation_that_is_still_to_be_asked_for_is_a_stray() -> None:
     told, answered = play(Told(Verb.COMPENSATE), Answered(Action.CANCEL))
     assert (answered.state, answered.stray) == (told.state, True)
+
+
+@pytest.mark.parametrize("command", ["order-1:place-order#1", "", "of another program"])
+def test_an_answer_that_nobody_can_read_leaves_the_saga_to_the_operator(command: str) -> None:
+    [turn] = play(Muddled(command, "a byte"))
+    assert (turn.state.status, turn.state.due, turn.command) == (Status.PARKED, None, None)
+    assert turn.state.reason == "nobody can read the answer of place-order: a byte"
+    [told] = play(Told(Verb.COMPENSATE), state=turn.state)
+    assert (told.state.status, current(SAGA, told.state)) == (Status.COMPENSATING, Action.CANCEL)
+
+
+@pytest.mark.parametrize(
+    ("before", "command"),
+    [([], "order-1:place-order#2"), (done(Action.PLACE), "order-1:place-order#1"), ([Woken()], "")],
+    ids=["of another attempt", "of what is done", "while it pauses"],
+)
+def test_an_answer_that_nobody_can_read_and_nobody_waits_for_changes_nothing(
+    before: list[Happening], command: str
+) -> None:
+    state = play(*before)[-1].state if before else NEW
+    [turn] = play(Muddled(command, "a byte"), state=state)
+    assert (turn.state, turn.command, turn.stray) == (state, None, False)
 
 
 def test_what_rests_is_not_parked() -> None:
@@ -216,6 +239,7 @@ actions = st.sampled_from(list(Action))
 happenings = st.one_of(
     st.builds(Answered, actions, st.sampled_from(["", "", "no"])),
     st.builds(Busy, actions, st.just("busy"), st.integers(1, 3)),
+    st.builds(Muddled, st.sampled_from(["", "order-1:place-order#1", "order-1:refund-payment#1"]), st.just("?")),
     st.just(Woken()),
     st.builds(Told, st.sampled_from(Verb)),
 )

@@ -13,7 +13,7 @@ from saga.orchestrator.operator import NoSuchMessage, discard, put_aside, resend
 from saga.orchestrator.stage import Stage
 from saga.order import Action, Order, Request, World, orders
 from saga.services.host import Host
-from saga.transport import Inlet, restored
+from saga.transport import Inlet, NotSent, Outlet, restored
 
 from shared import codec
 from shared import kafka as kafka_helpers
@@ -25,6 +25,7 @@ SPOIL_DEFINITION = """
 with new as (insert into definitions values ('spoilt', 1, '\\xfc'))
 update sagas set definition = 'spoilt' where id = %s
 """
+AWAY = Endpoint("kafka", "127.0.0.1:1", "yours", {"log_level": "2"})  # quiet: it is meant to be away
 KEPT = "select key, value, headers from parked_messages order by position"
 
 
@@ -233,3 +234,13 @@ def test_the_operator_sends_again_what_was_put_aside_or_drops_it(stage: Stage, k
     assert put_aside(database) == []
     with pytest.raises(NoSuchMessage, match=f"no message {second.number} was put aside"):
         discard(database, second.number)
+
+
+def test_what_cannot_be_sent_again_stays_put_aside(stage: Stage) -> None:
+    database = stage.host.services.connections["orders"]
+    send(stage, stage.office.topics.commands["orders"], Raw(b"none"))
+    stage.until("it to be put aside", lambda: len(put_aside(database)) == 1, worker=False)
+    [kept] = put_aside(database)
+    with closing(Outlet(AWAY, settings={"message_timeout_ms": 300})) as outlet, pytest.raises(NotSent):
+        resend(database, outlet, kept.number)
+    assert put_aside(database) == [kept]
