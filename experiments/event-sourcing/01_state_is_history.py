@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sourcing import account, aggregate, audit, crud, event, loyalty, postgres, recording, repository, store
+from sourcing import account, aggregate, audit, crud, event, loyalty, postgres, repository, store
 from sourcing.account import Account
 from sourcing.aggregate import Aggregate
 from sourcing.event import NewEvent
@@ -67,7 +67,6 @@ def main(run: Run) -> None:
             claim_append_only(run, shop, connection)
         with run.step("a bug in the points, in rows and in events"):
             claim_mending(run, connection, accounts)
-        claim_recorded(run)
         with run.step("what beginners do"):
             claim_mistakes(run, shop.store, streams)
     claim_learning(run)
@@ -239,27 +238,6 @@ def deposit_all(accounts: Repository[LoyalAccount], ident: str, cents: list[int]
     for amount in cents:
         loyal.deposit(amount)
     accounts.save(loyal)
-
-
-def claim_recorded(run: Run) -> None:
-    """Values that a program has and JSON has not."""
-    values = recording.VALUES.values()
-    changed, refused = sum(map(recording.changed, values)), sum(map(recording.refused, values))
-    run.claim(
-        "a plain encoder writes money as text, a tuple as a list and NaN as null: what is loaded is something else",
-        changed > 0 and recording.changed(recording.VALUES["Decimal"]) and recording.changed(recording.VALUES["NaN"]),
-        topics=[f"{DESIGN}/event-application"],
-        fact=f"{changed} of {len(values)} values changed or unreadable (compare pyeventsourcing#283, nab#1007)",
-        variant="plain encoder",
-        wrong_way=True,
-    )
-    run.claim(
-        "what is recorded is what will be loaded: anything else is refused, by the field's name, before it happens",
-        refused == len(values) and recording.keeps_its_own(),
-        topics=[f"{DESIGN}/event-application", f"{DESIGN}/command-handling"],
-        fact=f"{refused} of {len(values)} values refused",
-        variant=EVENTS,
-    )
 
 
 def claim_mistakes(run: Run, events: store.EventStore, streams: int) -> None:

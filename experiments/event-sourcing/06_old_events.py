@@ -7,7 +7,7 @@ where they lie, and read in a hurry. Then producers surprise, and careless chang
 import time
 from pathlib import Path
 
-from sourcing import contracts, misreading, surprises, unfit
+from sourcing import contracts, misreading, surprises
 from sourcing.evolved import EvolvedOrder, sample, upcasters
 from sourcing.generations import rewrite_and_die
 from sourcing.misreading import edit_in_place
@@ -61,7 +61,6 @@ def main(run: Run) -> None:
     with run.step("producers surprise"):
         claim_surprises(run, shop)
         claim_foreign(run, shop)
-        claim_unfit(run, shop)
     with run.step("careless changes meet the contract"):
         claim_contract(run, shop)
 
@@ -263,27 +262,6 @@ def claim_foreign(run: Run, shop: Shop) -> None:
         fact=f"{seen / 100:,.2f} instead of {euros / 100:,.2f} euros",
         variant=WEAK,
         wrong_way=True,
-    )
-
-
-def claim_unfit(run: Run, shop: Shop) -> None:
-    """Steps that forget to return, and fields that are not there."""
-    said = [unfit.meet(shop.store, number, *way) for number, way in enumerate(unfit.WAYS.values())]
-    at_start = unfit.refused_at_start(unfit.forgets)
-    run.claim(
-        "an event that a step or apply cannot use: Python says what is missing, and not in which event",
-        all(one.unnamed and one.stream not in one.unnamed for one in said),
-        topics=[UPCASTING],
-        fact="; ".join(one.unnamed for one in said),
-        variant="left to Python",
-        wrong_way=True,
-    )
-    run.claim(
-        "it names itself, with stream, version, type and step; a step that returns nothing is found at the start",
-        all(one.names_all for one in said) and bool(at_start) and not unfit.refused_at_start(unfit.in_cents),
-        topics=[UPCASTING, EVOLUTION],
-        fact=f"{said[0].named}; at the start: {at_start} (compare hallgren/eventsourcing#160)",
-        variant=LAZY,
     )
 
 

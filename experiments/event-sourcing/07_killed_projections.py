@@ -277,8 +277,7 @@ def refuse(run: Run) -> None:
         "bad events are parked, each with its reason and with what follows in its stream; all other streams go on",
         all(badevents.REASONS[stream] in seen.parked.get(stream, "") for stream in badevents.BAD) and seen.wrong == 0,
         topics=["I.2/projections/read-models-from-events"],
-        fact=f"{len(seen.parked)} parked with {seen.behind} behind them, some of which no parser reads (msgspec#646,"
-        f" Logprep#640); {seen.wrong} other rows wrong",
+        fact=f"{len(seen.parked)} parked with {seen.behind} behind them (msgspec#646); {seen.wrong} other rows wrong",
         variant=ONE,
     )
     run.claim(

@@ -1,5 +1,7 @@
 """Where a person's data ends up besides the events, and a search that finds it there byte by byte."""
 
+import base64
+import os
 import random
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -8,6 +10,7 @@ from enum import StrEnum
 from pathlib import Path
 
 import msgspec
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from psycopg import sql
 
 from shared import kafka
@@ -15,6 +18,8 @@ from shared.postgres import Connection
 from shared.servers.server import Endpoint
 from sourcing.audit import everything
 from sourcing.customer import Customer
+from sourcing.event import NewEvent
+from sourcing.personal import NotClassified
 from sourcing.repository import Reader, Repository
 from sourcing.store import EventStore
 
@@ -198,3 +203,20 @@ def _contents(folders: Iterable[Path]) -> Iterator[tuple[Path, bytes]]:
 
 def _holds(content: bytes, wanted: Sequence[bytes]) -> bool:
     return any(value in content for value in wanted)
+
+
+def unclassified(store: EventStore, ident: str, names: Iterable[str]) -> list[str]:
+    """Those of the fields that an event of the person may not have, since nobody has said what they are."""
+    refused = []
+    for name in names:
+        try:
+            store.append(f"customer-{ident}", [NewEvent("CustomerRegistered", {"customer": ident, name: "Zoë"})])
+        except NotClassified as error:
+            refused += [name] if repr(name) in str(error) else []
+    return refused
+
+
+def new_secret(file: Path) -> None:
+    """A master key in a file, as an operator makes one. The caller sees to it that it does not outlive its use."""
+    with open(os.open(file, os.O_CREAT | os.O_WRONLY, 0o600), "wb") as opened:  # noqa: PTH123
+        opened.write(base64.b64encode(AESGCM.generate_key(256)))

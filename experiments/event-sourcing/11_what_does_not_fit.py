@@ -1,0 +1,82 @@
+"""A value that JSON has no word for, an old event that lacks a field: who says so, when, and of which event?
+
+The same values go through a plain encoder and through `Aggregate.record`; the same events through bare steps and
+`apply`, and through the repository.
+"""
+
+from sourcing import recording, unfit
+from sourcing.postgres import PostgresStore, create
+
+from shared.experiment import Experiment, Run
+from shared.postgres import connect
+
+APPLICATION, COMMANDS = "I.2/aggregate-design/event-application", "I.2/aggregate-design/command-handling"
+UPCASTING, EVOLUTION = "I.2/event-versioning/upcasting-events", "I.2/challenges/event-schema-evolution"
+experiment = Experiment(
+    title="What does not fit",
+    servers=("postgres",),
+    topics=(
+        "I.2/aggregate-design/event-application",
+        "I.2/aggregate-design/command-handling",
+        "I.2/event-versioning/upcasting-events",
+        "I.2/challenges/event-schema-evolution",
+    ),
+)
+RECORD, NAMED = "record", "repository and upcasters"
+
+
+@experiment.run
+def main(run: Run) -> None:
+    run.parameters.update({"values": len(recording.VALUES), "events": len(unfit.WAYS)})
+    with run.step("values are written, and read back"):
+        claim_recorded(run)
+    conninfo = run.schema()
+    create(conninfo)
+    with run.step("events that the program cannot use are loaded"), connect(conninfo) as connection:
+        claim_unfit(run, PostgresStore(connection))
+
+
+def claim_recorded(run: Run) -> None:
+    """Values that a program has and JSON has not."""
+    values = recording.VALUES.values()
+    changed, refused = sum(map(recording.changed, values)), sum(map(recording.refused, values))
+    run.claim(
+        "a plain encoder writes money as text, a tuple as a list and NaN as null: what is loaded is something else",
+        changed > 0 and recording.changed(recording.VALUES["Decimal"]) and recording.changed(recording.VALUES["NaN"]),
+        topics=[APPLICATION],
+        fact=f"{changed} of {len(values)} values changed or unreadable (compare pyeventsourcing#283, nab#1007)",
+        variant="plain encoder",
+        wrong_way=True,
+    )
+    run.claim(
+        "what is recorded is what will be loaded: anything else is refused, by the field's name, before it happens",
+        refused == len(values) and recording.keeps_its_own(),
+        topics=[APPLICATION, COMMANDS],
+        fact=f"{refused} of {len(values)} values refused",
+        variant=RECORD,
+    )
+
+
+def claim_unfit(run: Run, store: PostgresStore) -> None:
+    """Steps that forget to return, and fields that are not there."""
+    said = [unfit.meet(store, number, *way) for number, way in enumerate(unfit.WAYS.values())]
+    at_start = unfit.refused_at_start(unfit.forgets)
+    run.claim(
+        "an event that a step or apply cannot use: Python says what is missing, and not in which event",
+        all(one.unnamed and one.stream not in one.unnamed for one in said),
+        topics=[UPCASTING],
+        fact="; ".join(one.unnamed for one in said),
+        variant="left to Python",
+        wrong_way=True,
+    )
+    run.claim(
+        "it names itself, with stream, version, type and step; a step that returns nothing is found at the start",
+        all(one.names_all for one in said) and bool(at_start) and not unfit.refused_at_start(unfit.in_cents),
+        topics=[UPCASTING, EVOLUTION],
+        fact=f"{said[0].named}; at the start: {at_start} (compare hallgren/eventsourcing#160)",
+        variant=NAMED,
+    )
+
+
+if __name__ == "__main__":
+    experiment.main()
