@@ -190,7 +190,7 @@ def name_the_table(run: Run, count: int) -> None:
         wrong_way=True,
     )
     run.claim(
-        "with every character of it escaped all come (flink-cdc#4479 is about a connector that did not)",
+        "with every character of it escaped, all come (flink-cdc#4479)",
         came[shop.topic] == count,
         topics=["I.5/debezium-setup/database-connectors"],
         fact=f"{came[shop.topic]} of {count} events",
