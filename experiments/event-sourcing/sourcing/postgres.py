@@ -61,10 +61,12 @@ COLUMNS = (
 )
 READ = f"""
 select {COLUMNS} from events
-where stream = %(stream)s and version > %(after)s and version < %(before)s
+where stream = %(stream)s and version > %(after)s
   and version >= coalesce((select truncate_before from stream_metadata where stream = %(stream)s), 1)
   and not exists (select from events where stream = %(stream)s and type = '$deleted')
 order by version """  # noqa: S608
+FORWARDS, BACKWARDS = f"{READ} limit %(limit)s", f"{READ} desc limit %(limit)s"
+BEFORE = "version > %(after)s and version < %(before)s"
 READ_ALL = f"""
 select {COLUMNS} from events
 where (xid, position) > (%s::bigint::text::xid8, %s) and xid < events_xid(pg_snapshot_xmin(pg_current_snapshot()))
@@ -162,20 +164,14 @@ class PostgresStore:
     def read(
         self, stream: str, *, after: int = 0, limit: int | None = None, backwards: bool = False
     ) -> Iterator[Recorded]:
-        query, low, high = READ + ("desc" if backwards else "") + " limit %(limit)s", after, END
-        near = False  # within the next versions: with old statistics, Postgres may sort all that a page could be of
-        while (asked := PAGE if limit is None else min(PAGE, limit)) > 0:
-            first = max(low, high - asked - 1) if near and backwards else low
-            last = min(high, low + asked + 1) if near and not backwards else high
-            values = {"stream": stream, "after": first, "before": last, "limit": asked}
-            page = run(self._rows, query, values).fetchall()
-            yield from page
-            if not (near or len(page) == asked):
-                return
-            if page:
-                low, high = (low, page[-1].version) if backwards else (page[-1].version, high)
-            near = len(page) == asked  # if not: it is the end, or versions are missing
-            limit = None if limit is None else limit - len(page)
+        asked, query = PAGE if limit is None else min(PAGE, limit), BACKWARDS if backwards else FORWARDS
+        values = {"stream": stream, "after": after, "limit": asked}
+        page = run(self._rows, query, values).fetchall()
+        yield from page
+        if page and len(page) == asked:
+            rest = None if limit is None else limit - asked
+            low, high = (after, page[-1].version) if backwards else (page[-1].version, END)
+            yield from self._read_on(stream, low, high, rest, backwards)
 
     def read_all(self, after: Position = START, limit: int = 1000) -> Sequence[Recorded]:
         return run(self._rows, READ_ALL, [*after, limit]).fetchall()
@@ -207,6 +203,23 @@ class PostgresStore:
 
     def close(self) -> None:
         self.connection.close()
+
+    def _read_on(self, stream: str, low: int, high: int, limit: int | None, backwards: bool) -> Iterator[Recorded]:
+        """What lies between two versions, page by page."""
+        query = (BACKWARDS if backwards else FORWARDS).replace("version > %(after)s", BEFORE)
+        near = True  # only the next versions: with old statistics, Postgres may sort all that a page could be of
+        while asked := PAGE if limit is None else min(PAGE, limit):
+            first = max(low, high - asked - 1) if near and backwards else low
+            last = min(high, low + asked + 1) if near and not backwards else high
+            values = {"stream": stream, "after": first, "before": last, "limit": asked}
+            page = run(self._rows, query, values).fetchall()
+            yield from page
+            if not (near or len(page) == asked):
+                return
+            if page:
+                low, high = (low, page[-1].version) if backwards else (page[-1].version, high)
+            near = len(page) == asked  # if not: it is the end, or versions are missing
+            limit = None if limit is None else limit - len(page)
 
     def _insert(self, query: str, values: Sequence[Any]) -> int:
         if self.connection.pgconn.transaction_status == TransactionStatus.IDLE:
