@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -101,8 +101,11 @@ def relay_notified(shop: Shop, batch: int = 500, ready: Path | None = None) -> N
     """Worker: relay until SIGTERM, woken by rings. `ready` appears as in processes.run_announced."""
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    with Recorder(shop.history, "relay") as recorder, connect(shop.conninfo) as connection:
-        relaying = NotifiedPublisher(connection, Publisher(shop.broker, recorder=recorder), batch)
+    with (
+        Recorder(shop.history, "relay") as recorder,
+        connect(shop.conninfo) as connection,
+        closing(NotifiedPublisher(connection, Publisher(shop.broker, recorder=recorder), batch)) as relaying,
+    ):
         run_announced(relaying, connection, stop, ready)
 
 

@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -165,8 +165,10 @@ def relay(
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     with Recorder(shop.history, name) as recorder, connect(shop.conninfo) as connection:
         at = kill.hook(recorder) if kill else nowhere
-        relaying = make_relay(shop, kind, connection, batch, interval, at, recorder if recorded else None)
-        run_announced(relaying, connection, stop, ready)
+        with closing(
+            make_relay(shop, kind, connection, batch, interval, at, recorder if recorded else None)
+        ) as relaying:
+            run_announced(relaying, connection, stop, ready)
 
 
 def run_announced(relaying: Relay, connection: Connection, stop: threading.Event, ready: Path | None) -> None:

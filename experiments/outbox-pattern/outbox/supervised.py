@@ -88,8 +88,11 @@ def relay_through(shop: Shop, kind: str) -> None:
     with Recorder(shop.history, "relay") as recorder:
 
         def work() -> None:
-            with connect(shop.conninfo) as connection:
-                make_relay(shop, kind, connection, 200, 0.02, recorder=recorder).run(stop)
+            with (
+                connect(shop.conninfo) as connection,
+                closing(make_relay(shop, kind, connection, 200, 0.02, recorder=recorder)) as relaying,
+            ):
+                relaying.run(stop)
 
         until_done(work, stop)
 
