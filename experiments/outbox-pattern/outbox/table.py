@@ -120,7 +120,7 @@ create function copy_as_jsonb() returns trigger language plpgsql as $$
 begin
     insert into outbox_jsonb values (new.position, new.xid, new.created_at, null, new.aggregate_type, new.aggregate_id,
         convert_from(new.payload, 'utf8')::jsonb, new.id, new.type, new.source, new.sequence, new.time,
-        new.correlation_id, new.causation_id, new.content_type, new.spec_version);
+        new.correlation_id, new.causation_id, new.content_type, new.spec_version, new.route);
     return null;
 end $$;
 create trigger copy_as_jsonb after insert on outbox for each row execute function copy_as_jsonb();
