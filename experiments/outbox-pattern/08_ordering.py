@@ -12,17 +12,14 @@ from confluent_kafka import Message, Producer
 from msgspec import structs
 from outbox.consumer import BusyOrders, InOrder, java_partition
 from outbox.placing import Placing, by_key, by_turns, without_key
-from outbox.processes import announced, at_work, make_relay, relay, write_backlog
-from outbox.relay.holding import let_go
+from outbox.processes import announced, make_relay, relay, write_backlog
 from outbox.table import create, insert_event, pending
 from outbox.windows import RelayWindow
 
 from shared import kafka, postgres
 from shared.checkers import duplicate_delivery, lost, reordered
-from shared.errors import LabError
 from shared.event import Event
 from shared.experiment import Experiment, Run
-from shared.faults import Faults
 from shared.history import Action, History, Op, Outcome, now
 from shared.tap import Tap
 from shared.wait import until
@@ -39,7 +36,6 @@ experiment = Experiment(
 COMPETING, ONE = "four relays, SKIP LOCKED", "one relay with a cursor"
 KEYLESS, MIXED, SAME = "no key", "two partitioners", "one partitioner (murmur2)"
 BUFFER = "four relays, buffer behind"
-TWO, SOLE = "two cursors of one name", "one cursor of a name"
 WRONG = COMPETING, KEYLESS, MIXED
 ORDERS = 4  # few, so that the events of one order come close together
 RELAYS = 4
@@ -57,8 +53,6 @@ def main(run: Run) -> None:
         with run.step(f"{way}, {relays} process{'es' * (relays > 1)}"):
             found[way] = relayed(run, way, kind, relays, count)
     claim_relays(run, by_hand, found)
-    with run.step("a second cursor relay of the same name"):
-        claim_sole(run, *second_refused(run, count // 10), second_let_in(run, count // 10))
     for way, placing in ((KEYLESS, without_key), (MIXED, by_turns), (SAME, by_key)):
         with run.step(f"{way}: published"):
             found[way] = published(run, way, placing, count)
@@ -124,46 +118,6 @@ def relayed(run: Run, way: str, kind: str, relays: int, count: int) -> History:
             worker.stop()
         tap.catch_up()
     return run.judge(slug(way), variant=way, wrong_way=way in WRONG)
-
-
-def second_let_in(run: Run, count: int) -> History:
-    """WRONG: what a row lock comes to that ends with its statement. Both read the note, then both publish."""
-    shop = open_shop(run, slug(TWO), count)
-    write_backlog(shop)
-    with (
-        Tap("consumer", shop.broker, [shop.topic], run.recorder(slug(TWO), "experiment")) as tap,
-        postgres.connect(shop.conninfo) as mine,
-        postgres.connect(shop.conninfo) as other,
-    ):
-        first = make_relay(shop, "cursor", mine)
-        let_go(mine, "cursor")
-        for relaying in (first, make_relay(shop, "cursor", other)):
-            relaying.step()
-        tap.catch_up()
-    return run.judge(slug(TWO), variant=TWO, wrong_way=True)
-
-
-def second_refused(run: Run, count: int) -> tuple[History, bool, str]:
-    """A relay that hangs; what the second one says, and whether it names the first; the first killed, the second in."""
-    shop = open_shop(run, slug(SOLE), count)
-    ready, error = run.folder / "sole.ready", ""
-    with (
-        Tap("consumer", shop.broker, [shop.topic], run.recorder(slug(SOLE), "experiment")) as tap,
-        postgres.connect(shop.conninfo) as other,
-    ):
-        first = run.worker("relay-1", relay, shop, "cursor", 500, 0.02, None, "relay-1", True, ready)
-        session = announced(ready)
-        first.pause()
-        write_backlog(shop)
-        try:
-            make_relay(shop, "cursor", other, patience=0.1)
-        except LabError as refused:
-            error = str(refused)
-        Faults(tap.recorder).kill(first)
-        with at_work(make_relay(shop, "cursor", other)):
-            tap.wait_for(count)
-        tap.catch_up()
-    return run.judge(slug(SOLE), variant=SOLE, fault="SIGKILL"), f"session {session} " in error, error
 
 
 def published(run: Run, way: str, placing: Placing, count: int) -> History:
@@ -266,25 +220,6 @@ def claim_relays(run: Run, by_hand: History, found: dict[str, History]) -> None:
         topics=["I.5/ordering-considerations/per-aggregate-ordering", "I.5/ordering-considerations/partition-keys"],
         fact=out_of_order(right),
         variant=ONE,
-    )
-
-
-def claim_sole(run: Run, sole: History, named: bool, error: str, two: History) -> None:
-    twice = len(duplicate_delivery(two))
-    run.claim(
-        "two cursor relays with one note, and a row lock that ends with its statement: each publishes every event",
-        twice == len(two.committed) > 0,
-        topics=["I.5/ordering-considerations/per-aggregate-ordering"],
-        fact=f"{twice:,} of {len(two.committed):,} events twice",
-        variant=TWO,
-        wrong_way=True,
-    )
-    run.claim(
-        "a lock of the session: the second one is refused while the first one lives, and goes on when it is killed",
-        named and in_order(sole),
-        topics=["I.5/ordering-considerations/per-aggregate-ordering"],
-        fact=error.partition(": ")[0],
-        variant=SOLE,
     )
 
 
