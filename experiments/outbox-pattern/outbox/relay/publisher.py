@@ -38,7 +38,7 @@ SETTINGS = {
 }
 METADATA_AGE = 1.0  # seconds before a topic that did not exist is looked for again
 PATIENCE = 30.0  # seconds without any acknowledgement after which a broker counts as away
-ANSWER = 5.0  # seconds that the list of topics may take
+ANSWER = 5.0  # seconds before the list of topics is asked for again
 SLICE = 1.0  # seconds between two looks at what is not acknowledged yet
 AGAIN = 0.5  # seconds before a broker that was away is tried again
 log = logging.getLogger(__name__)
@@ -183,9 +183,19 @@ class Publisher:
     def _exists(self, topic: str) -> bool:
         """Whether the topic exists. Unknown ones are asked for once a second, so that a new topic is found soon."""
         if time.monotonic() - self._asked > METADATA_AGE:
-            self._topics.update(self._producer.list_topics(timeout=min(self.patience, ANSWER)).topics)
+            self._topics.update(self._ask_for_topics())
             self._asked = time.monotonic()
         return topic in self._topics
+
+    def _ask_for_topics(self) -> set[str]:
+        end = time.monotonic() + self.patience
+        while True:
+            try:
+                return set(self._producer.list_topics(timeout=min(self.patience, ANSWER)).topics)
+            except KafkaException:
+                if time.monotonic() > end:
+                    raise
+                self.meanwhile()
 
     def _record(self) -> None:
         if self.recorder:
