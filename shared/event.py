@@ -100,7 +100,17 @@ class Event:
         try:
             return kafka.to_binary(event, STRICT)
         except (TypeError, ValueError) as error:
-            raise EventError({"data": [f"cannot be written as {self.datacontenttype!r}: {error}"]}) from error
+            raise self._unwritable(error) from error
+
+    def payload(self) -> bytes:
+        """The data as the bytes that a message carries. Raises EventError, as `to_kafka` does."""
+        try:
+            return STRICT.write_data(self.data, self.datacontenttype)
+        except (TypeError, ValueError) as error:
+            raise self._unwritable(error) from error
+
+    def _unwritable(self, error: Exception) -> EventError:
+        return EventError({"data": [f"cannot be written as {self.datacontenttype!r}: {error}"]})
 
     @classmethod
     def from_kafka(cls, key: bytes | None, value: bytes | None, headers: Mapping[str, bytes]) -> "Event":

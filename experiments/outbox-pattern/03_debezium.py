@@ -19,7 +19,6 @@ from outbox.table import create, create_jsonb_copy, scans
 
 from shared import kafka, postgres
 from shared.checkers import aborted_read, duplicate_delivery, lost, phantom
-from shared.event import STRICT
 from shared.experiment import Experiment, Run, Scale
 from shared.faults import Faults
 from shared.history import History, Recorder, now
@@ -166,7 +165,7 @@ def compare_jsonb(run: Run, count: int) -> None:
     ):
         write_backlog(shop)
         tap.wait_for(count)
-    written = {event.id.encode(): STRICT.write_data(event.data, event.datacontenttype) for event in shop.events()}
+    written = {event.id.encode(): event.payload() for event in shop.events()}
     came = {ident: content[1] for ident, content in messages(shop, shop.topic).items()}
     changed = sum(came.get(ident) != payload for ident, payload in written.items())
     run.claim(

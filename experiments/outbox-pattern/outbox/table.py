@@ -6,7 +6,7 @@ from uuid import UUID
 
 from shared import home
 from shared.errors import EventError
-from shared.event import Event
+from shared.event import JSON, Event
 from shared.postgres import Connection, connect
 from shared.wait import until
 
@@ -47,34 +47,43 @@ def outbox_values(event: Event, aggregate_type: str) -> tuple[object, ...]:
     """The values of INSERT_EVENT. Raises EventError for what would be parked, or published as another event."""
     if problems := _misfits(event, aggregate_type):
         raise EventError({name: [problem] for name, problem in problems.items()})
-    payload = event.to_kafka().value
+    if not _is_usual(event):
+        event.to_cloudevent()
     try:
         time = event.time.astimezone(UTC).isoformat(timespec="microseconds")[:-6] + "Z"
     except OverflowError as error:
         raise EventError({"time": [f"{event.time} is out of range in UTC"]}) from error
     order = event.id, event.type, event.source, event.sequence, time, event.correlation_id, event.causation_id
-    return aggregate_type, event.subject, payload, *order, event.datacontenttype
+    return aggregate_type, event.subject, event.payload(), *order, event.datacontenttype
+
+
+def _is_usual(event: Event) -> bool:
+    """Whether its attributes are what almost all are: there, of characters that print, and numbered, if at all."""
+    words = event.type, event.source, event.subject, event.correlation_id, event.causation_id
+    return (
+        bool(event.type and event.source and event.time.tzinfo)
+        and "".join(words).isprintable()
+        and 0 <= event.sequence < 2**63
+        and event.datacontenttype == JSON
+    )
 
 
 def _misfits(event: Event, aggregate_type: str) -> dict[str, str]:
     """What an event may have, and a row of the outbox has no place for."""
-    found = {
-        "aggregate_type": "" if aggregate_type and "\0" not in aggregate_type else "says the topic, and cannot be one",
-        "subject": "" if event.subject else "is missing: it is the key, by which an aggregate's events stay in order",
-        "id": "" if _is_uuid(event.id) else f"{event.id!r} is no UUID",
-        "partitionkey": ""
-        if event.partition_key in ("", event.subject)
-        else "is not the subject, which is the key here",
-        "dataschema": "has no column" if event.dataschema else "",
-    }
-    return {name: problem for name, problem in found.items() if problem}
-
-
-def _is_uuid(text: str) -> bool:
+    found = {}
+    if not aggregate_type or "\0" in aggregate_type:
+        found["aggregate_type"] = f"says the topic, and cannot be {aggregate_type!r}"
+    if not event.subject:
+        found["subject"] = "is missing: it is the key, by which an aggregate's events stay in order"
+    if event.partition_key not in ("", event.subject):
+        found["partitionkey"] = "is not the subject, which is the key here"
+    if event.dataschema:
+        found["dataschema"] = "has no column"
     try:
-        return bool(UUID(text))
+        UUID(event.id)
     except ValueError:
-        return False
+        found["id"] = f"{event.id!r} is no UUID"
+    return found
 
 
 def steps(conninfo: str) -> set[tuple[str, int]]:
