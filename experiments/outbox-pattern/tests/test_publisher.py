@@ -18,6 +18,7 @@ from outbox.table import insert_event, pending
 from psycopg.conninfo import make_conninfo
 
 from shared import kafka
+from shared.errors import DeadlineExceeded
 from shared.postgres import Connection
 from shared.servers.handle import Handle, own_instance
 from shared.settings import Settings
@@ -62,12 +63,25 @@ def all_in_order(shop: Shop) -> dict[str, list[int]]:
 
 
 @contextmanager
-def paused(broker: Handle) -> Iterator[None]:
+def paused(shop: Shop, broker: Handle) -> Iterator[None]:
     broker.pause()
     try:
         yield
     finally:
-        broker.resume()
+        back(shop, broker)
+
+
+def back(shop: Shop, broker: Handle) -> None:
+    """It may have lost its session with its controller meanwhile, and lead nothing for a moment."""
+    broker.resume()
+    until("the broker to lead the topic", lambda: leads(shop))
+
+
+def leads(shop: Shop) -> bool:
+    try:
+        return bool(kafka.end_offsets(shop.broker, shop.topic))
+    except (KafkaException, DeadlineExceeded):
+        return False
 
 
 def write_and_move_one(shop: Shop, relaying: Relay, connection: Connection) -> None:
@@ -88,9 +102,9 @@ def test_every_relay_goes_on_by_itself_when_the_broker_is_back(
     relaying = make_relay(harmed, kind, connection, BATCH, publisher=sending)
     write_and_move_one(harmed, relaying, connection)
     sending.patience = SOON
-    with paused(fragile), at_work(relaying):
+    with paused(harmed, fragile), at_work(relaying):
         until("the relay to have given up", lambda: "which is sent again" in caplog.text)
-        fragile.resume()
+        back(harmed, fragile)
         sending.patience = PATIENCE
         until("every event to be published", lambda: first_deliveries(harmed) == all_in_order(harmed))
 
@@ -104,7 +118,7 @@ def test_after_a_failure_the_next_step_begins_at_the_last_note(
     relaying = make_relay(harmed, kind, connection, harmed.count, publisher=sending)
     write_and_move_one(harmed, relaying, connection)
     sending.patience = SOON
-    with paused(fragile), pytest.raises(KafkaException):
+    with paused(harmed, fragile), pytest.raises(KafkaException):
         until("the others", relaying.step)
     sending.patience = PATIENCE
     moved = 0
@@ -127,7 +141,7 @@ def test_what_the_broker_did_not_acknowledge_is_not_marked(
 ) -> None:
     relaying = PollingPublisher(connection, Publisher(harmed.broker, **given_up_by), BATCH)
     write_and_move_one(harmed, relaying, connection)
-    with paused(fragile), pytest.raises(KafkaException):
+    with paused(harmed, fragile), pytest.raises(KafkaException):
         relaying.step()
     assert pending(connection) == harmed.count - 1
     until("the others to be moved", lambda: relaying.step() == 0)  # by a publisher that is as new
@@ -153,9 +167,9 @@ def test_the_log_relay_keeps_its_stream_while_the_broker_is_waited_for(
         told.append(time.monotonic())
 
     relaying.publisher.meanwhile = tell_and_note
-    with paused(fragile), at_work(relaying):
+    with paused(harmed, fragile), at_work(relaying):
         until("the relay to have waited", lambda: told[-1] - told[0] > 1.2 * WAITS)
-        fragile.resume()
+        back(harmed, fragile)
         until("every event to be published", lambda: first_deliveries(harmed) == all_in_order(harmed))
 
 
