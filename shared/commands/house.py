@@ -65,10 +65,12 @@ def clean(
     """Stop all servers, and remove data, logs, runs and the result page."""
     settings = Settings.load()
     Stack(settings, tell=console.print).down(clean=True)
-    shutil.rmtree(settings.home, ignore_errors=True)
-    if cache:
-        shutil.rmtree(settings.cache, ignore_errors=True)
-    console.print(f"removed {settings.home}{f' and {settings.cache}' if cache else ''}")
+    places = [settings.home, *([settings.cache] if cache else [])]
+    for place in places:
+        shutil.rmtree(place, ignore_errors=True)
+    if left := [str(place) for place in places if place.is_dir() and any(place.iterdir())]:
+        raise LabError(f"{' and '.join(left)} could not be removed whole.")
+    console.print(f"removed {' and '.join(map(str, places))}")
 
 
 def mount(cli: typer.Typer) -> None:
