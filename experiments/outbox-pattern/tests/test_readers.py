@@ -238,6 +238,11 @@ def test_the_buffer_does_not_grow_without_end() -> None:
         through(InOrder(limit=5), numbered(*range(2, 10)))
 
 
+def test_the_buffer_lets_an_event_without_a_number_pass_at_once() -> None:
+    buffer = InOrder()
+    assert through(buffer, numbered(2, 0, 1, 0)) == [0, 1, 2, 0]
+
+
 # Java's partitioner.
 
 
