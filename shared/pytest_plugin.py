@@ -8,6 +8,7 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from types import FrameType
 from uuid import uuid4
 
 import pytest
@@ -126,14 +127,19 @@ def recorder(tmp_path: Path) -> Iterator[Recorder]:
 
 
 def pytest_configure() -> None:
-    # A shell's background job ignores Ctrl-C, and so would every command that a test starts and interrupts.
+    # What a shell's background job or `nohup` ignores, every command would ignore that a test starts and interrupts: so
+    # nothing stays ignored. A handler is not inherited.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for number in (signal.SIGTERM, signal.SIGHUP):  # they too end the session in order: what it started is stopped
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, signal.default_int_handler)
+        ignored = signal.getsignal(number) is signal.SIG_IGN
+        signal.signal(number, _not_heeded if ignored else signal.default_int_handler)
     # How long an example takes is the machine's affair: by default, one of more than 200 ms is a failure.
     properties.register_profile("labs", deadline=None, suppress_health_check=[HealthCheck.too_slow])
     properties.load_profile("labs")
+
+
+def _not_heeded(number: int, frame: FrameType | None) -> None:
+    """As ignored as before, and not by those who are started from here."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
