@@ -50,12 +50,13 @@ def of_the_place(error: Exception) -> str | None:
     if isinstance(error, shutil.Error) and error.args and isinstance(error.args[0], list):
         return "; ".join(str(problem) for *_, problem in error.args[0][:1])
     if isinstance(error, OSError):
-        if error.filename is not None and (error.errno in NAMED or _homeless(error)):
+        if error.filename is not None:
             path = Path(os.fsdecode(error.filename2 or error.filename))  # of a copy, where to
-            return f"{path}: {error.strerror}{_remedy(path, error.errno)}"
-        if error.errno in FULL | {errno.EROFS, errno.EIO, errno.ENOENT} and error.filename is None:
-            return f"{error.strerror}.{short_of_room()}"  # of a file that is open, or no folder for temporary ones
-        return None
+            known = error.errno in NAMED or (error.errno == errno.ENOENT and _cannot_be_made(path))
+            return f"{path}: {error.strerror}{_remedy(path, error.errno)}" if known else None
+        # Of a file that is open; or tempfile's own, which has found no folder that it may write to.
+        known = error.errno in FULL | {errno.EROFS, errno.EIO} or "temporary directory" in str(error.strerror)
+        return f"{error.strerror}.{short_of_room()}" if known else None
     # A server or a client of one may say it in its own words, or not at all.
     words = " ".join(str(error).split())
     return f"{type(error).__name__}: {words}{short}" if (short := short_of_room()) else None
@@ -99,11 +100,12 @@ def _end(sentence: str, code: int) -> None:
     raise SystemExit(code) from None
 
 
-def _homeless(error: OSError) -> bool:
-    """Whether it is about a place that cannot even be made, such as one below /proc."""
-    with suppress(LabError):
+def _cannot_be_made(path: Path) -> bool:
+    """Whether it is a place of ours that does not exist: such as below /proc, where nobody can make one."""
+    with suppress(OSError, LabError):
         settings = Settings.load()
-        return error.errno == errno.ENOENT and not (settings.home.exists() and settings.cache.exists())
+        places = (place for place in (settings.home, settings.cache) if not place.exists())
+        return any(path.is_relative_to(place) or place.is_relative_to(path) for place in places)
     return False
 
 

@@ -5,6 +5,7 @@ import os
 import pty
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -215,9 +216,19 @@ def test_error_of_a_server_on_a_full_disk_names_the_disk_and_another_one_is_a_bu
     assert f"under {Settings.load().home}" in said
 
 
-def test_missing_file_is_a_bug_and_no_sentence() -> None:
+def test_missing_file_is_a_bug_and_no_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("LAB_HOME", str(tmp_path / "not yet"))
     assert ending.of_the_place(FileNotFoundError(2, "No such file or directory", "/somewhere")) is None
     assert ending.of_the_place(ConnectionRefusedError(111, "Connection refused")) is None
+    assert ending.of_the_place(FileNotFoundError(2, "No such file or directory")) is None  # of a socket
+
+
+def test_no_folder_for_temporary_files_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile._candidate_tempdir_list", lambda: [])
+    monkeypatch.setattr("tempfile.tempdir", None)
+    with pytest.raises(FileNotFoundError) as caught:
+        tempfile.mkdtemp()
+    assert (ending.of_the_place(caught.value) or "").startswith("No usable temporary directory found in ")
 
 
 def test_lab_s_own_command_without_its_database_is_one_sentence(lab: Lab) -> None:
