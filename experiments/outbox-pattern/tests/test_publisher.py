@@ -50,7 +50,7 @@ def first_deliveries(shop: Shop) -> dict[str, list[int]]:
     found: dict[str, list[int]] = {}
     for message in kafka.read_all(shop.broker, shop.topic):
         numbers = found.setdefault((kafka.key(message) or b"").decode(), [])
-        number = int(kafka.headers(message)["ce_sequence"])
+        number = int(kafka.headers(message)["ce_aggregateversion"])
         numbers += [number] if number not in numbers else []
     return found
 
