@@ -16,6 +16,8 @@ from sourcing.event import MAX_BYTES, START, NewEvent, data_of
 from sourcing.store import NO_STREAM, Capability
 from sourcing.stores import foreign
 from sourcing.stores.contract import (
+    QUESTIONS,
+    Question,
     Subject,
     asks,
     end_of,
@@ -104,3 +106,6 @@ def what_another_program_wrote_names_itself_and_hides_nothing(subject: Subject) 
         for event in between:
             with raises(UndecodablePayload, stream=stream, version=event.version, type=foreign.TYPE):
                 data_of(event)
+
+
+ON_CONTENT: tuple[Question, ...] = tuple(QUESTIONS)

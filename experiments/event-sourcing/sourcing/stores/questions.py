@@ -15,6 +15,7 @@ from sourcing.errors import (
 from sourcing.event import Metadata, NewEvent, Recorded, data_of, encode, metadata_of
 from sourcing.store import NO_STREAM, Capability, EventStore, StreamMetadata
 from sourcing.stores import Address
+from sourcing.stores.content import ON_CONTENT
 from sourcing.stores.contract import (
     PATIENCE,
     QUESTIONS,
@@ -248,4 +249,4 @@ def an_append_is_a_part_of_the_caller_s_transaction(subject: Subject) -> None:
     ensure(numbers(subject.open().read(stream)) == [1, 2, 3], "a refused append spoilt the transaction around it")
 
 
-ALL_QUESTIONS: tuple[Question, ...] = tuple(QUESTIONS)
+ALL_QUESTIONS: tuple[Question, ...] = tuple(dict.fromkeys((*ON_CONTENT, *QUESTIONS)))
