@@ -129,6 +129,7 @@ def _caches(lab: Lab) -> list[str]:
     return sorted(path.name.partition("-")[0] for path in (lab.settings().cache / "aot").glob("*.aot"))
 
 
+@pytest.mark.timeout(900)  # of a busy machine, as below
 def test_start_up_cache_that_could_not_be_made_is_said_and_made_at_the_next_stop(
     spaced: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
