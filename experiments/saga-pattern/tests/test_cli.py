@@ -121,13 +121,6 @@ def test_messages_that_were_put_aside_are_shown(lab: Lab, store: Store) -> None:
     assert "1 messages put aside" in lab("list")
 
 
-def test_a_schema_without_an_orchestrator_is_a_clear_error(postgres: Endpoint) -> None:
-    """As the user has it, by the `lab` command."""
-    command = [str(Path(sys.executable).parent / "lab"), "saga", "list", "--schema", "nowhere", "--dsn", postgres.url]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert (done.returncode, "error: there is no schema 'nowhere'" in done.stderr) == (1, True)
-
-
 def test_what_others_wrote_is_shown_as_it_is(lab: Lab, store: Store, quick: Definition, order: Order) -> None:
     """A bracket is no markup of ours: a reason with one in it would end the operator's list for ever."""
     stored(store, quick, replace(order, id="[/b]"), *PARKED[:-1], Answered(Action.RELEASE, "no [/such] thing"))
@@ -153,3 +146,10 @@ def test_messages_that_were_put_aside_are_dropped_or_sent_again(
     assert lab("messages") == "nothing was put aside\n"
     with pytest.raises(NoSuchMessage, match="no message 2"):
         lab("discard", "2")
+
+
+def test_a_schema_without_an_orchestrator_is_a_clear_error(postgres: Endpoint) -> None:
+    """As the user has it, by the `lab` command."""
+    command = [str(Path(sys.executable).parent / "lab"), "saga", "list", "--schema", "nowhere", "--dsn", postgres.url]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, "error: there is no schema 'nowhere'" in done.stderr) == (1, True)
