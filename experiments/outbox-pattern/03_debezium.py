@@ -41,6 +41,7 @@ experiment = Experiment(
 DEBEZIUM, POLLING, JSONB = "Debezium", "polling publisher", "Debezium, payload in jsonb"
 POLL = 0.1  # seconds between polls of the publisher that Debezium is compared with
 RATE = 100.0  # events per second, for latency
+BEGINS = 1  # scans by a session that writes: where the outbox is at home (shared/home.sql)
 
 
 @experiment.run
@@ -218,8 +219,8 @@ def compare_latency(run: Run, count: int) -> None:
     topics = ["I.5/change-data-capture/lower-latency", "I.5/change-data-capture/database-log-monitoring"]
     if run.scale is Scale.SMOKE:  # too few, and too short, to compare times
         run.claim(
-            "Debezium's events wait for no question to the table: all arrive, and none is asked",
-            asked == missing == 0,
+            "Debezium's events wait for no question to the table: all arrive, and at most the service has looked, once",
+            asked <= BEGINS and not missing,
             topics=topics,
             fact=f"{count} events, {missing} lost, {asked} scans of the table",
             variant=DEBEZIUM,
