@@ -17,7 +17,10 @@ COLUMNS = (
 )
 REQUIRED = "aggregate_type", "aggregate_id", "type", "source"
 # The log relay's attributes are bytes, the others' are text; both are what a header takes.
-UNNUMBERED, VERSIONS, TYPES = ("0", b"0"), ("1.0", b"1.0"), (JSON, JSON.encode(), "", b"")
+UNNUMBERED = "0", b"0"
+# What a usual row says last, and how long its time, spec_version and content_type are.
+ENDING = f"1.0{JSON}"
+LENGTHS = len("2026-01-01T00:00:00.000000Z"), len("1.0"), len(JSON)
 Headers = list[tuple[str, str | bytes | None]]
 # The fields of OutboxRow without their names. The fast relays make these: a name tuple costs 0.15 us, of 3.5 in all.
 Row = tuple[Any, ...]
@@ -87,16 +90,24 @@ def _is_usual(row: Row) -> bool:
     """Whether it is an event as almost all are, which takes a tenth of the time to see: JSON, a time to the microsecond
     and attributes of which each character prints. So no control characters, half pairs or noncharacters."""
     _, _, _, subject, payload, _, type_, source, sequence, time, correlation, causation, content_type, version = row
-    words = time, subject, type_, source, correlation, causation
+    words = time, subject, type_, source, correlation, causation, version, content_type
     try:
         text = "".join(words) if isinstance(time, str) else b"".join(words).decode()
-        usual = text.isprintable() and len(time) == 27 and text[4:20:3] == "--T::." and text[11:13] < "24"
-        if usual:
-            datetime.fromisoformat(text[:27])
-            decode(payload or b"null")
+        if not (
+            text.isprintable()
+            and (len(time), len(version), len(content_type)) == LENGTHS
+            and text.endswith(ENDING)
+            and text[4:20:3] == "--T::."
+            and text[11:13] < "24"
+            and text[26] == "Z"
+            and sequence.isdigit()
+        ):
+            return False
+        datetime.fromisoformat(text[:27])
+        decode(payload or b"null")
     except ValueError:
         return False
-    return usual and text[26] == "Z" and sequence.isdigit() and version in VERSIONS and content_type in TYPES
+    return True
 
 
 def _bytes(value: str | bytes | None) -> bytes:
