@@ -210,7 +210,7 @@ def project(bank: Bank, kill: Kill | None = None) -> None:
 
         while not stop.is_set():
             try:
-                with connect(f"{bank.conninfo}&connect_timeout={PATIENCE}") as connection:
+                with connect(make_conninfo(bank.conninfo, connect_timeout=PATIENCE)) as connection:
                     projector = Projector(connection, Balances(), at=at)
                     projector.run(stop)
             except AWAY:
