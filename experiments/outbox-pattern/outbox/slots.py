@@ -9,6 +9,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from outbox.relay.cursor import CursorRelay
+from outbox.relay.holding import let_go
 from outbox.relay.publisher import Publisher
 from shared.errors import LabError
 from shared.postgres import Connection
@@ -101,6 +102,7 @@ def publish_from(connection: Connection, publisher: Publisher, start: tuple[str,
     moved = now = relay.step()
     while now == relay.batch * relay.pages:
         moved += (now := relay.step())
+    let_go(connection, RECOVERY)
     return moved
 
 
