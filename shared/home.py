@@ -4,6 +4,8 @@ Transaction ids are those of one cluster. Restored into another one, such a tabl
 read in that order, until somebody has adopted it there.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,8 +13,14 @@ from psycopg.errors import ObjectNotInPrerequisiteState, UndefinedFunction
 
 from shared.errors import NotAdopted
 from shared.postgres import Connection
+from shared.snapshot import Snapshot
 
 SQL = Path(__file__).with_name("home.sql")
+SNAPSHOT = """
+select {table}_xid(pg_snapshot_xmin(now))::text::bigint, {table}_xid(pg_snapshot_xmax(now))::text::bigint,
+       array(select {table}_xid(xip)::text::bigint from pg_snapshot_xip(now) as xip order by 1)
+from pg_current_snapshot() as now
+"""
 
 
 class Adopted(NamedTuple):
@@ -42,8 +50,21 @@ def script(table: str, command: str) -> str:
 
 def check(connection: Connection, table: str, command: str) -> None:
     """Raise NotAdopted unless the table was made or adopted in this cluster. One round trip."""
-    try:
+    with _adopted(table, command):
         connection.execute(f"select {table}_xid('0')")
+
+
+def snapshot(connection: Connection, table: str, command: str = "") -> Snapshot:
+    """What is committed now, in the numbers of the table's rows. One round trip. Raises NotAdopted."""
+    with _adopted(table, command):
+        [(xmin, xmax, open_)] = connection.execute(SNAPSHOT.format(table=table)).fetchall()
+    return Snapshot(xmin, xmax, tuple(open_))
+
+
+@contextmanager
+def _adopted(table: str, command: str) -> Iterator[None]:
+    try:
+        yield
     except ObjectNotInPrerequisiteState as error:
         raise NotAdopted(error.diag.message_primary or str(error)) from error
     except UndefinedFunction as error:

@@ -4,8 +4,10 @@
 --
 -- Transaction ids mean nothing outside the cluster that gave them out. In a fresh one they begin at some hundreds: what
 -- is written there would be read before all history, or never. So a row's number is the id of its transaction and what
--- the table has been moved by, which is 0 where it was made. Adopting it in another cluster chooses that sum so that
--- every number from then on lies above those that are there. They stay as they are, and every checkpoint stays valid.
+-- the table has been moved by, which is 0 where it was made. Adopting it in another cluster makes that sum the next
+-- multiple of 2^44: so every number from then on lies above those that are there, and above all that a checkpoint or a
+-- snapshot of before may hold, also where the rows of that time are gone. (2^44 transactions are 55 years at 10,000 a
+-- second.) They stay as they are, and every checkpoint stays valid.
 
 create table if not exists {table}_homes (           -- one row; a second one came with rows of another cluster
     system_identifier bigint not null,               -- of the cluster that the table was made or adopted in
@@ -36,7 +38,7 @@ begin
 end $$;
 
 -- Take the table over: what is there stays as it is and comes first, what is written from now on comes after it. Nobody
--- writes meanwhile. Running it again changes nothing, nor does it after pg_upgrade, where transaction ids go on.
+-- writes meanwhile. Running it again changes nothing.
 create or replace function {table}_adopt(
     out came_from bigint, out home bigint, out newest bigint, out moved_before bigint, out moved_now bigint
 ) language plpgsql as $$
@@ -44,7 +46,6 @@ declare
     relation regclass := '{table}';
     place text := (select relnamespace::regnamespace from pg_class where oid = relation);
     sequence text := pg_get_serial_sequence('{table}', 'position');
-    known boolean;
     last_position bigint;
     now pg_snapshot;
 begin
@@ -54,14 +55,12 @@ begin
     lock table {table} in share row exclusive mode;  -- no writer beside this, nor another adoption
     now := pg_current_snapshot();
     select system_identifier into home from pg_control_system();
-    select min(system_identifier) filter (where system_identifier <> home), coalesce(bool_or(system_identifier = home), false),
-           coalesce(max(moved), 0) into came_from, known, moved_before from {table}_homes;
+    select min(system_identifier) filter (where system_identifier <> home), coalesce(max(moved), 0)
+    into came_from, moved_before from {table}_homes;
     newest := coalesce((select xid::text::bigint from {table} order by xid desc limit 1), 0);
     moved_now := moved_before;
-    if came_from is not null or not known or newest - moved_before >= pg_snapshot_xmax(now)::text::bigint then
-        -- Above all rows must also be what a transaction writes that has its id already: hence xmin. And never less than
-        -- before, since a snapshot that somebody keeps in these numbers says what was yet to come.
-        moved_now := greatest(moved_before, newest + 1 - pg_snapshot_xmin(now)::text::bigint);
+    if came_from is not null or newest - moved_before >= pg_snapshot_xmax(now)::text::bigint then
+        moved_now := ((greatest(moved_before, newest) >> 44) + 1) << 44;
     end if;
     delete from {table}_homes;
     insert into {table}_homes (system_identifier, moved) values (home, moved_now);

@@ -231,7 +231,7 @@ def try_to_read(shop: Shop) -> str:
         return str(error)
 
 
-def first_missing_of(outage: Outage) -> tuple[str, int] | None:
+def first_missing_of(outage: Outage) -> int | None:
     """Asked of the broker: it knows best what was published."""
     published = [kafka.headers(m)["ce_id"].decode() for m in kafka.read_all(outage.shop.broker, outage.shop.topic)]
     with postgres.connect(outage.shop.conninfo) as connection:
@@ -261,7 +261,7 @@ def come_back(run: Run, site: Site, outage: Outage) -> History:
 
 def publish_what_is_missing(run: Run, outage: Outage) -> None:
     start = first_missing_of(outage)
-    if start:
+    if start is not None:
         with postgres.connect(outage.shop.conninfo) as connection:
             moved = publish_from(connection, Publisher(outage.shop.broker), start)
         run.figure("published from the table", moved, "events", variant=outage.way)

@@ -185,7 +185,7 @@ def test_moved_on_and_back_again_the_order_stays(
 
 
 @pytest.mark.fault
-def test_after_pg_upgrade_it_is_adopted_and_nothing_has_changed(own: OwnStarter, unique: str) -> None:
+def test_after_pg_upgrade_it_is_adopted_too(own: OwnStarter, unique: str) -> None:
     """The system's identifier is another one, the transaction ids go on."""
     old, new = own("postgres"), own("postgres")
     make(create_schema(old.endpoint, unique))
@@ -197,20 +197,43 @@ def test_after_pg_upgrade_it_is_adopted_and_nothing_has_changed(own: OwnStarter,
         with pytest.raises(NotAdopted):
             home.check(connection, *NAMES)
         found = home.adopt(connection, *NAMES)
-        assert (found.newest, found.moved_before, found.moved) == (numbers[-1], 0, 0)
+        assert (found.newest, found.moved_before) == (numbers[-1], 0)
         assert found.came_from != found.home
         write(connection, "new")
         assert texts(connection) == [*OLD, "new"]
 
 
-def test_what_it_was_moved_by_never_gets_less(there: str) -> None:
-    """Snapshots that others keep in its numbers say what was to come: no number below comes any more."""
+def test_new_numbers_lie_above_all_that_a_snapshot_of_before_may_hold_also_when_the_rows_are_gone(
+    here: str, there: str
+) -> None:
+    """A snapshot knows of transactions that wrote elsewhere, too; and what is published may be dropped."""
+    with connect(here) as connection:
+        moving.age(connection, 1_000)
+        kept = home.snapshot(connection, "notes")
     with connect(there) as connection:
+        connection.execute("truncate notes")
         first = home.adopt(connection, *NAMES)
-        moving.age(connection, 10)
-        connection.execute("update notes_homes set system_identifier = 1")  # as after pg_upgrade
+        assert not kept.sees(write(connection, "new"))
+        connection.execute("truncate notes")
+        connection.execute("update notes_homes set system_identifier = 1")
         again = home.adopt(connection, *NAMES)
-        assert (again.came_from, again.moved_before, again.moved) == (1, first.moved, first.moved)
+        assert (again.came_from, again.moved_before, again.moved) == (1, first.moved, 2 * first.moved)
+
+
+def test_a_snapshot_is_in_the_numbers_of_the_rows(here: str, there: str) -> None:
+    with connect(there) as connection, connect(there) as writer:
+        home.adopt(connection, *NAMES)
+        early = write(connection, "early")
+        with writer.transaction():
+            late = write(writer, "late")
+            write(connection, "later, and at once")
+            taken = home.snapshot(connection, "notes")
+        assert (taken.sees(early), taken.sees(late), taken.open) == (True, False, (late,))
+        assert home.snapshot(connection, "notes").sees(late)
+    with connect(here) as connection:
+        connection.execute("drop function notes_xid cascade")
+        with pytest.raises(NotAdopted):
+            home.snapshot(connection, "notes")
 
 
 @pytest.mark.parametrize("gone", ["delete from notes_homes", "drop function notes_xid cascade"])

@@ -8,6 +8,7 @@ from psycopg import sql
 from psycopg.errors import LockNotAvailable
 
 from shared.postgres import Connection
+from shared.snapshot import NOTHING, Snapshot
 
 DEFAULT = "outbox_default"
 # Names from the catalogue: as a regclass's text they would depend on the session, by quotes and search path.
@@ -15,7 +16,7 @@ DAYS = """
 select relname from pg_partition_tree('outbox') join pg_class on pg_class.oid = relid
 where isleaf and relname <> 'outbox_default'
 """
-WAITING = "select count(*) from {} where published_at is null and not ((xid, position) <= (%s::text::xid8, %s))"
+WAITING = "select count(*) from {} where published_at is null and not pg_visible_in_snapshot(xid, %s)"
 # Columns as the whole has them. Not the identity, which no partition has of its own: the rows bring their positions.
 ALONE = "create table {} (like outbox including defaults including constraints including generated)"
 MOVE = """
@@ -34,7 +35,7 @@ PATIENCE = timedelta(seconds=1)
 def create_day(connection: Connection, day: date, patience: timedelta = PATIENCE) -> str:
     """Make the partition of a day (UTC), unless it is there; returns its name. Do it before the day begins.
 
-    A day that was forgotten has its rows in the default, and they move: they keep (xid, position), so that a cursor
+    A day that was forgotten has its rows in the default, and they move: they keep xid and position, so that a cursor
     that has passed them does not meet them again. They are moved before their table is a part of the outbox, which is
     what is published: no relay of the log sees them a second time, and no trigger of the outbox does. Writers and
     relays that mark are held up meanwhile. Raises psycopg.errors.LockNotAvailable, with nothing done, where an open
@@ -53,12 +54,12 @@ def create_day(connection: Connection, day: date, patience: timedelta = PATIENCE
 
 
 def drop_published(
-    connection: Connection, before: date, done: tuple[str, int] = ("0", 0), patience: timedelta = PATIENCE
+    connection: Connection, before: date, done: Snapshot = NOTHING, patience: timedelta = PATIENCE
 ) -> list[str]:
     """Drop the days before `before` in which nothing waits any more; returns their names.
 
-    `done` is the (xid, position) that the slowest cursor has reached; rows that are marked need none. For relays of the
-    log, which know neither, pass the (xid, position) of a row that the slot is known to have passed.
+    `done` sees what is published: `published_by` of the slowest cursor; rows that are marked need none. For relays of
+    the log take a snapshot (`home.snapshot`), and then wait until their slots are read (slots.py).
 
     A day into which a transaction still open may write stays for the next time: writers are held up for `patience`.
     """
@@ -67,7 +68,7 @@ def drop_published(
     return [name for name in idle if _drop(connection, name, done, patience)]
 
 
-def _drop(connection: Connection, name: str, done: tuple[str, int], patience: timedelta) -> bool:
+def _drop(connection: Connection, name: str, done: Snapshot, patience: timedelta) -> bool:
     """Look again when nobody can write, and drop: what is not committed yet was not seen at the first look."""
     try:
         with _alone(connection, patience, name):
@@ -97,6 +98,6 @@ def _days(connection: Connection) -> list[str]:
     return [name for (name,) in connection.execute(DAYS).fetchall()]
 
 
-def _waiting(connection: Connection, name: str, done: tuple[str, int]) -> int:
-    row = connection.execute(sql.SQL(WAITING).format(sql.Identifier(name)), done).fetchone()
+def _waiting(connection: Connection, name: str, done: Snapshot) -> int:
+    row = connection.execute(sql.SQL(WAITING).format(sql.Identifier(name)), [str(done)]).fetchone()
     return int(row[0]) if row else 0

@@ -14,7 +14,7 @@ create table order_steps (
 -- The defaults let a row be written by hand; what is missing is found by the relay, which parks the row with the reason.
 create table outbox (
     position       bigint generated always as identity,
-    xid            xid8 not null default pg_current_xact_id(),   -- its number: (xid, position) is an order in which no row comes late
+    xid            xid8 not null default pg_current_xact_id(),   -- its number, by which a snapshot knows whether it is visible
     created_at     timestamptz not null default now(),
     published_at   timestamptz,                                  -- delivery tracking, by relays that mark
     aggregate_type text not null default '',                     -- says the topic
@@ -41,16 +41,19 @@ create table outbox (
 -- Rows for which nobody has made a partition: an insert is never refused for want of one (see partitions.py).
 create table outbox_default partition of outbox default;
 
--- For relays that follow a cursor, and for those that look for what is not marked: as small as the backlog.
+-- For the cursor: what transactions have written that ended late; and, as well as for relays that mark, what lies behind
+-- a position.
 create index outbox_order on outbox (xid, position);
 create index outbox_pending on outbox (position) where published_at is null;
 
--- How far a cursor has come.
+-- How far a cursor has come: see relay/reading.py.
 create table outbox_checkpoint (
     relay    text primary key,
-    xid      xid8 not null,
-    position bigint not null,
-    id       uuid                                                -- of the row at that place; null: at none
+    previous pg_snapshot not null default '1:1:',                -- what it sees is published, or parked
+    current  pg_snapshot,                                        -- the window that is being read; null: none is
+    passed   bigint not null default 0,                          -- the highest position of all windows before
+    position bigint not null default 0,                          -- of the last row that was read
+    id       uuid                                                -- of that row; null: there is none
 );
 
 -- What cannot be published, where an operator finds it: lab outbox parked | retry | discard.

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from outbox.relay.cursor import CursorRelay
 from outbox.relay.holding import let_go
 from outbox.relay.publisher import Publisher
+from outbox.table import TABLE
+from shared import home
 from shared.errors import LabError
 from shared.postgres import Connection
 from shared.wait import until
@@ -21,12 +23,11 @@ select active, coalesce(wal_status, 'lost'), safe_wal_size,
        coalesce(pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn), 0)::bigint
 from pg_replication_slots where slot_name = %s
 """
-FIRST_MISSING = """
-select xid::text, position - 1 from outbox where id <> all(%s::uuid[]) order by outbox.xid, position limit 1
-"""
+FIRST_MISSING = "select min(position) - 1 from outbox where id <> all(%s::uuid[])"
 START = """
-insert into outbox_checkpoint (relay, xid, position) values (%s, %s::text::xid8, %s)
-on conflict (relay) do update set xid = excluded.xid, position = excluded.position, id = null
+insert into outbox_checkpoint (relay, current, position) values (%s, %s, %s)
+on conflict (relay) do update set previous = default, current = excluded.current, passed = default,
+    position = excluded.position, id = null
 """
 RECOVERY = "recovery"
 PATIENCE = 600.0  # seconds that the recovery waits for transactions that were open when it began
@@ -79,29 +80,29 @@ def log_on_disk(connection: Connection) -> int:
     return int(row[0]) if row else 0
 
 
-def first_missing(connection: Connection, published: Collection[str]) -> tuple[str, int] | None:
-    """Just before the first row whose event is not among the published ids; None when none is missing.
+def first_missing(connection: Connection, published: Collection[str]) -> int | None:
+    """The position before the first row whose event is not among the published ids; None when none is missing.
 
-    A log relay publishes in the order of commits, the table is read in the order of (xid, position): behind the first
-    missing row some may be published already, and will come twice.
+    A log relay publishes in the order of commits, the table is read in the order of positions: behind the first missing
+    row some may be published already, and will come twice. Ask when the new slot is made: what it will not show is
+    committed by then.
     """
     row = connection.execute(FIRST_MISSING, [list(published)]).fetchone()
-    return (row[0], row[1]) if row else None
+    return row[0] if row else None
 
 
-def publish_from(connection: Connection, publisher: Publisher, start: tuple[str, int]) -> int:
+def publish_from(connection: Connection, publisher: Publisher, start: int) -> int:
     """Publish from the table all that lies behind `start`; returns how many. To be called when the new slot is made.
 
-    A transaction that the new slot will not show committed before the slot stood, so it has an older xid than any that
-    begins now. The cursor shows them all when the older ones have ended. What was written since comes from both: twice.
+    A transaction that the new slot will not show committed before the slot stood, so it began before now. When those
+    have ended, one window shows them all. What was written since comes from both: twice.
     """
     row = connection.execute("select pg_snapshot_xmax(pg_current_snapshot())::text").fetchone()
     until("older transactions to end", lambda: _ended(connection, row[0] if row else ""), PATIENCE)
-    connection.execute(START, [RECOVERY, *start])
-    relay = CursorRelay(connection, publisher, name=RECOVERY)
-    moved = now = relay.step()
-    while now == relay.batch * relay.pages:
-        moved += (now := relay.step())
+    connection.execute(START, [RECOVERY, str(home.snapshot(connection, TABLE)), start])
+    relay, moved = CursorRelay(connection, publisher, name=RECOVERY), 0
+    while relay.reader.place.current:
+        moved += relay.step()
     let_go(connection, RECOVERY)
     return moved
 

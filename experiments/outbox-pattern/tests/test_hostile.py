@@ -172,7 +172,7 @@ def test_the_way_back_of_a_lost_slot_sends_them_too(
 ) -> None:
     write(hostile)
     assert look(session, hostile.slot).kept > 0
-    assert publish_from(session, Publisher(hostile.broker), ("0", 0)) == hostile.count
+    assert publish_from(session, Publisher(hostile.broker), 0) == hostile.count
     assert published(hostile) == usual
 
 

@@ -207,13 +207,14 @@ def test_a_second_polling_publisher_waits_for_the_batch_of_the_first(shop: Shop,
     assert len(kafka.read_all(shop.broker, shop.topic)) == BATCH
 
 
-def test_the_cursor_waits_for_an_open_transaction_and_passes_nothing(shop: Shop, connection: Connection) -> None:
+def test_the_cursor_waits_for_nobody_and_passes_nothing(shop: Shop, connection: Connection) -> None:
     early, late = list(shop.events())[:2]
     with connect(shop.conninfo) as writer, writer.transaction():
         insert_event(writer, early, shop.topic)  # has the lower position, commits last
         insert_event(connection, late, shop.topic)
-        assert drain(shop, "cursor", connection) == 0
-    assert drain(shop, "cursor", connection, 2) == 2
+        assert drain(shop, "cursor", connection) == 1
+    assert drain(shop, "cursor", connection, 1) == 1
+    assert published(shop) == {early.id, late.id}
 
 
 def session_of(relaying: Relay) -> int:

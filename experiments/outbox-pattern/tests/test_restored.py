@@ -97,7 +97,7 @@ def test_the_command_adopts(restored: Shop, fresh: Endpoint, unique: str) -> Non
 def test_a_checkpoint_of_a_row_that_has_become_another_one_is_refused(shop: Shop, connection: Connection) -> None:
     write_backlog(shop)
     make_relay(shop, "cursor", connection).step()
-    last = "where (xid, position) = (select xid, position from outbox_checkpoint)"
+    last = "where position = (select position from outbox_checkpoint)"
     connection.execute(f"update outbox set id = gen_random_uuid() {last}")  # noqa: S608
     with pytest.raises(CheckpointRefused, match=r"relay 'cursor': .* older backup"):
         make_relay(shop, "cursor", connection)
@@ -106,7 +106,7 @@ def test_a_checkpoint_of_a_row_that_has_become_another_one_is_refused(shop: Shop
 def test_a_checkpoint_of_a_transaction_yet_to_come_is_refused(shop: Shop, connection: Connection) -> None:
     """As after a restore of the whole cluster to an earlier time, with a checkpoint that is kept elsewhere."""
     make_relay(shop, "cursor", connection)
-    connection.execute("update outbox_checkpoint set xid = '999999999', position = 5")
+    connection.execute("update outbox_checkpoint set previous = '999999999:999999999:', position = 5")
     with pytest.raises(CheckpointRefused):
         make_relay(shop, "cursor", connection)
 
@@ -115,7 +115,7 @@ def test_a_checkpoint_of_a_transaction_yet_to_come_is_refused(shop: Shop, connec
 def test_a_checkpoint_whose_row_was_cleaned_up_is_taken(shop: Shop, connection: Connection, kept: str) -> None:
     write_backlog(shop)
     make_relay(shop, "cursor", connection).step()
-    last = "(xid, position) = (select xid, position from outbox_checkpoint)"
+    last = "position = (select position from outbox_checkpoint)"
     connection.execute(f"delete from outbox where {last} or {kept == 'nothing'}")  # noqa: S608
     insert_event(connection, next(replace(shop, count=1, prefix="new").events()), shop.topic)
     assert make_relay(shop, "cursor", connection).step() == 1

@@ -103,7 +103,7 @@ def test_a_transaction_that_was_open_when_the_slot_was_made_is_waited_for(shop: 
         insert_event(connection, late, shop.topic)
         ending = threading.Timer(0.2, lambda: writer.execute("commit"))
         ending.start()
-        assert publish_from(connection, Publisher(shop.broker), ("0", 0)) == 2
+        assert publish_from(connection, Publisher(shop.broker), 0) == 2
         ending.join()
 
 
