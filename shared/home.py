@@ -16,9 +16,12 @@ from shared.postgres import Connection
 from shared.snapshot import Snapshot
 
 SQL = Path(__file__).with_name("home.sql")
+# Postgres lists the open transactions below the newest that has ended. Those above it, up to the next id to be given
+# out (`age` counts from there), may be at work as well, and are added: what is above `xmax` has not begun.
 SNAPSHOT = """
 select {table}_xid(pg_snapshot_xmin(now))::text::bigint, {table}_xid(pg_snapshot_xmax(now))::text::bigint,
-       array(select {table}_xid(xip)::text::bigint from pg_snapshot_xip(now) as xip order by 1)
+       array(select {table}_xid(xip)::text::bigint from pg_snapshot_xip(now) as xip order by 1),
+       age(pg_snapshot_xmax(now)::xid)
 from pg_current_snapshot() as now
 """
 
@@ -55,10 +58,13 @@ def check(connection: Connection, table: str, command: str) -> None:
 
 
 def snapshot(connection: Connection, table: str, command: str = "") -> Snapshot:
-    """What is committed now, in the numbers of the table's rows. One round trip. Raises NotAdopted."""
+    """What is committed now, in the numbers of the table's rows. The session is in no transaction.
+
+    One round trip. Raises NotAdopted.
+    """
     with _adopted(table, command):
-        [(xmin, xmax, open_)] = connection.execute(SNAPSHOT.format(table=table)).fetchall()
-    return Snapshot(xmin, xmax, tuple(open_))
+        [(xmin, xmax, listed, more)] = connection.execute(SNAPSHOT.format(table=table)).fetchall()
+    return Snapshot(xmin, xmax + more, (*listed, *range(xmax, xmax + more)))
 
 
 @contextmanager

@@ -13,8 +13,10 @@ create table order_steps (
 -- All attributes are text as CloudEvents have it, so that every relay, Debezium included, passes them on as they are.
 -- The defaults let a row be written by hand; what is missing is found by the relay, which parks the row with the reason.
 create table outbox (
+    -- Its number, by which a snapshot knows whether it is visible. Before `position`, since values are drawn in the order
+    -- of columns: who has a position has a transaction id, too, and is known to be at work (see relay/reading.py).
+    xid            xid8 not null default pg_current_xact_id(),
     position       bigint generated always as identity,
-    xid            xid8 not null default pg_current_xact_id(),   -- its number, by which a snapshot knows whether it is visible
     created_at     timestamptz not null default now(),
     published_at   timestamptz,                                  -- delivery tracking, by relays that mark
     aggregate_type text not null default '',                     -- says the topic

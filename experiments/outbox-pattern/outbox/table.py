@@ -127,7 +127,7 @@ create table outbox_jsonb (like outbox);
 alter table outbox_jsonb alter column payload type jsonb using convert_from(payload, 'utf8')::jsonb;
 create function copy_as_jsonb() returns trigger language plpgsql as $$
 begin
-    insert into outbox_jsonb values (new.position, new.xid, new.created_at, null, new.aggregate_type, new.aggregate_id,
+    insert into outbox_jsonb values (new.xid, new.position, new.created_at, null, new.aggregate_type, new.aggregate_id,
         convert_from(new.payload, 'utf8')::jsonb, new.id, new.type, new.source, new.sequence, new.time,
         new.correlation_id, new.causation_id, new.content_type, new.spec_version, new.route);
     return null;

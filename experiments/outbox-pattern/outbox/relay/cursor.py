@@ -23,14 +23,12 @@ from shared.postgres import READ_COMMITTED, Connection, settle
 from shared.snapshot import Snapshot
 
 BEGIN = "insert into outbox_checkpoint (relay) values (%s) on conflict do nothing"
-# A checkpoint is that of a row: not of another one that has its place since a restore, nor of a transaction to come.
-# What it has passed is forgotten with an adoption: positions may begin anew.
+# A checkpoint is that of a row: not of another one that has its place since a restore. What it has passed is forgotten
+# with an adoption: positions may begin anew.
 RESUME = """
 select previous::text, current::text, case when pg_snapshot_xmax(previous) > outbox_xid('0') then passed else 0 end,
-       position, id::text,
-       pg_snapshot_xmax(coalesce(current, previous)) <= outbox_xid(pg_snapshot_xmax(pg_current_snapshot()))
-       and not exists (select from outbox where published_at is null
-                       and outbox.position = place.position and outbox.id <> place.id)
+       position, id::text, not exists (select from outbox where published_at is null
+                                       and outbox.position = place.position and outbox.id <> place.id)
 from outbox_checkpoint as place where relay = %s
 """
 NOTE = """
@@ -110,10 +108,12 @@ class CursorRelay:
 
     def _noted(self) -> Place:
         row = self.connection.execute(RESUME, [self.name]).fetchone()
-        if row is None or not row[-1]:
+        previous, current, *rest, same = row or ("1:1:", None, False)
+        place = Place(Snapshot.parse(previous), Snapshot.parse(current) if current else None, *rest)
+        # As after a restore to an earlier time: it cannot have seen what is yet to come.
+        if not same or (place.current or place.previous).xmax > home.snapshot(self.connection, TABLE).xmax:
             raise CheckpointRefused(f"relay {self.name!r}", REMEDY)
-        previous, current, *place, _ = row
-        return Place(Snapshot.parse(previous), Snapshot.parse(current) if current else None, *place)
+        return place
 
 
 def published_by(connection: Connection, name: str = "cursor") -> Snapshot:

@@ -32,7 +32,7 @@ WINDOW = """published_at is null
 and pg_visible_in_snapshot(xid, $1::pg_snapshot) and not pg_visible_in_snapshot(xid, $2::pg_snapshot)
 order by position limit $3::bigint"""
 # All that is new lies above `passed`: a row below it was inserted before the previous snapshot was taken. If that one
-# does not see it, its transaction was open then, and is listed.
+# does not see it, its transaction was open then, and is listed (see home.snapshot).
 LATE = f"""
 select {COLUMNS} from outbox
 where position > $4::bigint and position <= $5::bigint and xid = any($6::text::xid8[]) and {WINDOW}

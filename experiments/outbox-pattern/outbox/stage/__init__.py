@@ -1,0 +1,1 @@
+"""What experiments and tests need to run, kill and watch."""
