@@ -60,6 +60,16 @@ def decoder(type_: Any = Any) -> Callable[[Bytes | str], Any]:
 decode = decoder()
 
 
+def readable(data: bytes) -> bool:
+    """Whether `decode` reads it, for half of its cost."""
+    try:
+        check_depth(data)
+        _decode(data)
+    except (*MALFORMED, NotReadable):
+        return False
+    return True
+
+
 def encode(value: Any) -> bytes:
     """The value as compact JSON. Raises NotWritable, naming the place, for what would not be read back equal."""
     try:

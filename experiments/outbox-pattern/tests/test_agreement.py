@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from outbox.guard import install
 from outbox.processes import Shop
-from outbox.relay.message import COLUMNS, OutboxRow, headers, problem
+from outbox.relay.message import COLUMNS, OutboxRow, headers, problem, problems
 from outbox.table import outbox_values
 
 from shared.errors import EventError
@@ -156,6 +156,12 @@ FIELDS = {
 CHANGES = st.lists(st.one_of(*(st.tuples(st.just(name), values) for name, values in FIELDS.items())), max_size=2)
 
 
+USUAL = OutboxRow(
+    *(1, "1", "orders", "order-1", b"{}", "id", "order.placed", "/shop", "1", "2026-01-01T00:00:00.000000Z"),
+    *("", "", "application/json", "1.0"),
+)
+
+
 def verdicts(connection: Connection, fields: dict[str, Any]) -> dict[str, str]:
     """Why it is no event, in the words of each that judges it; empty where it is one."""
     with connection.transaction(force_rollback=True):
@@ -168,6 +174,8 @@ def verdicts(connection: Connection, fields: dict[str, Any]) -> dict[str, str]:
         "guard": parked or "",
         "relay": problem(row),
         "log relay": problem(tuple(in_bytes)),
+        "page": problems([USUAL, row, USUAL])[1],
+        "page of the log relay": problems([tuple(in_bytes)] * 2)[1],
         "consumer": refusal(lambda: Event.from_kafka(fields["aggregate_id"].encode(), fields["payload"], message)),
     }
 

@@ -4,10 +4,12 @@ Debezium's EventRouter makes the same headers from the same columns (see debeziu
 which relay is at work. What cannot become such a message has a reason, and is parked (see parking.py).
 """
 
+from collections.abc import Sequence
 from datetime import datetime
+from itertools import chain
 from typing import Any, NamedTuple
 
-from shared.codec import decode
+from shared.codec import readable
 from shared.errors import EventError
 from shared.event import JSON, Event
 
@@ -18,9 +20,8 @@ COLUMNS = (
 REQUIRED = "aggregate_type", "aggregate_id", "type", "source"
 # The log relay's attributes are bytes, the others' are text; both are what a header takes.
 UNNUMBERED = "0", b"0"
-# What a usual row says last, and how long its time, spec_version and content_type are.
-ENDING = f"1.0{JSON}"
-LENGTHS = len("2026-01-01T00:00:00.000000Z"), len("1.0"), len(JSON)
+JSONS, VERSIONS = {JSON, JSON.encode()}, {"1.0", b"1.0"}
+TIME = len("2026-01-01T00:00:00.000000Z")
 Headers = list[tuple[str, str | bytes | None]]
 # The fields of OutboxRow without their names. The fast relays make these: a name tuple costs 0.15 us, of 3.5 in all.
 Row = tuple[Any, ...]
@@ -73,11 +74,16 @@ def headers(row: Row) -> Headers:
     return found
 
 
+def problems(rows: Sequence[Row]) -> list[str]:
+    """For each row why it is not an event, naming all that is missing; empty when it is one."""
+    return [""] * len(rows) if _are_usual(rows) else list(map(problem, rows))
+
+
 def problem(row: Row) -> str:
-    """Why the row is not an event, naming all that is missing; empty when it is one. `Event.from_kafka` decides."""
+    """As `problems`, of one row. `Event.from_kafka` decides."""
     if not (row[2] and row[3] and row[6] and row[7]):
         return f"missing: {', '.join(name for name in REQUIRED if not getattr(OutboxRow._make(row), name))}"
-    if _is_usual(row):
+    if _are_usual([row]):
         return ""
     try:
         Event.from_kafka(_bytes(row[3]), row[4], {name: _bytes(value) for name, value in headers(row)})
@@ -86,28 +92,45 @@ def problem(row: Row) -> str:
     return ""
 
 
-def _is_usual(row: Row) -> bool:
-    """Whether it is an event as almost all are, which takes a tenth of the time to see: JSON, a time to the microsecond
-    and attributes of which each character prints. So no control characters, half pairs or noncharacters."""
-    _, _, _, subject, payload, _, type_, source, sequence, time, correlation, causation, content_type, version = row
-    words = time, subject, type_, source, correlation, causation, version, content_type
+def _are_usual(rows: Sequence[Row]) -> bool:
+    """Whether they are events as almost all are, which takes a tenth of the time to see: JSON, times to the microsecond
+    and attributes of which each character prints. So no control characters, half pairs or noncharacters.
+
+    Column by column: 0.4 us a row of a page, and as much for its JSON.
+    """
+    _, _, topics, subjects, payloads, _, types, sources, sequences, times, *rest = zip(*rows, strict=True)
+    correlations, causations, content_types, versions = rest
     try:
-        text = "".join(words) if isinstance(time, str) else b"".join(words).decode()
-        if not (
-            text.isprintable()
-            and (len(time), len(version), len(content_type)) == LENGTHS
-            and text.endswith(ENDING)
-            and text[4:20:3] == "--T::."
-            and text[11:13] < "24"
-            and text[26] == "Z"
-            and sequence.isdigit()
-        ):
-            return False
-        datetime.fromisoformat(text[:27])
-        decode(payload or b"null")
+        return (
+            all(map(all, (topics, subjects, types, sources, sequences)))
+            and _joined(subjects, types, sources, correlations, causations).isprintable()
+            and _joined(sequences).isdigit()
+            and JSONS.issuperset(content_types)
+            and VERSIONS.issuperset(versions)
+            and _are_times(times)
+            and all(map(readable, filter(None, payloads)))  # an event may have no data
+        )
     except ValueError:
         return False
-    return True
+
+
+def _are_times(times: tuple[str | bytes, ...]) -> bool:
+    """Of the form 2026-01-01T00:00:00.000000Z. Raises ValueError for what is no time."""
+    joined = _joined(times)
+    if set(map(len, times)) != {TIME} or not joined.isascii():
+        return False
+    seconds = [text(one) for one in {one[:19] for one in times}]  # few: a page is written in a second or two
+    if any(one[4:17:3] != "--T::" or one[11:13] > "23" for one in seconds):
+        return False
+    all(map(datetime.fromisoformat, seconds))
+    digits = all(joined[place::TIME].isdigit() for place in range(20, 26))
+    return digits and set(joined[19::TIME]) == {"."} and set(joined[26::TIME]) == {"Z"}
+
+
+def _joined(*columns: tuple[str | bytes, ...]) -> str:
+    """All values one behind the other. Raises UnicodeError where bytes are not UTF-8."""
+    values = chain(*columns)
+    return "".join(values) if isinstance(columns[0][0], str) else b"".join(values).decode()  # type: ignore[arg-type]
 
 
 def _bytes(value: str | bytes | None) -> bytes:

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
-from outbox.relay.message import OutboxRow, Row, headers, problem, text
+from outbox.relay.message import OutboxRow, Row, headers, problems, text
 from shared import kafka
 from shared.history import Action, Op, Outcome, Recorder, now
 from shared.servers.server import Endpoint
@@ -122,12 +122,10 @@ class Publisher:
         produce, topics, prefix = self._producer.produce, self._topics, self.prefix
         self._sent.append(rows)
         self.waiting += len(rows)
-        for row in rows:
+        for row, reason in zip(rows, problems(rows), strict=True):
             topic = prefix + row[2]
-            if topic not in topics and not self._exists(topic):
-                self.refused.append((row[0], problem(row) or f"there is no topic {topic!r}"))
-            elif reason := problem(row):
-                self.refused.append((row[0], reason))
+            if reason or (topic not in topics and not self._exists(topic)):
+                self.refused.append((row[0], reason or f"there is no topic {topic!r}"))
             else:
                 try:
                     produce(topic, row[4], row[3], headers=headers(row))
