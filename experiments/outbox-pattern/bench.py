@@ -35,6 +35,7 @@ from outbox.measuring import (
 from outbox.processes import Shop, relay
 from outbox.relay import wal
 from outbox.relay.debezium import Connector
+from outbox.stage.waiting import INTERVAL, OPEN, idle_cpu, open_transaction
 from outbox.table import create
 from outbox.targets import TARGETS
 from outbox.writer import place_pipelined
@@ -83,6 +84,8 @@ def main(run: Run) -> None:
     run.figure("wal_drain_vs_debezium", median["log"] / median["Debezium"], "x")
     note_cpu(run, drains)
     compare_latency(bench)
+    with run.step(f"the cursor, beside a transaction that is open for {OPEN:.0f} s"):
+        compare_waiting(bench)
     with run.step("what the outbox adds to a transaction"):
         compare_transactions(bench)
     with run.step(f"memory of a relay that drains {LONG:,} events"):
@@ -124,7 +127,7 @@ def compare_latency(bench: Bench) -> None:
     for rate in (100, 1000):
         shop = replace(bench.shop, rate=float(rate), count=rate * (seconds + 1), seed=bench.run.seed + rate)
         p99 = {}
-        for name in ("Debezium", "log"):
+        for name in ("Debezium", "log", "cursor"):
             with bench.run.step(f"{name}: latency at {rate} a second"):
                 clear(bench)
                 samples = measure(bench, shop, name, latency_connector)
@@ -132,7 +135,23 @@ def compare_latency(bench: Bench) -> None:
                 "commit to consumer", samples, "ms", variant=name, x=float(rate), x_label="events/s"
             )
             p99[name] = figure.p99 or 0.0
-        bench.run.figure(f"p99_vs_debezium_{rate}", p99["log"] / p99["Debezium"], "x")
+        bench.run.figure(f"p99_vs_debezium_{rate}", max(p99["log"], p99["cursor"]) / p99["Debezium"], "x")
+
+
+def compare_waiting(bench: Bench) -> None:
+    """The cursor beside a transaction of others that stays open: how late events are, and what an idle relay costs."""
+    seconds = bench.run.pick(2, OPEN, OPEN)
+    shop = replace(bench.shop, rate=100.0, count=int(100 * (seconds + 1)), seed=bench.run.seed + 7)
+    p99, cpu = {}, {}
+    for held, name in ((False, "nobody else"), (True, "a transaction that stays open")):
+        clear(bench)
+        with open_transaction(shop.conninfo) if held else contextlib.nullcontext():
+            samples = measure(bench, shop, "cursor", bench.connector)
+        p99[held] = bench.run.figure("commit to consumer, beside", samples, "ms", variant=name).p99 or 0.0
+        spent = [idle_cpu(bench, bench.run.pick(1, 3, 5), held) for _ in range(bench.run.pick(1, 2, 5))]
+        cpu[held] = bench.run.figure("CPU of an idle cursor, beside", spent, "ms/s", variant=name).value
+    bench.run.figure("lag_under_long_transaction_ms", p99[True] - p99[False], "ms")
+    bench.run.figure("idle_cpu_under_long_transaction", cpu[True] / cpu[False], "x")
 
 
 def measure(bench: Bench, shop: Shop, name: str, connector: Connector) -> list[float]:
@@ -142,9 +161,10 @@ def measure(bench: Bench, shop: Shop, name: str, connector: Connector) -> list[f
             connector.configure()
             connector.resume()
         else:
-            wal.set_up(shop.conninfo, shop.slot, bench.schema)
-            things.callback(wal.tear_down, shop.conninfo, shop.slot)
-            things.enter_context(bench.run.worker("relay", relay, shop, "log", *UNRECORDED))
+            if name == "log":
+                wal.set_up(shop.conninfo, shop.slot, bench.schema)
+                things.callback(wal.tear_down, shop.conninfo, shop.slot)
+            things.enter_context(bench.run.worker("relay", relay, shop, name, 500, INTERVAL, None, "relay", False))
         paced(bench, replace(shop, count=400, rate=200.0, seed=shop.seed + 1, prefix="warm"))
         return paced(bench, shop)
 

@@ -17,7 +17,7 @@ from shared.output import make_console, spinning
 from shared.servers import compose, instance
 from shared.servers.catalogue import SERVERS, find
 from shared.servers.stack import Stack
-from shared.servers.status import Status
+from shared.servers.status import Status, without_password
 from shared.settings import Provider, Settings
 
 COLOURS = {"running": "green", "yours": "cyan", "starting": "yellow", "died": "bold red", "stopped": "dim"}
@@ -36,9 +36,8 @@ def up(
     stack = Stack(Settings.load(provider=provider), tell=console.print)
     for name in names:
         if found := stack.find(name):
-            console.print(
-                f"{name} runs already" if found.ours else f"{name} is yours, at {found.url}: never started here"
-            )
+            yours = f"{name} is yours, at {without_password(found.url)}: never started here"
+            console.print(f"{name} runs already" if found.ours else yours)
     with spinning(console, "starting"):
         endpoints = stack.up(names)
     console.print(f"{', '.join(endpoints)} up in {time.monotonic() - began:.1f} s; stop with: lab down")

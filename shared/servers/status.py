@@ -1,5 +1,6 @@
 """How a server is: what `lab status` shows of it, and whether the user's own answers."""
 
+import re
 import time
 from dataclasses import dataclass
 
@@ -9,6 +10,8 @@ from shared.servers.instance import InstanceRecord
 from shared.servers.server import Endpoint, Server
 
 PATIENCE = 5.0  # seconds that the user's own server has for an answer: it may be far away, or asleep
+# In a URL behind the user, or as a parameter; among keywords also in quotes (libpq, "Connection Strings").
+_PASSWORD = re.compile(r"(://[^/@:\s]*:)[^@/\s]*(?=@)|(password\s*=\s*)(?:'(?:[^'\\]|\\.)*'|[^\s&]+)", re.IGNORECASE)
 TRIES = 3  # at least, since one try may have a shorter time of its own
 
 
@@ -35,10 +38,16 @@ def of(record: InstanceRecord) -> Status:
 
 def of_yours(server: Server, endpoint: Endpoint) -> Status:
     """The user's own server."""
+    shown = without_password(endpoint.url)
     try:
-        return Status(server.name, "yours", endpoint.provider, endpoint.url, server.probe(endpoint))
+        return Status(server.name, "yours", endpoint.provider, shown, server.probe(endpoint))
     except Exception as error:  # whatever a client may raise: the user wants to read it, not to lose the table
-        return Status(server.name, "yours", endpoint.provider, endpoint.url, detail=_silence(error))
+        return Status(server.name, "yours", endpoint.provider, shown, detail=_silence(error))
+
+
+def without_password(address: str) -> str:
+    """The address as a screen may show it: a URL, or keywords and values."""
+    return _PASSWORD.sub(r"\1\2***", address)
 
 
 def require(server: Server, endpoint: Endpoint) -> None:

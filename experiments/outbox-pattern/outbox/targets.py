@@ -8,6 +8,12 @@ TARGETS = {
     "wal_drain_vs_debezium": Target(">=", 2.0, "the log relay drains at twice Debezium's rate"),
     "p99_vs_debezium_100": Target("<=", 0.25, "at 100 a second its p99 is a quarter of Debezium's"),
     "p99_vs_debezium_1000": Target("<=", 0.5, "at 1,000 a second its p99 is half of Debezium's"),
+    "lag_under_long_transaction_ms": Target(
+        "<=", 20.0, "a transaction of others that stays open makes the cursor at most 20 ms later"
+    ),
+    "idle_cpu_under_long_transaction": Target(
+        "<=", 1.25, "an idle cursor costs no more than a quarter more beside it: nothing is scanned again"
+    ),
     "txn_p50_overhead": Target("<=", 0.15, "the outbox adds at most 15 % to a transaction's median"),
     "rss_growth_mb": Target("<=", 20.0, "a relay's memory grows by at most 20 MB in a drain of a million"),
 }

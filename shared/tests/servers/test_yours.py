@@ -84,3 +84,24 @@ def test_server_that_wakes_up_while_it_is_asked_is_used(monkeypatch: pytest.Monk
     monkeypatch.setattr(Moto, "probe", lambda *_: next(tries) or 1 / 0)
     status.require(find("moto"), Endpoint("moto", "http://far.away", "yours"))
     assert list(tries) == []
+
+
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        ("postgresql://me:s3cret@db:5432/shop?sslmode=require", "postgresql://me:***@db:5432/shop?sslmode=require"),
+        ("postgresql://me@db/shop?password=s3cret&port=5432", "postgresql://me@db/shop?password=***&port=5432"),
+        ("host=db password='s3 \\' cret' user=me sslpassword=x", "host=db password=*** user=me sslpassword=***"),
+        ("postgresql://me@db/shop", "postgresql://me@db/shop"),
+        ("127.0.0.1:9092", "127.0.0.1:9092"),
+    ],
+)
+def test_no_password_is_shown(address: str, shown: str) -> None:
+    assert status.without_password(address) == shown
+
+
+@pytest.mark.parametrize("words", [("status", "--json"), ("up", "postgres")])
+def test_commands_show_no_password(lab: Lab, words: tuple[str, ...]) -> None:
+    done = lab(*words, POSTGRES="postgresql://me:s3cret@127.0.0.1:1/shop")
+    assert "me:***@127.0.0.1:1" in done.stdout
+    assert "s3cret" not in done.stdout + done.stderr
