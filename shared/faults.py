@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Protocol
 
 from shared.errors import FaultNotFired
@@ -39,6 +40,22 @@ class Crash:
         if self.left == 0:
             self.recorder.record(Action.FAULT, Outcome.OK, note=f"SIGKILL {window}")
             os.kill(os.getpid(), signal.SIGKILL)
+
+
+@dataclass(frozen=True)
+class Kill:
+    """kill -9 in a window, at the nth time that it is passed. Give it to a worker, which makes its hook of it."""
+
+    window: str
+    nth: int = 1
+
+    def hook(self, recorder: Recorder) -> Hook:
+        return Crash(recorder, self.window, self.nth)
+
+
+def hook(kill: Kill | None, recorder: Recorder) -> Hook:
+    """The hook to pass as `at`: it kills this process, or does nothing without a kill."""
+    return kill.hook(recorder) if kill else nowhere
 
 
 class Victim(Protocol):

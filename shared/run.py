@@ -4,6 +4,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import TypeVar
@@ -100,9 +101,9 @@ class Run:
         self.cleanup(lambda: handle.record.dead and handle.start())
         return handle
 
-    def worker(self, name: str, target: Callable[..., None], *arguments: object) -> Worker:
+    def worker(self, name: str, target: Callable[..., object], *arguments: object, **options: object) -> Worker:
         """A started process of ours, stopped at the end of the run at the latest."""
-        worker = Worker(name, self.folder / f"{name}.log", target, *arguments).start()
+        worker = Worker(name, self.folder / f"{name}.log", target, *arguments, **options).start()
         self.stack_of_things.callback(worker.stop)
         return worker
 
@@ -165,6 +166,10 @@ class Run:
         )
         return history
 
+    def about(self, variant: str, *, wrong_way: bool = False, topics: Sequence[str] = ()) -> "About":
+        """What is claimed and measured of one variant."""
+        return About(self, variant, wrong_way, topics)
+
     def claim(
         self,
         text: str,
@@ -212,6 +217,39 @@ class Run:
             raise ConfigurationError(f"the figure {name!r} cannot be recorded: {error}") from error
         self.figures.append(figure)
         return figure
+
+
+@dataclass(frozen=True)
+class About:
+    """One variant: `claim`, `figure` and `judge` as those of the run, said of it."""
+
+    run: Run
+    variant: str
+    wrong_way: bool
+    topics: Sequence[str]
+
+    def claim(self, text: str, holds: bool, *, fact: str = "", topics: Sequence[str] | None = None) -> None:
+        """Assert one sentence; without topics of its own it has those of the variant."""
+        topics = self.topics if topics is None else topics
+        self.run.claim(text, holds, topics=topics, fact=fact, variant=self.variant, wrong_way=self.wrong_way)
+
+    def figure(
+        self,
+        name: str,
+        value: float | Sequence[float],
+        unit: str,
+        *,
+        x: str | float | None = None,
+        x_label: str = "",
+        **parameters: str | int | float | bool,
+    ) -> Figure:
+        """Note one measured value, or samples of it."""
+        own = {"variant": self.variant, "wrong_way": self.wrong_way, "x": x, "x_label": x_label}
+        return self.run.figure(name, value, unit, **own, **parameters)  # type: ignore[arg-type]
+
+    def judge(self, name: str, fault: str | None = None) -> History:
+        """Read a history and run every checker over it."""
+        return self.run.judge(name, variant=self.variant, wrong_way=self.wrong_way, fault=fault)
 
 
 def _distribution(name: str, samples: Sequence[float]) -> dict[str, float | int]:

@@ -154,6 +154,21 @@ def test_a_judged_history_is_in_the_record_with_what_is_wrong(lab: Lab) -> None:
     assert (summary.operations, summary.counts["lost"], summary.findings[0].value) == (1, 1, "e1")
 
 
+def test_what_is_said_of_one_variant_bears_its_name_and_its_topics(lab: Lab) -> None:
+    lines = (
+        f'wrong = run.about("naive", wrong_way=True, topics=[{TOPIC!r}])',
+        'run.recorder("h", "p").record(Action.WRITE, Outcome.OK, "e1")',
+        'wrong.figure("lost", len(wrong.judge("h").committed), "events", x=1.0)',
+        'wrong.claim("it loses one", True)',
+        'wrong.claim("and says nothing", True, topics=[])',
+    )
+    assert lab.run("\n".join(lines)).returncode == 0
+    record = lab.record
+    said = [(one.variant, one.wrong_way) for one in (*record.figures, *record.claims)]
+    assert {*said, *((one.variant, one.wrong_way) for one in record.histories)} == {("naive", True)}
+    assert [claim.topics for claim in record.claims] == [(TOPIC,), ()]
+
+
 def test_a_figure_that_is_no_number_is_a_clear_error(lab: Lab) -> None:
     assert lab.run(f'{GOOD}\nrun.figure("rate", float("nan"), "1/s")').returncode == 1
     assert lab.record.error.startswith("ConfigurationError: the figure 'rate' cannot be recorded")

@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from shared.errors import FaultNotFired, NotControllable
-from shared.faults import Crash, Faults, nowhere, require
+from shared.faults import Crash, Faults, Kill, hook, nowhere, require
 from shared.history import Action, History, Op, Outcome, Recorder
 from shared.proxy import Proxy
 from shared.pytest_plugin import OwnStarter
@@ -156,3 +156,10 @@ def test_a_real_server_is_killed_paused_and_answers_again(faults: Faults, own: O
         assert handle.record.dead
     assert handle.server.probe(handle.endpoint)
     assert [what for _, what, _ in noted(faults)] == ["SIGSTOP", "SIGKILL, restart"]
+
+
+def test_a_worker_without_a_kill_has_the_hook_of_normal_operation(recorder: Recorder) -> None:
+    assert hook(None, recorder) is nowhere
+    made = hook(Kill("here", 3), recorder)
+    assert isinstance(made, Crash)
+    assert (made.window, made.left) == ("here", 3)

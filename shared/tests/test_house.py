@@ -18,7 +18,7 @@ MODULE_LINES, FUNCTION_LINES, TOPICS = 300, 50, 265
 FLOORS = (
     {"errors"},
     {
-        *("attributes", "codec", "event", "files", "history", "home", "kafka", "postgres"),
+        *("attributes", "codec", "event", "files", "history", "home", "kafka", "postgres", "snapshot"),
         *("record", "servers", "settings", "signals", "wait"),
     },
     {

@@ -15,7 +15,7 @@ import pytest
 from shared.errors import StartFailed
 from shared.settings import ROOT
 from shared.wait import until
-from shared.worker import Worker, package_of
+from shared.worker import Worker, announce, package_of, until_told
 
 PARENT = """
 import sys, threading
@@ -50,6 +50,21 @@ def count_up(path: Path) -> None:
         while not beat.wait(0.002):
             file.write("x")
             file.flush()
+
+
+def add(first: int, *, second: int) -> int:
+    return first + second
+
+
+def much(count: int) -> list[int]:
+    return list(range(count))
+
+
+def work_until_told(after: str) -> str:
+    stop = until_told()
+    announce({"pid": os.getpid()})
+    stop.wait()
+    return after
 
 
 def ignore_sigterm() -> None:
@@ -100,6 +115,38 @@ def test_its_error_is_told_with_its_last_words_and_its_log(log: Path) -> None:
     assert caught.value.log == log
     assert str(log) in str(caught.value)
     assert "Traceback" in log.read_text()
+
+
+def test_what_it_returns_is_its_result(log: Path) -> None:
+    assert Worker("adder", log, add, 1, second=2).start().result() == 3
+    assert Worker("counter", log, much, 100_000).start().result() == much(100_000)
+
+
+def test_it_announces_that_it_is_at_work_and_ends_when_told(log: Path) -> None:
+    with Worker("sleeper", log, work_until_told, "done") as worker:
+        assert worker.ready() == {"pid": worker.process.pid}
+        assert worker.ready() == {"pid": worker.process.pid}
+        worker.process.terminate()
+        assert worker.result() == "done"
+
+
+def test_one_that_ends_before_it_is_at_work_is_told(log: Path) -> None:
+    with pytest.raises(StartFailed, match="no such order"):
+        Worker("shop", log, fail).start().ready()
+    with pytest.raises(StartFailed, match="had said no ready"):
+        Worker("teller", log, say, "hello").start().ready()
+
+
+def test_a_killed_one_has_no_result(log: Path) -> None:
+    worker = Worker("sleeper", log, work_until_told, "done").start()
+    worker.ready()
+    worker.kill()
+    with pytest.raises(StartFailed, match="had said no result"):
+        worker.result()
+
+
+def test_outside_of_a_worker_nobody_hears_an_announcement() -> None:
+    announce("hello")
 
 
 def test_a_kill_is_an_end_and_no_error(log: Path) -> None:
