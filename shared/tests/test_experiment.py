@@ -164,8 +164,9 @@ def test_what_is_said_of_one_variant_bears_its_name_and_its_topics(lab: Lab) -> 
     )
     assert lab.run("\n".join(lines)).returncode == 0
     record = lab.record
-    said = [(one.variant, one.wrong_way) for one in (*record.figures, *record.claims)]
-    assert {*said, *((one.variant, one.wrong_way) for one in record.histories)} == {("naive", True)}
+    assert {(one.variant, one.wrong_way) for one in record.figures} == {("naive", True)}
+    assert {(one.variant, one.wrong_way) for one in record.claims} == {("naive", True)}
+    assert {(one.variant, one.wrong_way) for one in record.histories} == {("naive", True)}
     assert [claim.topics for claim in record.claims] == [(TOPIC,), ()]
 
 
