@@ -1,17 +1,19 @@
 """Many write at once, in transactions of uneven length. A reader remembers how far it is: does it see every event?
 
-Three readers follow the same log: `position > last` as tutorials have it, the same behind the oldest open transaction,
-and the store's own pair (xid, position). Then one transaction stays open, and readers pay for what they never miss.
+Four readers follow the same log: `position > last` as tutorials have it, the same behind the oldest open transaction,
+the store's own pair (xid, position), and snapshot windows. Then an event follows from one of another stream: which of
+the two is read first? And then one transaction stays open: who waits for it?
 """
 
 from dataclasses import replace
 
+from sourcing import causing
 from sourcing.errors import TransactionTooOld
 from sourcing.event import NewEvent
 from sourcing.holding import REPORT, Lags, Spell, await_readers, hold
 from sourcing.postgres import PostgresStore, create
 from sourcing.processes import Bank, gate
-from sourcing.readers import HALF, NOTES, PAIR, TUTORIAL, WAYS, Reader, follow, write_unevenly
+from sourcing.readers import HALF, NOTES, PAIR, TUTORIAL, WAYS, WINDOWS, Reader, follow, write_unevenly
 
 from shared import postgres
 from shared.checkers import aborted_read, duplicate_delivery, lost, phantom, reordered
@@ -25,7 +27,8 @@ experiment = Experiment(
 )
 TOPICS = ["I.2/event-store-requirements/ordering-guarantees"]
 WRONG = TUTORIAL, HALF
-SLUGS = {TUTORIAL: "tutorial", HALF: "half-fix", PAIR: "pair"}
+SLUGS = {TUTORIAL: "tutorial", HALF: "half-fix", PAIR: "pair", WINDOWS: "windows"}
+FOLLOWED = TUTORIAL, PAIR, WINDOWS  # while a transaction stays open
 PAUSE = 0.004  # seconds of work at most, before the append and again after it: the transaction is open meanwhile
 TELLERS = 2  # who write while a transaction stays open
 BLIND = """
@@ -40,13 +43,14 @@ def main(run: Run) -> None:
     each = run.pick(smoke=60, demo=300, full=1_500)
     run.parameters.update({"writers": writers, "events per writer": each, "work in a transaction up to (s)": 2 * PAUSE})
     bank = open_bank(run, each, writers)
-    with run.step(f"{writers} writers, three readers follow"):
+    with run.step(f"{writers} writers, four readers follow"):
         write_and_read(run, bank, writers)
     histories = {way: judge(run, bank, way) for way in WAYS}
     claim_wrong(run, histories)
     claim_gaps(run, bank, histories[PAIR])
-    claim_right(run, histories[PAIR])
+    claim_right(run, histories)
     overtake(run)
+    relate(run, bank, histories)
     hold_back(run)
 
 
@@ -121,22 +125,28 @@ def claim_gaps(run: Run, bank: Bank, history: History) -> None:
     )
 
 
-def claim_right(run: Run, history: History) -> None:
-    wrong = lost(history) + duplicate_delivery(history) + phantom(history) + aborted_read(history)
-    run.claim(
-        "(xid, position) > last, behind the oldest open transaction: every event is read once",
-        not wrong and len(history.delivered) == len(history.committed) > 0,
-        topics=TOPICS,
-        fact=f"0 of {len(history.committed):,} events missed" if not wrong else f"{len(wrong)} anomalies",
-        variant=PAIR,
-    )
-    run.claim(
-        "within a stream it reads the versions in their order",
-        not reordered(history) and len(history.delivered) > 0,
-        topics=TOPICS,
-        fact=f"{len(reordered(history))} of {len(history.delivered):,} events out of order",
-        variant=PAIR,
-    )
+def claim_right(run: Run, histories: dict[str, History]) -> None:
+    texts = {
+        PAIR: "(xid, position) > last, behind the oldest open transaction: every event is read once",
+        WINDOWS: "snapshot windows, behind no transaction: every event is read once",
+    }
+    for way, text in texts.items():
+        history = histories[way]
+        wrong = lost(history) + duplicate_delivery(history) + phantom(history) + aborted_read(history)
+        run.claim(
+            text,
+            not wrong and len(history.delivered) == len(history.committed) > 0,
+            topics=TOPICS,
+            fact=f"0 of {len(history.committed):,} events missed" if not wrong else f"{len(wrong)} anomalies",
+            variant=way,
+        )
+        run.claim(
+            "within a stream it reads the versions in their order",
+            not reordered(history) and len(history.delivered) > 0,
+            topics=TOPICS,
+            fact=f"{len(reordered(history))} of {len(history.delivered):,} events out of order",
+            variant=way,
+        )
 
 
 # Within a stream, the versions and the order of all events must agree.
@@ -168,6 +178,23 @@ def overtake(run: Run) -> None:
     )
 
 
+# Across streams.
+
+
+def relate(run: Run, bank: Bank, histories: dict[str, History]) -> None:
+    """Two steps that bring it about every time, and what has come about among the many."""
+    with postgres.connect(bank.conninfo) as connection:
+        causes = causing.causes(connection)
+    many = {way: causing.too_early(history, causes) for way, history in histories.items()}
+    for way, count in many.items():
+        run.figure("effects read before their cause", count, "events", variant=way, wrong_way=way in WRONG)
+    steps, alone = (
+        causing.relate(open_bank(run, 1, 1, suffix).conninfo, by_itself=by_itself)
+        for suffix, by_itself in (("_effect", False), ("_alone", True))
+    )
+    causing.claim(run, steps, alone, many, len(causes))
+
+
 # The price.
 
 
@@ -175,19 +202,23 @@ def hold_back(run: Run) -> None:
     """A transaction that has written stays open; then one that only reads."""
     spells = run.pick((0.3, 0.6), (0.5, 1.0, 2.0), (0.5, 1.0, 2.0, 4.0, 8.0))
     bank = open_bank(run, 10**6, TELLERS, "_hold")
-    readers = [run.worker(SLUGS[w], follow, own_history(run, bank, w, "_hold"), w, SLUGS[w]) for w in (TUTORIAL, PAIR)]
+    readers = [
+        run.worker(SLUGS[way], follow, own_history(run, bank, way, "_hold"), way, SLUGS[way]) for way in FOLLOWED
+    ]
+    reads = own_history(run, bank, WINDOWS, "_hold").history
     with gate(bank.conninfo, TELLERS):
         tellers = [run.worker(f"teller-{n}", write_unevenly, bank, n, PAUSE) for n in range(TELLERS)]
     seen: dict[float, Spell] = {}
     for seconds in spells:
         with run.step(f"a transaction that has written is open for {seconds:g} s"):
-            seen[seconds] = hold(bank, seconds, "insert into notes values ('begun')")
+            seen[seconds] = hold(bank, seconds, "insert into notes values ('begun')", reads)
     with run.step(f"a transaction that only reads is open for {spells[-1]:g} s"):
         reading = hold(bank, spells[-1], "select count(*) from events", own_history(run, bank, PAIR, "_hold").history)
     for worker in (*tellers, *readers):
         worker.stop()
-    lags = {way: Lags(bank.history, own_history(run, bank, way, "_hold").history) for way in (TUTORIAL, PAIR)}
+    lags = {way: Lags(bank.history, own_history(run, bank, way, "_hold").history) for way in FOLLOWED}
     claim_price(run, lags, seen)
+    claim_no_price(run, lags[WINDOWS], seen)
     claim_reading(run, lags[PAIR], spells[-1], reading)
     claim_alarm(run, seen)
 
@@ -198,11 +229,25 @@ def claim_price(run: Run, lags: dict[str, Lags], seen: dict[float, Spell]) -> No
         label = "seconds for which one transaction is open"
         run.figure("longest lag", lag, "s", variant=way, wrong_way=way in WRONG, x=seconds, x_label=label)
     run.claim(
-        "the price: readers stand still for as long as any transaction that has written stays open",
+        "the price of (xid, position): readers stand still for as long as any transaction that has written stays open",
         all(longest[PAIR, seconds] > seconds / 2 for seconds in seen),
         topics=TOPICS,
         fact=", ".join(f"open {seconds:g} s: lag {longest[PAIR, seconds]:.2f} s" for seconds in seen),
         variant=PAIR,
+    )
+
+
+def claim_no_price(run: Run, lags: Lags, seen: dict[float, Spell]) -> None:
+    """By count, as in `claim_reading`; and where it is open for long enough, by the clock."""
+    read = {seconds: lags.meanwhile(spell.began, spell.ended) for seconds, spell in seen.items()}
+    longest = max(seen)
+    lag = lags.longest(seen[longest])
+    run.claim(
+        "a window waits for nobody: its readers read on while a transaction that has written stays open",
+        all(count > TELLERS for count in read.values()) and (run.scale is Scale.SMOKE or lag < longest / 2),
+        topics=TOPICS,
+        fact=f"open {longest:g} s: lag {lag:.2f} s, {read[longest]:,} events read meanwhile",
+        variant=WINDOWS,
     )
 
 

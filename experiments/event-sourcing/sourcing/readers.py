@@ -1,9 +1,9 @@
-"""Readers of all events that remember how far they are, and three ways to say "what comes after".
+"""Readers of all events that remember how far they are, and four ways to say "what comes after".
 
-Positions are drawn in the order of the inserts, events appear in the order of the commits. Of the three ways only the
-last one, the store's own, reads by an order in which nothing can appear late (PostgreSQL documentation, "Transaction ID
-and Snapshot Information Functions"). Its price is the wait for every open transaction that has written anything:
-`oldest_writer` tells an operator which one it is.
+Positions are drawn in the order of the inserts, events appear in the order of the commits. The first two ways pass over
+what appears late. The third, the store's own, reads by an order in which nothing can (PostgreSQL documentation,
+"Transaction ID and Snapshot Information Functions"). Its price is the wait for every open transaction that has written
+anything: `oldest_writer` tells an operator which one it is. The last one waits for nobody: see windowed.py.
 """
 
 import random
@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import psycopg
 from psycopg.rows import class_row
@@ -21,9 +21,10 @@ from psycopg.rows import class_row
 from shared.history import Action, Op, Outcome, Recorder, now
 from shared.postgres import Connection, connect
 from shared.wait import until
-from sourcing.event import START, NewEvent, Position, Recorded
+from sourcing.event import START, Metadata, NewEvent, Position, Recorded
 from sourcing.postgres import COLUMNS, READ_ALL, PostgresStore
 from sourcing.processes import Bank, Movement, pass_gate
+from sourcing.windowed import BEGIN, Place, read_window
 
 PAGE = 500
 ROLLED_BACK = 0.05  # share of transactions that are rolled back after all: their positions are never seen
@@ -31,24 +32,36 @@ ROLLED_BACK = 0.05  # share of transactions that are rolled back after all: thei
 NOTES = "create table notes (text text not null)"
 
 
-def by_position(connection: Connection, after: Position, behind: str = "") -> Sequence[Recorded]:
+def by_position(
+    connection: Connection, after: Position | None, behind: str = ""
+) -> tuple[Sequence[Recorded], Position]:
     """WRONG, as tutorials have it; `behind` is what the half-fix adds."""
+    _, position = after or START
     page = f"select {COLUMNS} from events where position > %s {behind} order by position limit %s"  # noqa: S608
     rows = connection.cursor(binary=True, row_factory=lambda _: Recorded._make)
-    return rows.execute(page, [after[1], PAGE], prepare=True).fetchall()
+    events = rows.execute(page, [position, PAGE], prepare=True).fetchall()
+    return events, events[-1].place if events else after or START
 
 
-def by_xid_and_position(connection: Connection, after: Position) -> Sequence[Recorded]:
+def by_xid_and_position(connection: Connection, after: Position | None) -> tuple[Sequence[Recorded], Position]:
     rows = connection.cursor(binary=True, row_factory=lambda _: Recorded._make)
-    return rows.execute(READ_ALL, [*after, PAGE], prepare=True).fetchall()
+    events = rows.execute(READ_ALL, [*(after or START), PAGE], prepare=True).fetchall()
+    return events, events[-1].place if events else after or START
+
+
+def by_windows(connection: Connection, after: Place | None) -> tuple[Sequence[Recorded], Place]:
+    return read_window(connection, after or BEGIN, PAGE)
 
 
 TUTORIAL, HALF, PAIR = "position > last", "position > last, behind open transactions", "(xid, position) > last"
-Way = Callable[[Connection, Position], Sequence[Recorded]]
+WINDOWS = "snapshot windows"
+# The next events, and the place behind them, which every way has its own kind of. None: the start.
+Way = Callable[[Connection, Any], tuple[Sequence[Recorded], Any]]
 WAYS: dict[str, Way] = {
     TUTORIAL: by_position,
     HALF: partial(by_position, behind="and xid < events_xid(pg_snapshot_xmin(pg_current_snapshot()))"),
     PAIR: by_xid_and_position,
+    WINDOWS: by_windows,
 }
 
 
@@ -59,14 +72,14 @@ class Reader:
     connection: Connection
     way: str
     take: Callable[[Recorded], object]
-    place: Position = START
+    place: Any = None  # the start
 
     def step(self) -> int:
         """Read what there is, up to a page; returns how many events."""
-        page = WAYS[self.way](self.connection, self.place)
+        page, place = WAYS[self.way](self.connection, self.place)
         for event in page:
             self.take(event)
-            self.place = event.place
+        self.place = place
         return len(page)
 
     def finish(self) -> None:
@@ -113,18 +126,21 @@ def write_unevenly(bank: Bank, teller: int, pause: float) -> None:
             if stop.is_set():
                 break
             recorder.record(Action.WRITE, Outcome.INVOKE, movement.id, key=movement.account)
-            outcome = _transaction(store, movement, rng, pause)
+            outcome = _transaction(store, movement, bank.account(teller + 1), rng, pause)
             recorder.record(Action.WRITE, outcome, movement.id, key=movement.account)
 
 
-def _transaction(store: PostgresStore, movement: Movement, rng: random.Random, pause: float) -> Outcome:
-    """The work of a seeded while before the append, and after it. Writing first is what draws the xid early."""
+def _transaction(store: PostgresStore, movement: Movement, neighbour: str, rng: random.Random, pause: float) -> Outcome:
+    """The work of a seeded while before the append, and after it. Writing first is what draws the xid early.
+
+    The event follows from the last one that the neighbour's account has.
+    """
     before, after, undone = rng.random() < 0.5, rng.uniform(0, pause), rng.random() < ROLLED_BACK
     with store.connection.transaction():
         if before:
             store.connection.execute("insert into notes values (%s)", [movement.id])
         time.sleep(rng.uniform(0, pause))
-        store.append(f"account-{movement.account}", [deposited(movement)])
+        store.append(f"account-{movement.account}", [deposited(movement, last_of(store, neighbour))])
         if not before:
             store.connection.execute("insert into notes values (%s)", [movement.id])
         time.sleep(after)
@@ -133,8 +149,15 @@ def _transaction(store: PostgresStore, movement: Movement, rng: random.Random, p
     return Outcome.FAIL if undone else Outcome.OK
 
 
-def deposited(movement: Movement) -> NewEvent:
-    return NewEvent("Deposited", {"cents": movement.cents}, id=movement.id)
+def deposited(movement: Movement, cause: str = "") -> NewEvent:
+    """`cause`: the id of the event that it follows from."""
+    metadata = Metadata(causation_id=cause)
+    return NewEvent("Deposited", {"cents": movement.cents}, metadata=metadata, id=movement.id)
+
+
+def last_of(store: PostgresStore, account: str) -> str:
+    """The id of the account's last event that is committed; empty where it has none."""
+    return next((event.id for event in store.read(f"account-{account}", backwards=True, limit=1)), "")
 
 
 # The alarm.
