@@ -19,10 +19,11 @@ from typing import ClassVar
 
 import httpx
 
-from shared import codec
+from shared import codec, home
 from shared.faults import Hook, nowhere
 from shared.postgres import Connection
 from sourcing.errors import MISFITS, printable
+from sourcing.postgres import COMMAND, TABLE
 from sourcing.projection import Change, Projection
 from sourcing.read_models import LIFE, columns
 from sourcing.windows import EffectWindow
@@ -39,14 +40,8 @@ create table effects (
 );
 create index effects_due on effects (attempts, number) where sent_at is null;
 -- What was committed when the gateway was opened: that is history to it. What was open then is its business already.
-create table effects_since (snapshot pg_snapshot not null);
 -- In the numbers of the events (shared/home.sql), so that it holds after a move into another cluster, too.
-insert into effects_since
-select format(
-    '%s:%s:%s', events_xid(pg_snapshot_xmin(now)), events_xid(pg_snapshot_xmax(now)),
-    (select string_agg(events_xid(xip)::text, ',' order by xip) from pg_snapshot_xip(now) as xip)
-)::pg_snapshot
-from pg_current_snapshot() as now;
+create table effects_since (snapshot pg_snapshot not null);
 """
 NOTE = """
 insert into effects (event_id, body)
@@ -73,8 +68,11 @@ Send = Callable[[bytes, str], None]
 
 
 def open_gateway(connection: Connection) -> None:
-    """Create its tables, and note where in the log its duty begins: here."""
-    connection.execute(SCHEMA)
+    """Create its tables, and note where in the log its duty begins: here. Raises NotAdopted."""
+    since = home.snapshot(connection, TABLE, COMMAND)
+    with connection.transaction():
+        connection.execute(SCHEMA)
+        connection.execute("insert into effects_since values (%s)", [str(since)])
 
 
 def confirmation(change: Change) -> bytes:

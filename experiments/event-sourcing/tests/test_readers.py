@@ -5,6 +5,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from sourcing import causing
 from sourcing.errors import TransactionTooOld, WrongExpectedVersion
 from sourcing.event import NewEvent, Recorded
 from sourcing.postgres import PostgresStore
@@ -15,6 +16,7 @@ from sourcing.readers import (
     PAIR,
     TUTORIAL,
     WAYS,
+    WINDOWS,
     HoldingBack,
     Reader,
     follow,
@@ -199,12 +201,13 @@ def test_the_alarm_names_the_oldest_transaction_that_has_written(
 # The experiment's processes.
 
 
-def test_uneven_writers_leave_what_their_history_says_and_the_pair_reads_it(
-    store: PostgresStore, schema: str, tmp_path: Path
+@pytest.mark.parametrize("way", [PAIR, WINDOWS])
+def test_uneven_writers_leave_what_their_history_says_and_it_is_read(
+    store: PostgresStore, schema: str, tmp_path: Path, way: str
 ) -> None:
     store.connection.execute(NOTES)
     bank = Bank(schema, tmp_path / "history.jsonl", seed=1, count=30, accounts=4)
-    reader = Worker("reader", tmp_path / "reader.log", follow, bank, PAIR, "reader").start()
+    reader = Worker("reader", tmp_path / "reader.log", follow, bank, way, "reader").start()
     writers = [Worker("w", tmp_path / "writer.log", write_unevenly, bank, n, 0.001).start() for n in range(4)]
     assert [writer.wait() for writer in writers] == [0] * 4
     until("the reader to read", lambda: History.read(bank.history).delivered)  # from then on it ends by itself
@@ -213,3 +216,4 @@ def test_uneven_writers_leave_what_their_history_says_and_the_pair_reads_it(
     assert history.committed == {event.id for event in store.read_all()}
     assert len(history.committed | history.aborted) == 120 > len(history.committed)
     assert not any(check(history).values())
+    assert way == PAIR or causing.too_early(history, causing.causes(store.connection)) == 0

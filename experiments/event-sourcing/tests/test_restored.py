@@ -13,6 +13,7 @@ from sourcing.read_models import PROJECTIONS
 from sourcing.rebuild import rebuild
 from sourcing.store import NO_STREAM, StreamMetadata
 from sourcing.watching import wrong_rows
+from sourcing.windowed import read_window
 from typer.testing import CliRunner
 
 from shared import home, moving
@@ -61,7 +62,11 @@ def restored(original: PostgresStore, postgres: Endpoint, fresh: Endpoint, uniqu
 
 
 def test_unadopted_every_reader_and_writer_is_refused(restored: str) -> None:
-    begin: list[Callable[[Connection], object]] = [PostgresStore, lambda opened: Projector(opened, SUMMARY)]
+    begin: list[Callable[[Connection], object]] = [
+        PostgresStore,
+        lambda opened: Projector(opened, SUMMARY),
+        read_window,
+    ]
     for start in begin:
         with connect(restored) as connection, pytest.raises(NotAdopted, match="run `lab sourcing adopt` first"):
             start(connection)
@@ -84,6 +89,19 @@ def test_adopted_streams_go_on_and_checkpoints_stay_valid(restored: str, origina
         store.connection.execute("delete from events where type = 'Noted'")
         Projector(reading, SUMMARY).catch_up()
         assert not wrong_rows(connection)
+
+
+def test_adopted_a_reader_goes_on_in_the_window_that_was_open(restored: str, schema: str) -> None:
+    with connect(schema) as connection:
+        history = PostgresStore(connection).read_all(limit=10_000)
+        first, place = read_window(connection, limit=20)
+    with connect(restored) as connection:
+        home.adopt(connection, *ADOPT)
+        PostgresStore(connection).append("note-1", [note("new")])
+        rest, place = read_window(connection, place, 10_000)
+        new, _ = read_window(connection, place)
+        assert [*first, *rest] == history
+        assert [event.stream for event in new] == ["note-1"]
 
 
 @pytest.mark.parametrize(("opened", "due"), [("before", 23), ("after", 3)])
