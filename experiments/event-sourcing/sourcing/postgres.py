@@ -3,7 +3,8 @@
 Writers never wait for each other: no table lock, no advisory lock, no NOTIFY, no counter row. What keeps a stream
 right is its primary key. What keeps readers right is that they page by (xid, position) behind the oldest transaction
 that is still open (PostgreSQL documentation, "Transaction ID and Snapshot Information Functions"); the price is that
-one long transaction anywhere in the database holds all of them back.
+one long transaction anywhere in the database holds all of them back. What `read_all` promises is said in store.py; who
+needs cause before effect across streams, or must not wait, reads by windows: windowed.py.
 """
 
 import threading

@@ -3,6 +3,10 @@
 A batch of events is one transaction: read model and checkpoint move together or not at all, so that a crash anywhere
 leaves a projection that has taken every event once. This holds because both are in one database. Where the read model
 lives elsewhere, the checkpoint must live there with it, or handling an event twice must do no harm.
+
+Each stream's events come in their order. A projection that joins streams must not rely on more: an effect may come
+before its cause in another stream, where an append was part of a longer transaction (see `EventStore.read_all`). It is
+written so that either order ends in the same model, or is a reader of its own, by windows (windowed.py).
 """
 
 import threading
@@ -72,6 +76,7 @@ class Projection(ABC):
     def handle(self, connection: Connection, changes: Sequence[Change]) -> None:
         """Take all the changes in, in their order, in the caller's transaction and in a handful of statements.
 
+        Of two streams either may come first, also where one's event follows from the other's.
         It depends on the changes and its own tables and on nothing else, or a rebuild gives another result. It raises
         one of FAULTS for a change that cannot be taken in. A stream that was deleted ends in a TOMBSTONE.
         """

@@ -79,7 +79,14 @@ class EventStore(Protocol):
         ...
 
     def read_all(self, after: Position = START, limit: int = 1000) -> Sequence[Recorded]:
-        """The next events of all streams. Pass the last one's position to go on; empty when there is nothing yet."""
+        """The next events of all streams. Pass the last one's position to go on; empty when there is nothing yet.
+
+        Promised: every event once and none late, each stream in the order of its versions, and one order for all who
+        read this store. Not promised: cause before effect across streams, where an append is part of a longer
+        transaction (Capability.TRANSACTION): its event may be read before one of another stream that it follows from.
+        An append that is a transaction by itself comes after all that its writer had read. Who needs the cause first in
+        any case reads by windows: windowed.py.
+        """
         ...
 
     def subscribe(self, after: Position, stop: threading.Event) -> Iterator[Recorded]:
