@@ -40,7 +40,7 @@ select stream, version + 1, type, schema_version, gen_random_uuid(), data, metad
 @experiment.run
 def main(run: Run) -> None:
     writers = run.pick(smoke=10, demo=16, full=16)
-    each = run.pick(smoke=60, demo=300, full=1_500)
+    each = run.pick(smoke=40, demo=300, full=1_500)
     run.parameters.update({"writers": writers, "events per writer": each, "work in a transaction up to (s)": 2 * PAUSE})
     bank = open_bank(run, each, writers)
     with run.step(f"{writers} writers, four readers follow"):
