@@ -1,18 +1,19 @@
 """Are the events of one order consumed in the order in which they were written?
 
 The same events go out by relays that compete and by one relay, with a key and without, from producers that place keys
-by different rules. A consumer with a buffer on sequence numbers puts right what came wrong, and names what is missing.
+by different rules. Several services change the same orders, and each relay of the ladder publishes. A consumer with a
+buffer on sequence numbers puts right what came wrong, and names what is missing.
 """
 
 import random
-from collections.abc import Iterable
 from dataclasses import replace
 
-from confluent_kafka import Message, Producer
+from confluent_kafka import Producer
 from msgspec import structs
 from outbox.consumer import BusyOrders, InOrder, java_partition
-from outbox.placing import Placing, by_key, by_turns, without_key
+from outbox.placing import Placing, by_key, by_turns, partitions, without_key
 from outbox.processes import announced, make_relay, relay, write_backlog
+from outbox.stage import contention
 from outbox.table import create, insert_event, pending
 from outbox.windows import RelayWindow
 
@@ -55,10 +56,14 @@ def main(run: Run) -> None:
     claim_relays(run, by_hand, found)
     for way, placing in ((KEYLESS, without_key), (MIXED, by_turns), (SAME, by_key)):
         with run.step(f"{way}: published"):
-            found[way] = published(run, way, placing, count)
+            found[way] = published(run, way, placing, run.pick(smoke=120, demo=count, full=count))
     with run.step("where each partitioner puts a key"):
         compare_partitioners(run, run.pick(smoke=300, demo=1_000, full=10_000))
     claim_keys(run, found)
+    with run.step("several services change the same orders, the relays of the ladder at work"):
+        contention.claim(run, contention.relayed(run, run.pick(smoke=80, demo=2_000, full=10_000)))
+    with run.step("a service that inserts its event before it has the order's lock"):
+        contention.claim_before_lock(run, contention.event_before_lock(run))
     with run.step("a buffer on sequence numbers behind the competing relays"):
         found[BUFFER] = buffered(run, found[COMPETING])
         claim_numbers(run, found)
@@ -163,20 +168,6 @@ def compare_partitioners(run: Run, count: int) -> None:
         fact=f"{differ} of {len(keys):,} keys elsewhere",
         variant=SAME,
     )
-
-
-def partitions(producer: Producer, topic: str, keys: Iterable[bytes]) -> dict[bytes, int]:
-    """Where a producer puts each key, as the broker acknowledges it."""
-    found: dict[bytes, int] = {}
-
-    def delivered(error: object, message: Message) -> None:
-        if error is None:
-            found[kafka.key(message) or b""] = message.partition() or 0
-
-    for key in keys:
-        producer.produce(topic, b"{}", key, on_delivery=delivered)
-    producer.flush()
-    return found
 
 
 def buffered(run: Run, history: History) -> History:

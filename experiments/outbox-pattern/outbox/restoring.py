@@ -7,16 +7,16 @@ relay is the cursor's: it is the one that reads by them.
 from dataclasses import dataclass, replace
 
 from outbox.processes import Shop, make_relay
-from outbox.readers import WAYS, Reader
+from outbox.relay.reading import Place, Reader
 from outbox.table import COMMAND, TABLE, create, insert_event
+from outbox.wrong.positions import ByPair
 from shared import home, kafka, moving
 from shared.errors import NotAdopted
 from shared.experiment import Run
 from shared.postgres import connect, create_schema, in_schema
 from shared.servers.server import Endpoint
 
-PAIR = list(WAYS)[-1]
-BARE = WAYS[PAIR][0].replace("outbox_xid", "")  # WRONG here: as if ids of transactions were good everywhere
+BARE = ByPair.after.replace("outbox_xid", "")  # WRONG here: as if ids of transactions were good everywhere
 NEW = 3  # events after the restore
 
 
@@ -76,7 +76,6 @@ def claim(run: Run, moved: Restored, topics: list[str]) -> None:
 
 def _go_on(shop: Shop, before: list[str]) -> Restored:
     new = list(replace(shop, count=NEW, prefix="new").events())
-    read: list[str] = []
     with connect(shop.conninfo) as connection:
         refusal = _refusal(shop)
         bare = connection.execute(
@@ -87,7 +86,7 @@ def _go_on(shop: Shop, before: list[str]) -> Restored:
         for event in new:
             insert_event(connection, event, shop.topic)
         make_relay(shop, "cursor", connection).step()
-        Reader(connection, PAIR, lambda ident, key, sequence: read.append(ident)).finish()
+        read = [row[5] for rows in Reader(connection, Place()).pages(shop.count + NEW) for row in rows]
     published = [kafka.headers(message)["ce_id"].decode() for message in kafka.read_all(shop.broker, shop.topic)]
     pending = before[len(before) // 2 :]
     return Restored(pending, refusal, [one for (one,) in bare], [event.id for event in new], read, published)

@@ -17,14 +17,16 @@ from outbox.notify import NotifiedPublisher, ring
 from outbox.parking import discard, parked, retry
 from outbox.partitions import create_day, drop_published
 from outbox.processes import Shop, at_work, in_transactions, make_relay
-from outbox.readers import WAYS, Reader
 from outbox.relay import wal
 from outbox.relay.debezium import Connector
+from outbox.relay.message import OutboxRow, text
 from outbox.relay.publisher import Publisher
 from outbox.session import add_event
 from outbox.slots import look, publish_from
+from outbox.stage.following import Way, windows
 from outbox.table import create, insert_event
 from outbox.writer import place_pipelined
+from outbox.wrong.positions import BehindOpen, ByPair, ByPosition
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 from sqlalchemy import create_engine
@@ -189,11 +191,11 @@ def test_debezium_sends_them_too(
         connector.delete()
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_every_reader_reads_what_was_written(way: str, hostile: Shop, session: Connection) -> None:
+@pytest.mark.parametrize("way", [ByPosition, BehindOpen, ByPair, windows])
+def test_every_reader_reads_what_was_written(way: Way, hostile: Shop, session: Connection) -> None:
     write(hostile)
-    read: list[tuple[str, str, int]] = []
-    Reader(session, way, lambda *row: read.append(row)).finish()
+    rows = [OutboxRow._make(row) for rows in way(session).pages(100) for row in rows]
+    read = [(text(row.id), row.aggregate_id, int(row.sequence)) for row in rows]
     assert read == [(event.id, event.subject, event.sequence) for event in events(hostile)]
 
 

@@ -1,9 +1,9 @@
-"""What each way of reading on passes over, step by step; and the consumer's helpers: the buffer, Java's partitioner."""
+"""What each way of reading on loses, reorders or waits for; and the consumer's helpers: buffer, Java's partitioner."""
 
 import random
 from collections.abc import Iterator
-from contextlib import ExitStack
-from dataclasses import replace
+from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -19,8 +19,13 @@ from outbox.consumer import (
 )
 from outbox.consumer import WAYS as HANDLING
 from outbox.processes import Shop, make_relay, write_backlog
-from outbox.readers import WAYS, Reader, overtake, write_concurrently
+from outbox.relay.message import OutboxRow, text
+from outbox.relay.publisher import Publisher
+from outbox.stage.by_hand import insert_first, overtake, overtaken, turns
+from outbox.stage.contended import Counter, Shape, open_orders
+from outbox.stage.following import Way, finish, windows
 from outbox.table import insert_event, insert_step
+from outbox.wrong.positions import BehindOpen, ByPair, ByPosition, PairRelay
 
 from shared import kafka
 from shared.checkers import duplicate_effect, lost
@@ -31,7 +36,39 @@ from shared.postgres import Connection, connect
 from shared.wait import until
 from shared.worker import Worker
 
-TUTORIAL, HALF, PAIR = WAYS
+WAYS: tuple[Way, ...] = (ByPosition, BehindOpen, ByPair, windows)
+
+
+class Reading:
+    """A reader of each way, and what it has seen."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self.readers = {way: way(connection) for way in WAYS}
+        self.seen: dict[Way, list[tuple[str, int]]] = {way: [] for way in WAYS}
+
+    def step(self) -> "Reading":
+        for way in WAYS:
+            self.look(way)
+        return self
+
+    def look(self, way: Way) -> int:
+        rows = [OutboxRow._make(row) for rows in self.readers[way].pages(100) for row in rows]
+        self.seen[way] += [(text(row.id), int(row.sequence)) for row in rows]
+        return len(rows)
+
+    def finish(self) -> None:
+        for way in WAYS:
+            finish(self.connection, partial(self.look, way))
+
+    def has(self, ident: str, *ways: Way) -> bool:
+        return all(ident in dict(self.seen[way]) for way in ways)
+
+    def missed(self, *events: Event) -> set[Way]:
+        """The ways that have not seen all of these, once each, now that every transaction has ended."""
+        self.finish()
+        idents = sorted(event.id for event in events)
+        return {way for way in WAYS if sorted(ident for ident, _ in self.seen[way]) != idents}
 
 
 class Writer:
@@ -63,24 +100,16 @@ def writers(shop: Shop) -> Iterator[tuple[Writer, Writer]]:
 
 
 @pytest.fixture
-def reading(shop: Shop, connection: Connection) -> "Reading":
-    """Every way's reader, and what it has seen."""
-    return {way: seen_by(connection, way) for way in WAYS}
+def reading(connection: Connection) -> Reading:
+    return Reading(connection)
 
 
-def seen_by(connection: Connection, way: str) -> tuple[Reader, list[str]]:
-    seen: list[str] = []
-    return Reader(connection, way, lambda ident, _key, _sequence: seen.append(ident)), seen
-
-
-Reading = dict[str, tuple[Reader, list[str]]]
-
-
-def missed(reading: Reading, *events: Event) -> set[str]:
-    """The ways that have not seen all of these, now that every transaction has ended."""
-    for reader, _ in reading.values():
-        reader.finish()
-    return {way for way, (_, seen) in reading.items() if sorted(seen) != sorted(event.id for event in events)}
+@pytest.fixture
+def counter(shop: Shop) -> Counter:
+    """Four services at two orders."""
+    made = Counter(shop.conninfo, shop.topic, shop.history, shop.seed, 40, orders=2, services=4, pause=0.001)
+    open_orders(made)
+    return made
 
 
 def test_a_lower_position_that_commits_later_is_lost_by_the_tutorial_only(
@@ -92,10 +121,9 @@ def test_a_lower_position_that_commits_later_is_lost_by_the_tutorial_only(
     late.row()
     late.publish()  # position 2
     late.commit()
-    for reader, _ in reading.values():
-        reader.step()
+    reading.step()
     early.commit()
-    assert missed(reading, early.event, late.event) == {TUTORIAL}
+    assert reading.missed(early.event, late.event) == {ByPosition}
 
 
 def test_a_lower_position_of_a_later_transaction_is_lost_by_the_half_fix_too(
@@ -107,41 +135,68 @@ def test_a_lower_position_of_a_later_transaction_is_lost_by_the_half_fix_too(
     younger.publish()  # position 1
     older.publish()  # position 2
     older.commit()
-    for reader, _ in reading.values():
-        reader.step()
+    reading.step()
     younger.commit()
-    assert missed(reading, older.event, younger.event) == {TUTORIAL, HALF}
+    assert reading.missed(older.event, younger.event) == {ByPosition, BehindOpen}
 
 
-def test_the_pair_waits_for_open_transactions(writers: tuple[Writer, Writer], reading: Reading) -> None:
+def test_the_pair_waits_for_open_transactions_and_windows_do_not(
+    writers: tuple[Writer, Writer], reading: Reading
+) -> None:
     early, late = writers
     early.row()
     late.row()
     late.publish()
     late.commit()
-    reader, seen = reading[PAIR]
-    assert reader.step() == 0
+    reading.step()
+    assert reading.has(late.event.id, windows)
+    assert not reading.has(late.event.id, ByPair)
     early.commit()
-    reader.finish()
-    assert seen == [late.event.id]
+    reading.finish()
+    assert reading.has(late.event.id, ByPair)
 
 
-def test_overtaken_on_purpose_the_wrong_ways_lose_one_for_certain(shop: Shop, reading: Reading) -> None:
-    def passed(event: Event) -> None:
-        for way in (TUTORIAL, HALF):
-            reader, seen = reading[way]
-            until(f"{way!r} to see it", lambda r=reader, s=seen: r.step() or event.id in s)  # type: ignore[misc]
+def test_overtaken_at_its_order_the_pair_reads_the_later_event_first(counter: Counter, reading: Reading) -> None:
+    overtake(counter, lambda _: None)
+    reading.finish()
+    history = History.read(counter.history)
+    of_one = {op.value: op.seq for op in history.written.values() if op.key == counter.keys[0]}
+    read = {way: [number for ident, number in reading.seen[way] if ident in of_one] for way in (ByPair, windows)}
+    assert read == {ByPair: [2, 1], windows: [1, 2]}
 
-    overtake(shop, passed)
-    assert missed(reading, *replace(shop, count=2, prefix="overtaking").events()) == {TUTORIAL, HALF}
+
+def test_overtaken_on_purpose_the_ways_by_positions_lose_for_certain(counter: Counter, reading: Reading) -> None:
+    def passed(ident: str) -> None:
+        until("it to be seen", lambda: reading.step().has(ident, ByPosition, BehindOpen, ByPair))
+
+    overtake(counter, passed)
+    reading.finish()
+    missing = {way: len(History.read(counter.history).committed - dict(reading.seen[way]).keys()) for way in WAYS}
+    assert missing == {ByPosition: 1, BehindOpen: 2, ByPair: 0, windows: 0}
 
 
-def test_concurrent_writers_leave_what_their_history_says(shop: Shop, connection: Connection) -> None:
-    write_concurrently(replace(shop, count=10), writers=4, pause=0.001)
+@pytest.mark.parametrize("shape", list(Shape)[:2])
+def test_services_write_until_one_has_overtaken_another(shape: Shape, counter: Counter, connection: Connection) -> None:
+    turns(counter, shape)
     rows = {ident for (ident,) in connection.execute("select id::text from outbox")}
-    history = History.read(shop.history)
-    assert history.committed == rows
-    assert len(history.committed | history.aborted) == 40
+    assert History.read(counter.history).committed == rows
+    assert overtaken(connection) > 0
+
+
+def test_an_event_inserted_before_the_lock_has_its_place_before_its_number(
+    counter: Counter, connection: Connection
+) -> None:
+    insert_first(counter)
+    numbers = connection.execute("select sequence from outbox order by position").fetchall()
+    assert numbers == [(2,), (1,)]
+
+
+def test_the_pair_relay_publishes_everything_once(counter: Counter, shop: Shop) -> None:
+    overtake(counter, lambda _: None)
+    with connect(counter.conninfo) as connection, closing(PairRelay(connection, Publisher(shop.broker))) as relay:
+        finish(connection, relay.step)
+    sent = [kafka.headers(message)["ce_id"].decode() for message in kafka.read_all(shop.broker, shop.topic)]
+    assert sorted(sent) == sorted(History.read(counter.history).committed)
 
 
 # The consumer.

@@ -6,10 +6,11 @@ from dataclasses import replace
 import pytest
 from outbox.cli import cli
 from outbox.processes import Shop, make_relay, write_backlog
-from outbox.readers import WAYS, Reader
 from outbox.relay.publisher import Publisher
 from outbox.slots import first_missing, publish_from
+from outbox.stage.following import Way, windows
 from outbox.table import COMMAND, TABLE, insert_event
+from outbox.wrong.positions import BehindOpen, ByPair, ByPosition
 from psycopg.errors import ObjectNotInPrerequisiteState
 from typer.testing import CliRunner
 
@@ -19,8 +20,6 @@ from shared.postgres import Connection, connect, drop_schema, in_schema
 from shared.servers.handle import own_instance
 from shared.servers.server import Endpoint
 from shared.settings import Settings
-
-PAIR = list(WAYS)[-1]
 
 
 @pytest.fixture(scope="module")
@@ -69,13 +68,13 @@ def test_adopted_the_relay_goes_on_from_its_checkpoint_and_publishes_new_rows_la
     assert set(sent) == {event.id for event in [*restored.events(), *new]}
 
 
-def test_adopted_every_reader_has_the_old_rows_first(restored: Shop) -> None:
-    seen: list[str] = []
+@pytest.mark.parametrize("way", [windows, ByPair, BehindOpen, ByPosition])
+def test_adopted_every_reader_has_the_old_rows_first(way: Way, restored: Shop) -> None:
     event = next(replace(restored, count=1, prefix="new").events())
     with connect(restored.conninfo) as connection:
         home.adopt(connection, TABLE, COMMAND)
         insert_event(connection, event, restored.topic)
-        Reader(connection, PAIR, lambda ident, key, sequence: seen.append(ident)).finish()
+        seen = [row[5] for rows in way(connection).pages(100) for row in rows]
     assert seen == [event.id for event in [*restored.events(), event]]
 
 
