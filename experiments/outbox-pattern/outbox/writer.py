@@ -1,4 +1,11 @@
-"""The write with psycopg, ready to use: pipelined, so that the event costs no round trip."""
+"""The write with psycopg, ready to use: pipelined, so that the event costs no round trip.
+
+Insert the event when the transaction has its aggregate's lock: behind the UPDATE of the aggregate's row, or the insert
+of its next step, as here. The event has its place from its insert on. Where it is inserted before the lock, another
+service may change the aggregate in between, and have the later place with the earlier number. Relays that read the
+table then publish the two the wrong way round. The log's relay has them in the order of commits, but sends what was
+inserted: made before the aggregate's state was certain, without the number that is known under the lock. (08_ordering)
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

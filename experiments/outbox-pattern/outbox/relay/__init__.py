@@ -5,7 +5,7 @@
 | SkipLockedRelay | row by row, FOR UPDATE SKIP LOCKED | deletes the row | lost between two relays |
 | BatchDeleteRelay | in batches, likewise | deletes the batch | lost between two relays |
 | PollingPublisher | in batches | marks published_at | kept by one relay; a second one waits at the first one's rows |
-| CursorRelay | (xid, position) behind the oldest open transaction | one row: how far | kept; refuses a second one |
+| CursorRelay | snapshot windows | one row: which window, how far in it | kept; refuses a second one |
 | WalRelay | the log, by logical replication | the slot, how far | kept: commit order; the slot refuses a second one |
 
 Debezium (debezium.py) is the sixth, in a process of its own.

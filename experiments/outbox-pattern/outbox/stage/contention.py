@@ -142,7 +142,7 @@ def claim_before_lock(run: Run, found: dict[str, tuple[History, list[int]]]) -> 
         "the order's second event first",
         all(came[way] == [2, 1] for way in (MARKING, CURSOR, PAIR)),
         topics=TOPICS,
-        fact=", ".join(f"{way}: {came[way]}" for way in (MARKING, CURSOR, PAIR)),
+        fact="; ".join(f"{way}: {came[way]}" for way in (MARKING, CURSOR, PAIR)),
         variant=BEFORE_LOCK,
         wrong_way=True,
     )
