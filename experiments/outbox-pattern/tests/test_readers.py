@@ -21,9 +21,9 @@ from outbox.consumer import WAYS as HANDLING
 from outbox.processes import Shop, make_relay, write_backlog
 from outbox.relay.message import OutboxRow, text
 from outbox.relay.publisher import Publisher
-from outbox.stage.by_hand import insert_first, overtake, overtaken, turns
+from outbox.stage.by_hand import Held, insert_first, overtake, overtaken, turns
 from outbox.stage.contended import Counter, Shape, open_orders
-from outbox.stage.following import Way, finish, windows
+from outbox.stage.following import Way, finish, follow, windows
 from outbox.table import insert_event, insert_step
 from outbox.wrong.positions import BehindOpen, ByPair, ByPosition, PairRelay
 
@@ -182,6 +182,23 @@ def test_services_write_until_one_has_overtaken_another(shape: Shape, counter: C
     rows = {ident for (ident,) in connection.execute("select id::text from outbox")}
     assert History.read(counter.history).committed == rows
     assert overtaken(connection) > 0
+
+
+@pytest.mark.parametrize("way", [windows, ByPair])
+def test_a_reader_that_is_told_to_stop_reads_what_is_left(way: Way, counter: Counter, tmp_path: Path) -> None:
+    ready, read = tmp_path / "ready", tmp_path / "read.jsonl"
+    follower = Worker("reader", tmp_path / "log", follow, counter.conninfo, read, way, "reader", ready, 60.0)
+    with follower:  # it looks once, and not again before the minute is over
+        until("it to have looked", ready.exists)
+        overtake(counter, lambda _: None)
+    assert {op.value for op in History.read(read).delivered} == History.read(counter.history).committed
+
+
+def test_a_lag_is_from_commit_to_read_at_a_fifth_of_the_time() -> None:
+    second, ms = 10**9, 10**6
+    held = Held(second, 10.0, {"a": second, "b": 6 * second, "unread": 6 * second}, {"c": 12 * second}, {})
+    read = {"a": second + 7 * ms, "b": 6 * second + 3 * ms, "c": 12 * second + ms}
+    assert held.lags(read) == {0.0: [7.0], 4.0: [3.0], 10.0: [1.0]}
 
 
 def test_an_event_inserted_before_the_lock_has_its_place_before_its_number(
