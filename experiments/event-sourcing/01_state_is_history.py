@@ -10,17 +10,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sourcing import account, aggregate, audit, crud, event, loyalty, postgres, repository, store
-from sourcing.account import Account
+from sourcing import aggregate, audit, event, postgres, repository, store
 from sourcing.aggregate import Aggregate
 from sourcing.event import NewEvent
-from sourcing.loyalty import LoyalAccount
-from sourcing.mistakes import MISTAKES, unreached
-from sourcing.order import Order
 from sourcing.postgres import PostgresStore
 from sourcing.repository import Repository
-from sourcing.shopping import Shopping, state_of
-from sourcing.tampering import ATTACKS, FORGERY, SET_BACK, application_role, is_refused
+from sourcing.shop import account, loyalty
+from sourcing.shop.account import Account
+from sourcing.shop.loyalty import LoyalAccount
+from sourcing.shop.order import Order
+from sourcing.stage.shopping import Shopping, state_of
+from sourcing.stage.tampering import ATTACKS, FORGERY, SET_BACK, application_role, is_refused
+from sourcing.wrong import crud
+from sourcing.wrong.mistakes import MISTAKES, unreached
 
 from shared.experiment import Experiment, Run
 from shared.postgres import Connection, connect

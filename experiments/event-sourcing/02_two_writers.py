@@ -8,11 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing import get_context
 
-from sourcing import rows
-from sourcing.account import Account
 from sourcing.postgres import PostgresStore, create
-from sourcing.processes import Bank, Case, Gates, InOneStream, deposit, drain, open_accounts, serve
 from sourcing.repository import Repository
+from sourcing.shop.account import Account
+from sourcing.stage.writers import Bank, Case, Gates, InOneStream, deposit, drain, open_accounts, serve
+from sourcing.wrong import rows
 
 from shared import postgres
 from shared.experiment import Experiment, Run, Scale

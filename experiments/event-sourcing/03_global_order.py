@@ -10,10 +10,10 @@ from dataclasses import replace
 from sourcing import causing
 from sourcing.errors import TransactionTooOld
 from sourcing.event import NewEvent
-from sourcing.holding import REPORT, Lags, Spell, await_readers, hold
 from sourcing.postgres import PostgresStore, create
-from sourcing.processes import Bank, gate
-from sourcing.readers import HALF, NOTES, PAIR, TUTORIAL, WAYS, WINDOWS, Reader, follow, write_unevenly
+from sourcing.stage.holding import REPORT, Lags, Spell, await_readers, hold
+from sourcing.stage.reading import HALF, NOTES, PAIR, TUTORIAL, WAYS, WINDOWS, Reader, follow, write_unevenly
+from sourcing.stage.writers import Bank, gate
 
 from shared import postgres
 from shared.checkers import aborted_read, duplicate_delivery, lost, phantom, reordered

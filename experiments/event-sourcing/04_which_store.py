@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from sourcing import measuring
-from sourcing.measuring import Window, withdraw_at_once
+from sourcing.stage import measuring
+from sourcing.stage.measuring import Window, withdraw_at_once
+from sourcing.stage.questions import ALL_QUESTIONS, interview
 from sourcing.store import Capability
 from sourcing.stores import STORES, Address, created
-from sourcing.stores.questions import ALL_QUESTIONS, interview
 
 from shared.errors import NotAvailable
 from shared.experiment import Experiment, Run, Scale

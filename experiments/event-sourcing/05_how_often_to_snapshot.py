@@ -4,13 +4,13 @@ Streams of growing length are loaded with and without a snapshot. The same comma
 a small state and on a large one. Then a later program meets the snapshots of an earlier one.
 """
 
-from sourcing.account import Account
 from sourcing.aggregate import InvariantViolated
 from sourcing.postgres import PostgresStore, create
 from sourcing.repository import Repository
-from sourcing.snapshot_costs import Case, Loads, fill, large_state, load, movements, small_state
+from sourcing.shop.account import Account
 from sourcing.snapshots import SCHEMA, EveryEvents, Ignored, OnDemand, PostgresSnapshots
-from sourcing.trusting import LIMIT, AccountToday, TrustingSnapshots, keep_the_snapshot_only
+from sourcing.stage.snapshot_costs import Case, Loads, fill, large_state, load, movements, small_state
+from sourcing.wrong.trusting import LIMIT, AccountToday, TrustingSnapshots, keep_the_snapshot_only
 
 from shared import postgres
 from shared.experiment import Experiment, Run, Scale

@@ -7,15 +7,15 @@ where they lie, and read in a hurry. Then producers surprise, and careless chang
 import time
 from pathlib import Path
 
-from sourcing import contracts, misreading, surprises
-from sourcing.evolved import EvolvedOrder, sample, upcasters
-from sourcing.generations import rewrite_and_die
-from sourcing.misreading import edit_in_place
-from sourcing.old_shop import Shop, content, load_in_turns
+from sourcing.evolution import contracts
+from sourcing.evolution.rewriting import Window, prepare, rewrite, verify
 from sourcing.postgres import PostgresStore, create
 from sourcing.repository import Repository, as_stored
-from sourcing.rewriting import Window, prepare, rewrite, verify
-from sourcing.surprises import SURPRISES, TOTAL, CarelessOrder, Met, careless, meet_strong, meet_weak, revenue_in_2021
+from sourcing.shop.evolved import EvolvedOrder, sample, upcasters
+from sourcing.stage.generations import rewrite_and_die
+from sourcing.stage.old_shop import Shop, content, load_in_turns
+from sourcing.wrong import misreading, surprises
+from sourcing.wrong.surprises import SURPRISES, TOTAL, CarelessOrder, Met
 
 from shared import faults, postgres
 from shared.experiment import Experiment, Run
@@ -32,8 +32,7 @@ experiment = Experiment(
         "I.2/challenges/event-schema-evolution",
     ),
 )
-LAZY, EAGER, EDITED = "upcast on read", "rewritten", "edited in place"
-WEAK, STRICT = "weak schema", "strong schema"
+LAZY, EAGER, EDITED, WEAK, STRICT = "upcast on read", "rewritten", "edited in place", "weak schema", "strong schema"
 GOLDEN = Path(__file__).with_name("tests") / "golden"
 KILLED_AT = 3  # the batch in which the rewriting is killed
 EVOLUTION = "I.2/challenges/event-schema-evolution"
@@ -127,7 +126,7 @@ def claim_lazy(run: Run, shop: Shop) -> None:
 
 def claim_edited(run: Run, shop: Shop) -> None:
     digest, readable = shop.digest(), shop.readable_in_2021()
-    edited, right = edit_in_place(shop.store.connection), shop.right(upcasters())
+    edited, right = misreading.edit_in_place(shop.store.connection), shop.right(upcasters())
     after = shop.readable_in_2021()
     run.claim(
         "edited in place: the audit finds another hash than it noted, and the old program is locked out",
@@ -213,8 +212,12 @@ def claim_costs(run: Run, shop: Shop, target: PostgresStore, rounds: int) -> Non
 
 
 def claim_surprises(run: Run, shop: Shop) -> None:
-    weak = {name: meet_weak(shop.store, f"weak-{n}", data) for n, (name, data) in enumerate(SURPRISES.items())}
-    strong = {name: meet_strong(shop.store, f"strong-{n}", data) for n, (name, data) in enumerate(SURPRISES.items())}
+    weak = {
+        name: surprises.meet_weak(shop.store, f"weak-{n}", data) for n, (name, data) in enumerate(SURPRISES.items())
+    }
+    strong = {
+        name: surprises.meet_strong(shop.store, f"strong-{n}", data) for n, (name, data) in enumerate(SURPRISES.items())
+    }
     stored = [n for n in range(len(SURPRISES)) if [*shop.store.read(f"order-strong-{n}")]]
     topics = ["I.2/event-versioning/weak-vs-strong-schema"]
     run.claim(
@@ -253,7 +256,7 @@ def claim_surprises(run: Run, shop: Shop) -> None:
 def claim_foreign(run: Run, shop: Shop) -> None:
     """The program of 2021 with a weak schema takes `currency` for a field that it need not know."""
     chosen = shop.sold[2::6]  # of 2024
-    seen = revenue_in_2021(shop.store, [sale.stream for sale in chosen])
+    seen = surprises.revenue_in_2021(shop.store, [sale.stream for sale in chosen])
     euros = sum(sale.total for sale in chosen if sale.currency == "EUR")
     run.claim(
         "weak: an old reader passes over the new field `currency`, and adds up kronor and euros",
@@ -270,9 +273,12 @@ def claim_contract(run: Run, shop: Shop) -> None:
     holds = not contracts.broken(goldens, steps, steps, sample())
     found = {
         name: contracts.broken(goldens, changed, read, sample(make))
-        for name, (changed, read, make) in careless().items()
+        for name, (changed, read, make) in surprises.careless().items()
     }
-    green, unreadable = surprises.round_trip(shop.store, CarelessOrder), shop.unreadable(CarelessOrder)
+    green, unreadable = (
+        surprises.round_trip(shop.store, CarelessOrder),
+        shop.unreadable(CarelessOrder),
+    )
     run.claim(
         "a test that reads back what it wrote stays green when a field is renamed, and no stored order can be read",
         green and unreadable == len(shop.sold),

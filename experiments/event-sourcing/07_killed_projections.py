@@ -11,13 +11,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from sourcing import badevents, folded, projecting, shop
 from sourcing.postgres import PostgresStore, create
-from sourcing.projecting import AFTER, BEFORE, ONE, Kill
 from sourcing.projection import install
-from sourcing.read_models import PROJECTIONS
 from sourcing.rebuild import Rebuilt, rebuild
-from sourcing.watching import behind, changes, empty_and_fill, rate, write_and_look, written, wrong_rows
+from sourcing.shop.read_models import PROJECTIONS
+from sourcing.stage import badevents, filling, folded, projecting
+from sourcing.stage.projecting import AFTER, BEFORE, ONE, Kill
+from sourcing.stage.watching import behind, changes, empty_and_fill, rate, write_and_look, written, wrong_rows
 from sourcing.windows import ProjectionWindow
 
 from shared.checkers import duplicate_effect
@@ -49,7 +49,7 @@ def main(run: Run) -> None:
     create(conninfo)
     with connect(conninfo) as connection:
         with run.step(f"{orders} orders"):
-            batch = shop.write(connection, run.seed, orders) // 5
+            batch = filling.write(connection, run.seed, orders) // 5
         run.parameters.update({"orders": orders, "batch": batch})
         expected = folded.fold(folded.everything(PostgresStore(connection)))
     cases = {}
@@ -160,7 +160,7 @@ def rows(case: Case) -> str:
 
 def measure_rates(run: Run, log: str, connection: Connection) -> None:
     """Every read model rebuilt, and one of them in batches of several sizes."""
-    events = shop.write(connection, run.seed, run.pick(smoke=800, demo=4_000, full=20_000), "old")
+    events = filling.write(connection, run.seed, run.pick(smoke=800, demo=4_000, full=20_000), "old")
     connection.execute("analyze events")
     install(connection, *PROJECTIONS.values())
     rates = {size: rate(connection, SUMMARY, size, events) for size in (1, 10, 100, 1_000)}
@@ -268,9 +268,9 @@ def refuse(run: Run) -> None:
     """Bad events among good ones: where one projector stops, another parks them and goes on."""
     create(conninfo := run.schema("_bad"))
     with connect(conninfo) as connection:
-        shop.write(connection, run.seed, 10, "before")
+        filling.write(connection, run.seed, 10, "before")
         badevents.write(connection)
-        shop.write(connection, run.seed, 10, "after")
+        filling.write(connection, run.seed, 10, "after")
         install(connection, SUMMARY)
         seen = badevents.project(conninfo, connection, SUMMARY)
     run.claim(

@@ -11,16 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 
-from sourcing import copies, vault
-from sourcing.copies import Person, Where
-from sourcing.customer import Customer
 from sourcing.event import data_of
-from sourcing.personal import SHOP, Personal, SealingStore, open_fields, opening
+from sourcing.forgetting import vault
+from sourcing.forgetting.personal import SHOP, Personal, SealingStore, open_fields, opening
+from sourcing.forgetting.vault import FORGOTTEN, Place, Vault, WrongMasterKey, master_key
 from sourcing.postgres import PostgresStore
 from sourcing.postgres import create as create_store
 from sourcing.repository import Reader, Repository, as_stored
+from sourcing.shop.customer import Customer
+from sourcing.stage import copies
+from sourcing.stage.copies import Person, Where
 from sourcing.store import EventStore
-from sourcing.vault import FORGOTTEN, Place, Vault, WrongMasterKey, master_key
 
 from shared import codec
 from shared.experiment import Experiment, Run

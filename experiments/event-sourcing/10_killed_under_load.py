@@ -10,13 +10,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
-from sourcing import supervised
 from sourcing.event import Recorded, data_of
 from sourcing.postgres import create
-from sourcing.processes import Bank, gate, open_accounts
 from sourcing.projection import install
-from sourcing.restoring import claim, move
-from sourcing.supervised import AppendWindow, Balances, Kill
+from sourcing.stage import supervised
+from sourcing.stage.restoring import claim, move
+from sourcing.stage.supervised import AppendWindow, Balances, Kill
+from sourcing.stage.writers import Bank, gate, open_accounts
 from sourcing.windows import ProjectionWindow
 
 from shared import faults, postgres

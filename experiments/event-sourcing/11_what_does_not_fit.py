@@ -4,8 +4,8 @@ The same values go through a plain encoder and through `Aggregate.record`; the s
 `apply`, and through the repository.
 """
 
-from sourcing import recording, unfit
 from sourcing.postgres import PostgresStore, create
+from sourcing.stage import recording, unfit
 
 from shared.experiment import Experiment, Run
 from shared.postgres import connect

@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import UUID, uuid4
 
-from sourcing.benching import Race, fill, tail, time_projections, time_reads, write
-from sourcing.contenders import Kind, Table
-from sourcing.targets import TARGETS
+from sourcing.stage.benching import Race, fill, tail, time_projections, time_reads, write
+from sourcing.stage.contenders import Kind, Table
+from sourcing.stage.targets import TARGETS
 
 from shared import postgres
 from shared.run import Run

@@ -10,7 +10,7 @@ from shared.history import History
 from shared.postgres import Connection, connect
 from sourcing.event import NewEvent
 from sourcing.postgres import PostgresStore
-from sourcing.readers import PAIR, WINDOWS, Reader
+from sourcing.stage.reading import PAIR, WINDOWS, Reader
 
 TOPICS = ["I.2/event-store-requirements/ordering-guarantees"]
 NOTE = "insert into notes values ('this draws the xid')"

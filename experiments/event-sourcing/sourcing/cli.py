@@ -13,8 +13,8 @@ from shared.servers.stack import Stack
 from sourcing import checkpoint, parking
 from sourcing.postgres import COMMAND, TABLE
 from sourcing.projection import Policy, Projection, Projector
-from sourcing.read_models import PROJECTIONS
 from sourcing.rebuild import rebuild as build_anew
+from sourcing.shop.read_models import PROJECTIONS
 
 cli = typer.Typer(no_args_is_help=True)
 console = make_console()

@@ -25,7 +25,7 @@ from shared.postgres import Connection
 from sourcing.errors import MISFITS, printable
 from sourcing.postgres import COMMAND, TABLE
 from sourcing.projection import Change, Projection
-from sourcing.read_models import LIFE, columns
+from sourcing.shop.read_models import LIFE, columns
 from sourcing.windows import EffectWindow
 
 SCHEMA = """

@@ -10,15 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from sourcing.account import Account
 from sourcing.aggregate import Aggregate, InvariantViolated, NotHandled
-from sourcing.customer import Customer
 from sourcing.errors import UnwritableEvent
 from sourcing.event import Data, Metadata, encode
-from sourcing.loyalty import LoyalAccount, rounded, whole
-from sourcing.mistakes import MISTAKES, Mistake, unreached
-from sourcing.order import Order
 from sourcing.postgres import PostgresStore
+from sourcing.shop.account import Account
+from sourcing.shop.customer import Customer
+from sourcing.shop.loyalty import LoyalAccount, rounded, whole
+from sourcing.shop.order import Order
+from sourcing.wrong.mistakes import MISTAKES, Mistake, unreached
 
 from shared import codec
 

@@ -8,7 +8,7 @@ from sourcing.audit import Step, causes, conversation, everything, following, st
 from sourcing.errors import UndecodablePayload
 from sourcing.event import Metadata, NewEvent
 from sourcing.postgres import PostgresStore
-from sourcing.shopping import CLERK, Shopping
+from sourcing.stage.shopping import CLERK, Shopping
 
 from shared.postgres import Connection
 

@@ -6,11 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from sourcing import badevents, shop
 from sourcing.cli import cli
 from sourcing.projection import Projector, install
-from sourcing.read_models import PROJECTIONS
-from sourcing.watching import wrong_rows
+from sourcing.shop.read_models import PROJECTIONS
+from sourcing.stage import badevents
+from sourcing.stage import filling as shop
+from sourcing.stage.watching import wrong_rows
 from typer.testing import CliRunner, Result
 
 from shared.errors import ConfigurationError

@@ -5,13 +5,13 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
-from sourcing import rows
-from sourcing.account import Account
 from sourcing.aggregate import InvariantViolated
 from sourcing.errors import WrongExpectedVersion
 from sourcing.postgres import PostgresStore
-from sourcing.processes import WAYS, Bank, Case, Gates, InOneStream, deposit, drain, open_accounts, serve
 from sourcing.repository import Repository
+from sourcing.shop.account import Account
+from sourcing.stage.writers import WAYS, Bank, Case, Gates, InOneStream, deposit, drain, open_accounts, serve
+from sourcing.wrong import rows
 
 from shared.history import Action, History, Outcome
 from shared.postgres import Connection, connect

@@ -7,9 +7,9 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from sourcing.stage.contract import Question, Subject, ask, subjects
+from sourcing.stage.questions import ALL_QUESTIONS
 from sourcing.stores import STORES, created
-from sourcing.stores.contract import Question, Subject, ask, subjects
-from sourcing.stores.questions import ALL_QUESTIONS
 
 from shared.errors import NotAvailable
 from shared.pytest_plugin import Starter

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from sourcing import contracts
 from sourcing.event import Data, NewEvent, Recorded
-from sourcing.evolved import STRONG, sample, upcasters
-from sourcing.schemas import shaped
+from sourcing.evolution import contracts
+from sourcing.evolution.schemas import shaped
+from sourcing.shop.evolved import STRONG, sample, upcasters
 from sourcing.upcasting import Upcasters
 
 from shared.errors import ConfigurationError

@@ -3,10 +3,11 @@
 import random
 from pathlib import Path
 
-from sourcing import copies, vault
-from sourcing.copies import Where
+from sourcing.forgetting import vault
 from sourcing.postgres import PostgresStore
 from sourcing.repository import as_stored
+from sourcing.stage import copies
+from sourcing.stage.copies import Where
 
 from shared.postgres import Connection
 

@@ -9,15 +9,15 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from sourcing import repository
-from sourcing.account import Account
 from sourcing.errors import WrongExpectedVersion
 from sourcing.event import NewEvent
 from sourcing.postgres import PostgresStore, create
-from sourcing.processes import Bank, open_accounts
 from sourcing.projection import Projector, install
 from sourcing.repository import Repository
+from sourcing.shop.account import Account
+from sourcing.stage.supervised import AWAY, AppendWindow, Balances, Kill, deposit_through, project, recovery, settle
+from sourcing.stage.writers import Bank, open_accounts
 from sourcing.store import ANY, NO_STREAM
-from sourcing.supervised import AWAY, AppendWindow, Balances, Kill, deposit_through, project, recovery, settle
 from sourcing.windows import ProjectionWindow
 
 from shared import postgres

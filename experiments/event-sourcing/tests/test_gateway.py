@@ -6,17 +6,17 @@ from pathlib import Path
 
 import httpx
 import pytest
-from sourcing import shop
 from sourcing.event import NewEvent
 from sourcing.gateway import Confirmations, Gateway, open_gateway
-from sourcing.order_value import OrderValue
 from sourcing.postgres import PostgresStore
-from sourcing.projecting import FLAG, KEYED, NAIVE, NOTED, Kill, send_mails
 from sourcing.projection import Projection, Projector, install
 from sourcing.rebuild import rebuild, start_again
-from sourcing.receiver import ask_price, post_mail, raise_prices, receive, url_of
+from sourcing.shop.order_value import OrderValue
+from sourcing.stage import filling as shop
+from sourcing.stage.projecting import FLAG, KEYED, NAIVE, NOTED, Kill, send_mails
+from sourcing.stage.receiver import ask_price, post_mail, raise_prices, receive, url_of
 from sourcing.windows import EffectWindow, ProjectionWindow
-from sourcing.wrong_effects import AskedValue, SendWhileHandling
+from sourcing.wrong.effects import AskedValue, SendWhileHandling
 
 from shared.errors import NotReadable
 from shared.faults import require

@@ -7,17 +7,18 @@ from datetime import UTC
 import psycopg
 import pytest
 from psycopg import sql
-from sourcing import shop, snapshots
-from sourcing.account import Account
+from sourcing import snapshots
 from sourcing.event import Metadata, NewEvent, data_of, metadata_of
 from sourcing.postgres import PostgresStore, create
 from sourcing.projection import Projector, install
-from sourcing.read_models import PROJECTIONS
 from sourcing.rebuild import rebuild
 from sourcing.repository import Repository
+from sourcing.shop.account import Account
+from sourcing.shop.read_models import PROJECTIONS
 from sourcing.snapshots import EveryEvents, PostgresSnapshots
+from sourcing.stage import filling as shop
+from sourcing.stage.watching import wrong_rows
 from sourcing.store import ANY, StreamMetadata
-from sourcing.watching import wrong_rows
 
 from shared import home
 from shared.postgres import connect, in_schema

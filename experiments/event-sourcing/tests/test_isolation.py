@@ -7,11 +7,11 @@ from threading import Barrier
 import psycopg
 import pytest
 from sourcing import snapshots
-from sourcing.account import Account
 from sourcing.errors import TransactionTooOld
 from sourcing.event import NewEvent
 from sourcing.postgres import PostgresStore
 from sourcing.repository import Repository
+from sourcing.shop.account import Account
 from sourcing.snapshots import EveryEvents, PostgresSnapshots
 from sourcing.store import NO_STREAM
 

@@ -9,7 +9,6 @@ import psutil
 import psycopg
 import pytest
 from psycopg.errors import CheckViolation, UniqueViolation
-from sourcing.account import Account
 from sourcing.errors import (
     EventIdNotAllowed,
     StreamDeleted,
@@ -21,6 +20,7 @@ from sourcing.errors import (
 from sourcing.event import START, TOMBSTONE, NewEvent, data_of, metadata_of
 from sourcing.postgres import PAGE, PostgresStore
 from sourcing.repository import Repository
+from sourcing.shop.account import Account
 from sourcing.store import NO_STREAM, StreamMetadata
 
 from shared.event import new_id

@@ -7,15 +7,17 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from sourcing import badevents, checkpoint, folded, parking, shop, watching
+from sourcing import checkpoint, parking
 from sourcing.event import NewEvent
 from sourcing.postgres import PostgresStore
-from sourcing.projecting import AFTER, BEFORE, ONE, WAYS, Kill, project
 from sourcing.projection import Change, Policy, Projection, ProjectionStopped, Projector, install
-from sourcing.read_models import PROJECTIONS, OrderSummary
-from sourcing.watching import behind, changes, wrong_rows
+from sourcing.shop.read_models import PROJECTIONS, OrderSummary
+from sourcing.stage import badevents, folded, watching
+from sourcing.stage import filling as shop
+from sourcing.stage.projecting import AFTER, BEFORE, ONE, WAYS, Kill, project
+from sourcing.stage.watching import behind, changes, wrong_rows
 from sourcing.windows import ProjectionWindow
-from sourcing.wrong_projectors import ByPosition, PerEvent
+from sourcing.wrong.projectors import ByPosition, PerEvent
 
 from shared.errors import DeadlineExceeded
 from shared.faults import require

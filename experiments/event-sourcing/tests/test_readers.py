@@ -9,8 +9,7 @@ from sourcing import causing
 from sourcing.errors import TransactionTooOld, WrongExpectedVersion
 from sourcing.event import NewEvent, Recorded
 from sourcing.postgres import PostgresStore
-from sourcing.processes import Bank
-from sourcing.readers import (
+from sourcing.stage.reading import (
     HALF,
     NOTES,
     PAIR,
@@ -23,6 +22,7 @@ from sourcing.readers import (
     oldest_writer,
     write_unevenly,
 )
+from sourcing.stage.writers import Bank
 from sourcing.store import ANY, NO_STREAM
 
 from shared.checkers import check

@@ -9,12 +9,14 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from sourcing import badevents, checkpoint, parking, shop
-from sourcing.projecting import Kill, rebuild_killed, watch
+from sourcing import checkpoint, parking
 from sourcing.projection import Change, Policy, ProjectionStopped, Projector, install
-from sourcing.read_models import PROJECTIONS, OrderSummary
 from sourcing.rebuild import rebuild, start_again
-from sourcing.watching import await_looks, behind, changes, wrong_rows
+from sourcing.shop.read_models import PROJECTIONS, OrderSummary
+from sourcing.stage import badevents
+from sourcing.stage import filling as shop
+from sourcing.stage.projecting import Kill, rebuild_killed, watch
+from sourcing.stage.watching import await_looks, behind, changes, wrong_rows
 from sourcing.windows import ProjectionWindow, RebuildWindow
 
 from shared.faults import require

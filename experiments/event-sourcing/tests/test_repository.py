@@ -7,7 +7,6 @@ from typing import ClassVar
 
 import psycopg
 import pytest
-from sourcing.account import Account
 from sourcing.aggregate import InvariantViolated
 from sourcing.errors import (
     SchemaMismatch,
@@ -20,6 +19,7 @@ from sourcing.errors import (
 from sourcing.event import Data, Metadata, NewEvent, Recorded, data_of, metadata_of
 from sourcing.postgres import PostgresStore
 from sourcing.repository import ATTEMPTS, Repository
+from sourcing.shop.account import Account
 from sourcing.store import StreamMetadata
 
 from shared.postgres import Connection

@@ -3,16 +3,17 @@
 from collections.abc import Callable, Iterator
 
 import pytest
-from sourcing import checkpoint, gateway, shop
+from sourcing import checkpoint, gateway
 from sourcing.cli import cli
 from sourcing.errors import WrongExpectedVersion
 from sourcing.event import NewEvent
 from sourcing.postgres import PostgresStore, create
 from sourcing.projection import Projector, install
-from sourcing.read_models import PROJECTIONS
 from sourcing.rebuild import rebuild
+from sourcing.shop.read_models import PROJECTIONS
+from sourcing.stage import filling as shop
+from sourcing.stage.watching import wrong_rows
 from sourcing.store import NO_STREAM, StreamMetadata
-from sourcing.watching import wrong_rows
 from sourcing.windowed import read_window
 from typer.testing import CliRunner
 

@@ -8,11 +8,11 @@ from decimal import Decimal
 import pytest
 from sourcing.errors import SchemaMismatch, UnknownEventType, VersionGap
 from sourcing.event import NewEvent, data_of
-from sourcing.evolved import EvolvedOrder, upcasters
-from sourcing.generations import sales
+from sourcing.evolution.rewriting import FoldDiffers, Window, prepare, rewrite, verify
 from sourcing.postgres import PostgresStore
 from sourcing.repository import Repository
-from sourcing.rewriting import FoldDiffers, Window, prepare, rewrite, verify
+from sourcing.shop.evolved import EvolvedOrder, upcasters
+from sourcing.stage.generations import sales
 from sourcing.store import NO_STREAM, StreamMetadata
 from sourcing.upcasting import Upcasters
 

@@ -3,7 +3,7 @@
 import pytest
 from sourcing.errors import SchemaMismatch, UnknownEventType
 from sourcing.event import Data, NewEvent
-from sourcing.evolved import STRONG, WEAK, EvolvedOrder, sample
+from sourcing.shop.evolved import STRONG, WEAK, EvolvedOrder, sample
 
 LINE: Data = {"product": "tea", "quantity": 2, "cents": 500, "currency": "EUR"}
 AT = "order-1", 7, "LineAdded"

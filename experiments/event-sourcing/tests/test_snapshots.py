@@ -9,12 +9,12 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 from sourcing import snapshots
-from sourcing.account import Account
 from sourcing.aggregate import InvariantViolated
 from sourcing.event import Data
-from sourcing.order import Order
 from sourcing.postgres import PostgresStore
 from sourcing.repository import Repository
+from sourcing.shop.account import Account
+from sourcing.shop.order import Order
 from sourcing.snapshots import AtMostEvery, EveryEvents, Ignored, OnDemand, Policy, PostgresSnapshots, Taken
 from sourcing.store import StreamMetadata
 

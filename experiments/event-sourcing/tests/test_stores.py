@@ -19,13 +19,14 @@ from kurrentdbclient import KurrentDBClient
 from kurrentdbclient.exceptions import FailedPreconditionError, NodeIsNotLeaderError
 from sourcing.errors import StreamDeleted, StreamNameNotAllowed, UndecodablePayload, WrongExpectedVersion
 from sourcing.event import TOMBSTONE, NewEvent, Recorded, data_of, encode
-from sourcing.measuring import withdraw_at_once
 from sourcing.postgres import PostgresStore
+from sourcing.stage import questions
+from sourcing.stage.contract import ContractBroken, Question, Subject
+from sourcing.stage.measuring import withdraw_at_once
 from sourcing.store import ANY, NO_STREAM, Capability, EventStore, StreamMetadata
-from sourcing.stores import STORES, Address, created, questions
+from sourcing.stores import STORES, Address, created
 from sourcing.stores.adapting import NEVER, time_of
 from sourcing.stores.axon import AxonStore
-from sourcing.stores.contract import ContractBroken, Question, Subject
 from sourcing.stores.kafka import KafkaStore
 from sourcing.stores.kafka_owner import OwnershipLost
 from sourcing.stores.kurrentdb import KurrentStore

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sourcing.errors import MissingUpcaster, SchemaMismatch, UndecodablePayload, UnknownEventType, UnreadableEvent
 from sourcing.event import Data, NewEvent, Recorded
-from sourcing.evolved import EvolvedOrder, cents_of, upcasters, upcasters_of_2021
-from sourcing.generations import sales
 from sourcing.postgres import PostgresStore
 from sourcing.repository import Repository
+from sourcing.shop.evolved import EvolvedOrder, cents_of, upcasters, upcasters_of_2021
+from sourcing.stage.generations import sales
 from sourcing.upcasting import BrokenChain, Upcasters
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

@@ -12,16 +12,11 @@ import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sourcing import shop
-from sourcing import vault as module
-from sourcing.customer import Customer
 from sourcing.errors import UnreadableEvent, UnwritableEvent
 from sourcing.event import NewEvent, data_of
-from sourcing.generations import sales
-from sourcing.personal import SHOP, NotClassified, Personal, SealingStore, opening, plain, seal_fields
-from sourcing.postgres import PostgresStore
-from sourcing.repository import Repository
-from sourcing.vault import (
+from sourcing.forgetting import vault as module
+from sourcing.forgetting.personal import SHOP, NotClassified, Personal, SealingStore, opening, plain, seal_fields
+from sourcing.forgetting.vault import (
     FORGOTTEN,
     BrokenSeal,
     KeyMissing,
@@ -32,6 +27,11 @@ from sourcing.vault import (
     WrongMasterKey,
     master_key,
 )
+from sourcing.postgres import PostgresStore
+from sourcing.repository import Repository
+from sourcing.shop.customer import Customer
+from sourcing.stage import filling as shop
+from sourcing.stage.generations import sales
 
 from shared import codec
 from shared.codec import MAX_DEPTH

@@ -7,7 +7,7 @@ import pytest
 from sourcing import causing
 from sourcing.event import NewEvent, Recorded
 from sourcing.postgres import PostgresStore
-from sourcing.readers import NOTES, PAIR, WINDOWS
+from sourcing.stage.reading import NOTES, PAIR, WINDOWS
 from sourcing.windowed import BEGIN, Place, read_window
 
 from shared.postgres import Connection, connect

@@ -1,0 +1,281 @@
+"""Tellers and a projector that outlive their database: what fails is tried again, and the outcome of it may be unknown.
+
+`repeat_the_same` is the Repository's way, which is right whatever became of an append that was not answered;
+`append_anew` is what a retry on errors comes to. The projector is the `Projector`, made anew on a new session.
+"""
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import ClassVar, TypeVar
+
+import psycopg
+from psycopg.conninfo import make_conninfo
+
+from shared.errors import HistoryError
+from shared.faults import Crash, Hook, nowhere
+from shared.history import Action, History, Op, Outcome, Recorder, now
+from shared.postgres import Connection, connect
+from sourcing import checkpoint
+from sourcing.event import Data, Metadata, NewEvent, Recorded, metadata_of
+from sourcing.postgres import PostgresStore
+from sourcing.projection import Change, Projection, Projector
+from sourcing.repository import Repository, as_stored
+from sourcing.shop.account import Account
+from sourcing.shop.read_models import columns
+from sourcing.stage.reading import PAIR, Reader
+from sourcing.stage.writers import Bank, Movement, pass_gate
+from sourcing.store import ANY
+from sourcing.windows import ProjectionWindow
+
+T = TypeVar("T")
+AWAY = psycopg.OperationalError, psycopg.InterfaceError
+AGAIN = 0.02  # seconds before the next attempt at a database that was away
+PATIENCE = 5  # seconds after which a connection attempt counts as failed
+
+
+class AppendWindow(StrEnum):
+    """Where a writer can die while it appends."""
+
+    BEFORE = "before the append"
+    UNANSWERED = "sent, not answered"  # nothing of ours runs in it: it is killed from outside
+    AFTER = "answered, not noted"
+
+
+@dataclass(frozen=True)
+class Kill:
+    """kill -9 in a window, at the nth time that it is passed."""
+
+    window: AppendWindow | ProjectionWindow
+    nth: int = 1
+
+
+class Asked(PostgresStore):
+    """Says so when it gets no answer to an append."""
+
+    def __init__(self, connection: Connection, doubt: Callable[[], object]) -> None:
+        super().__init__(connection)
+        self.doubt = doubt
+
+    def append(self, stream: str, events: Sequence[NewEvent], expected: int = ANY) -> int:
+        try:
+            return super().append(stream, events, expected)
+        except AWAY as error:
+            print(f"{now()} again after {type(error).__name__}: {error}")
+            self.doubt()
+            raise
+
+
+class Session:
+    """A store on a connection that is made again when it was lost. `doubt` is called for each unanswered append."""
+
+    def __init__(self, conninfo: str) -> None:
+        self.conninfo = make_conninfo(conninfo, connect_timeout=PATIENCE)
+        self.doubt: Callable[[], object] = lambda: None
+        self._store: PostgresStore | None = None
+
+    def store(self) -> PostgresStore:
+        """Raises OperationalError where there is no connection to be had."""
+        if self._store is None or self._store.connection.closed:
+            self._store = Asked(connect(self.conninfo), lambda: self.doubt())
+        return self._store
+
+    def keep_trying(self, attempt: Callable[[PostgresStore], T]) -> T:
+        """The attempt's result; after a failure it is repeated on a new session."""
+        while True:
+            try:
+                return attempt(self.store())
+            except AWAY:
+                time.sleep(AGAIN)
+
+    def close(self) -> None:
+        if self._store is not None:
+            self._store.close()
+
+
+# The writers.
+
+Way = Callable[[Movement], object]
+
+
+def repeat_the_same(session: Session) -> Way:
+    """Decide, and leave the rest to the Repository: a conflict is decided again, an append in doubt is repeated."""
+    seen: set[str] = set()
+
+    def read(event: Recorded) -> Iterable[tuple[str, Data]]:
+        seen.add(event.id)
+        return as_stored(event)
+
+    accounts = Repository(session.keep_trying(lambda store: store), Account, read, None, AWAY, session.store)
+
+    def deposit(movement: Movement) -> None:
+        def decide(account: Account) -> None:
+            if movement.id in seen:
+                return  # by an earlier life of this process, which could not note it
+            account.deposit(movement.cents)
+            account.uncommitted = [replace(event, id=movement.id) for event in account.uncommitted]
+
+        accounts.execute(movement.account, decide, Metadata(causation_id=movement.id))
+
+    return deposit
+
+
+def append_anew(session: Session) -> Way:
+    """WRONG: an error is taken for "not done", and the retry is a new event on whatever is there."""
+
+    def deposit(movement: Movement) -> None:
+        def attempt(store: PostgresStore) -> int:
+            because = Metadata(causation_id=movement.id)
+            event = NewEvent("Deposited", {"cents": movement.cents}, metadata=because)
+            return store.append(f"account-{movement.account}", [event], ANY)
+
+        session.keep_trying(attempt)
+
+    return deposit
+
+
+WAYS = {"the same append again": repeat_the_same, "a new append": append_anew}
+
+
+def deposit_through(bank: Bank, way: str, teller: int, first: int = 0, kill: Kill | None = None) -> None:
+    """A process: do the deposits from number `first` on, whatever becomes of the database, or until SIGTERM."""
+    stop, session = _on_sigterm(), Session(bank.conninfo)
+    with Recorder(bank.history, f"teller-{teller}") as recorder:
+        at = _hook(recorder, kill)
+        session.keep_trying(lambda store: pass_gate(store.connection))
+        deposit = WAYS[way](session)
+        for movement in islice(bank.deposits(teller), first, None):
+            if stop.is_set():
+                break
+            note = partial(recorder.record, Action.WRITE, value=movement.id, key=f"account-{movement.account}")
+            session.doubt = partial(note, Outcome.UNKNOWN)
+            note(Outcome.INVOKE)
+            at(AppendWindow.BEFORE)
+            deposit(movement)
+            at(AppendWindow.AFTER)
+            note(Outcome.OK)
+    session.close()
+
+
+def _hook(recorder: Recorder, kill: Kill | None) -> Hook:
+    return Crash(recorder, kill.window, kill.nth) if kill else nowhere
+
+
+def _on_sigterm() -> threading.Event:
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    return stop
+
+
+# The projector.
+
+
+class Balances(Projection):
+    """What is in every account, and by how many events."""
+
+    name: ClassVar[str] = "balances"
+    tables: ClassVar[tuple[str, ...]] = ("balances",)
+    schema: ClassVar[str] = (
+        "create table balances (account text primary key, cents bigint not null, events int not null)"
+    )
+    category: ClassVar[str] = "account"
+    types: ClassVar[frozenset[str]] = frozenset({"AccountOpened", "Deposited"})
+    add = """
+    insert into balances as known select account, sum(cents), count(*)
+    from unnest(%s::text[], %s::bigint[]) as moved (account, cents) group by account
+    on conflict (account) do update set cents = known.cents + excluded.cents, events = known.events + excluded.events
+    """
+
+    def handle(self, connection: Connection, changes: Sequence[Change]) -> None:
+        moved = [(change.event.stream, change.data.get("cents", 0)) for change in changes]
+        connection.execute(self.add, columns(moved), prepare=True)
+
+
+def project(bank: Bank, kill: Kill | None = None) -> None:
+    """A process: keep the balances until SIGTERM. What was read may be read again; what was counted is not."""
+    stop = _on_sigterm()
+    with Recorder(bank.history, "projector") as recorder:
+        crash = _hook(recorder, kill)
+
+        def at(window: str) -> None:
+            if window == ProjectionWindow.AFTER_READ:
+                recorder.add(*(_op(Action.DELIVER, event, "projector") for event in projector.events))
+            crash(window)
+
+        while not stop.is_set():
+            try:
+                with connect(make_conninfo(bank.conninfo, connect_timeout=PATIENCE)) as connection:
+                    projector = Projector(connection, Balances(), at=at)
+                    projector.run(stop)
+            except AWAY:
+                stop.wait(AGAIN)
+
+
+def read_model(conninfo: str) -> dict[str, tuple[int, int]]:
+    """Stream -> (cents, events), as the projector has it."""
+    with connect(conninfo) as connection:
+        found = connection.execute("select account, cents, events from balances").fetchall()
+        return {stream: (cents, events) for stream, cents, events in found}
+
+
+def behind(conninfo: str) -> int:
+    """How many events the projector has not taken in."""
+    with connect(conninfo) as connection:
+        return sum(one.events for one in checkpoint.lag(connection) if one.projection == Balances.name)
+
+
+# What is there, and what it took.
+
+
+def read_log(conninfo: str) -> list[Recorded]:
+    """All events that a reader may have now, in their order."""
+    events: list[Recorded] = []
+    with connect(conninfo) as connection:
+        reader = Reader(connection, PAIR, events.append)
+        while reader.step():
+            continue
+    return events
+
+
+def gone(conninfo: str, history: Path) -> int:
+    """How many appends under ids of their own were acknowledged, by now, and are not in the log."""
+    acknowledged = {op.value for op in History.read(history).of(Action.WRITE, Outcome.OK)}
+    with connect(conninfo) as connection:
+        return len(acknowledged - {ident for (ident,) in connection.execute("select id::text from events").fetchall()})
+
+
+def settle(conninfo: str, recorder: Recorder) -> list[Recorded]:
+    """The final read: the whole log in order, every event the effect of the command that it says it follows from."""
+    events: list[Recorded] = []
+    with connect(conninfo) as connection:
+        Reader(connection, PAIR, events.append).finish()
+    for event in events:
+        recorder.add(_op(Action.READ, event, "database"), _op(Action.EFFECT, event, "log"))
+    recorder.record(Action.READ, Outcome.OK, process="database")
+    return events
+
+
+def recovery(history: History, note: str = "SIGKILL, restart") -> list[float]:
+    """Seconds from each such fault to the first append that was acknowledged after its end.
+
+    Raises HistoryError where none was: there is no number for "never".
+    """
+    acknowledged = [op.at for op in history.of(Action.WRITE, Outcome.OK)]
+    took = []
+    for fault in (fault for fault in history.faults if fault.note == note):
+        after = [at for at in acknowledged if at > fault.until]
+        if not after:
+            raise HistoryError(f"after a {note!r} no append was ever acknowledged again")
+        took.append((min(after) - fault.at) / 1e9)
+    return took
+
+
+def _op(action: Action, event: Recorded, process: str) -> Op:
+    command = metadata_of(event).causation_id or event.id
+    return Op(now(), process, action, Outcome.OK, command, event.stream, event.version)
