@@ -151,7 +151,7 @@ def services(schema: str, reader_session: Connection) -> Iterator[Services]:
 
 
 in_one_schema = settings(
-    max_examples=60,
+    max_examples=40,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
     phases=set(Phase) - {Phase.explain},
 )
