@@ -1,11 +1,12 @@
-"""lab outbox parked | retry | discard | adopt: what an operator does about events, and after a restore."""
+"""lab outbox parked | retry | discard | adopt | check | lag: what an operator does, and asks."""
 
 from typing import Annotated
 
 import typer
 from rich.table import Table
 
-from outbox import parking
+from outbox import checking, parking
+from outbox.relay.lag import lags
 from outbox.table import COMMAND, TABLE
 from shared import home
 from shared.errors import ConfigurationError
@@ -18,6 +19,7 @@ console = make_console()
 Schema = Annotated[str, typer.Option(help="the schema of the outbox", envvar="LAB_OUTBOX_SCHEMA")]
 Dsn = Annotated[str | None, typer.Option(help="conninfo; default: the labs' Postgres, or LAB_POSTGRES")]
 Ids = Annotated[list[str] | None, typer.Argument(metavar="[EVENT ID]...")]
+Since = Annotated[int | None, typer.Option(metavar="DAYS", min=1, help="rows of the last days only; default: all")]
 Everything = Annotated[bool, typer.Option("--all", help="every parked event")]
 
 
@@ -59,6 +61,37 @@ def adopt(schema: Schema = "public", dsn: Dsn = None) -> None:
     """After a restore into another cluster: what is there stays in its order, and what is written comes after it."""
     with _open(schema, dsn) as connection:
         console.print(str(home.adopt(connection, TABLE, COMMAND)))
+
+
+@cli.command()
+def check(since: Since = None, schema: Schema = "public", dsn: Dsn = None) -> None:
+    """Whether the outbox's writers keep each aggregate's order; exits 1 when they do not.
+
+    A relay publishes an aggregate's events in the order in which they were inserted. So whoever writes one must have
+    the aggregate's lock before the insert: its position is drawn there. Compares the events' numbers with their
+    positions, and looks at the table: xid before position, and positions drawn one by one. Reads, and changes nothing.
+    """
+    with _open(schema, dsn) as connection:
+        found = checking.check(connection, since)
+    for finding in found:
+        console.print(f"{'WRONG' if finding.fault else 'note'}: {finding}", highlight=False, markup=False)
+    if any(finding.fault for finding in found):
+        raise typer.Exit(1)
+    console.print("every numbered event lies behind those before it, and the table is as relays need it")
+
+
+@cli.command()
+def lag(schema: Schema = "public", dsn: Dsn = None) -> None:
+    """How far each cursor relay is behind, by its last note; of the log's relays see pg_replication_slots."""
+    with _open(schema, dsn) as connection:
+        found = lags(connection)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("relay", "waiting", "oldest (s)", "open transactions", "window"):
+        table.add_column(column)
+    for one in found:
+        window = "being read" if one.reading else "none is open"
+        table.add_row(one.relay, f"{one.waiting:,}", f"{one.oldest:.1f}", str(one.open), window)
+    console.print(table if found else "no cursor relay has a note here")
 
 
 def _open(schema: str, dsn: str | None) -> Connection:

@@ -11,7 +11,8 @@ from outbox import guard
 from outbox.parking import parked
 from outbox.partitions import create_day, drop_published
 from outbox.processes import Shop, at_work, make_relay, serve, write_backlog
-from outbox.relay.cursor import published_by
+from outbox.relay.cursor import CursorRelay, published_by
+from outbox.relay.publisher import Publisher
 from outbox.table import pending
 
 from shared.checkers import check
@@ -172,6 +173,21 @@ def test_what_the_cursor_has_passed_is_dropped_and_nothing_behind_it(shop: Shop,
     assert relaying.step() == 1
     done = published_by(connection)
     assert drop_published(connection, TODAY, done) == [name]
+
+
+def test_while_the_cursor_is_in_the_middle_of_a_window_nothing_of_it_is_dropped(
+    shop: Shop, connection: Connection
+) -> None:
+    name = create_day(connection, OLD)
+    with connection.transaction():
+        insert_on(connection, OLD)
+        insert_on(connection, OLD)
+    relaying = CursorRelay(connection, Publisher(shop.broker), batch=1, pages=1)
+    assert relaying.step() == 1
+    assert drop_published(connection, TODAY, published_by(connection)) == []
+    assert [relaying.step(), relaying.step()] == [1, 0]
+    relaying.step()
+    assert rows(connection) == {name: 2}
 
 
 def test_a_row_that_was_inserted_early_and_committed_late_is_not_dropped(shop: Shop, connection: Connection) -> None:

@@ -211,6 +211,16 @@ def test_a_row_below_what_was_passed_is_read_when_it_commits(services: Services,
     assert reader.place.passed == 2
 
 
+def test_nor_is_one_missed_of_a_transaction_above_the_newest_that_has_ended(services: Services, reader: Reader) -> None:
+    """Postgres' snapshot does not list it."""
+    services.write(1)
+    services.insert(0, ONE)
+    commit(services, 1, TWO)
+    assert positions(reader) == [2]
+    services.commit(0)
+    assert positions(reader) == [1]
+
+
 def test_a_limit_reached_among_late_rows_leaves_the_window_open(services: Services, reader: Reader) -> None:
     services.insert(0, ONE, ONE, ONE)
     commit(services, 1, TWO)

@@ -14,7 +14,7 @@ from outbox.windows import RelayWindow
 from shared.checkers import aborted_read, duplicate_delivery, lost, phantom, reordered
 from shared.faults import require
 from shared.history import Action, History, Outcome, Recorder
-from shared.postgres import Connection, connect
+from shared.postgres import connect
 from shared.tap import Tap
 from shared.worker import Worker
 
@@ -33,7 +33,7 @@ and (current is null or not pg_visible_in_snapshot(xid, current) or outbox.posit
 
 @dataclass(frozen=True)
 class Plan:
-    """One schedule: which relay, killed where; which services; whether an unrelated transaction is open all the time."""
+    """One schedule: which relay, killed where; which services; `long`: another transaction is open all the time."""
 
     kind: str
     kill: Kill
@@ -75,10 +75,13 @@ def contend(shop: Shop, plan: Plan) -> Counts:
         shop.conninfo, shop.topic, shop.history, plan.seed, TRANSACTIONS, plan.orders, plan.services, PAUSE
     )
     open_orders(counter)
-    with Recorder(shop.history, "tap") as recorder, connect(shop.conninfo) as connection, _open(connection, plan.long):
-        with Tap("consumer", shop.broker, [shop.topic], recorder) as tap:
-            _kill_and_finish(shop, plan, counter, tap)
-            tap.catch_up()
+    with (
+        _open(shop, plan.long),
+        Recorder(shop.history, "tap") as recorder,
+        Tap("consumer", shop.broker, [shop.topic], recorder) as tap,
+    ):
+        _kill_and_finish(shop, plan, counter, tap)
+        tap.catch_up()
     history = History.read(shop.history)
     require(history, f"SIGKILL {plan.kill.window}")
     return _counts(shop, history)
@@ -97,13 +100,11 @@ def _kill_and_finish(shop: Shop, plan: Plan, counter: Counter, tap: Tap) -> None
 
 
 @contextmanager
-def _open(connection: Connection, wanted: bool) -> Iterator[None]:
+def _open(shop: Shop, wanted: bool) -> Iterator[None]:
     """A transaction that has written something, which is nobody's, and stays open."""
-    if not wanted:
-        yield
-        return
-    with connection.transaction():
-        connection.execute(AUDIT, ["a long transaction"])
+    with connect(shop.conninfo) as connection, connection.transaction():
+        if wanted:
+            connection.execute(AUDIT, ["a long transaction"])
         yield
 
 
