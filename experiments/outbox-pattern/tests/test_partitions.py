@@ -185,8 +185,6 @@ def test_while_the_cursor_is_in_the_middle_of_a_window_nothing_of_it_is_dropped(
     relaying = CursorRelay(connection, Publisher(shop.broker), batch=1, pages=1)
     assert relaying.step() == 1
     assert drop_published(connection, TODAY, published_by(connection)) == []
-    assert [relaying.step(), relaying.step()] == [1, 0]
-    relaying.step()
     assert rows(connection) == {name: 2}
 
 

@@ -217,6 +217,15 @@ def test_the_cursor_waits_for_nobody_and_passes_nothing(shop: Shop, connection: 
     assert published(shop) == {early.id, late.id}
 
 
+def test_a_cursor_that_begins_anew_goes_on_in_its_window(shop: Shop, connection: Connection) -> None:
+    write_backlog(shop)
+    first = CursorRelay(connection, Publisher(shop.broker), batch=10, pages=3)
+    assert first.step() == 30
+    first.close()
+    assert CursorRelay(connection, Publisher(shop.broker), batch=10, pages=3).step() == 10
+    assert len(kafka.read_all(shop.broker, shop.topic)) == 40
+
+
 def session_of(relaying: Relay) -> int:
     """The process id of the session by which a relay keeps others out."""
     session = relaying._session if isinstance(relaying, WalRelay) else relaying.connection  # type: ignore[attr-defined]

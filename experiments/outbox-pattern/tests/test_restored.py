@@ -118,3 +118,14 @@ def test_a_checkpoint_whose_row_was_cleaned_up_is_taken(shop: Shop, connection: 
     connection.execute(f"delete from outbox where {last} or {kept == 'nothing'}")  # noqa: S608
     insert_event(connection, next(replace(shop, count=1, prefix="new").events()), shop.topic)
     assert make_relay(shop, "cursor", connection).step() == 1
+
+
+def test_adopted_a_cursor_finds_rows_whose_positions_began_anew(shop: Shop, connection: Connection) -> None:
+    """As where the rows stayed behind, and so did the sequence: the checkpoint alone came along."""
+    write_backlog(shop)
+    make_relay(shop, "cursor", connection).step()
+    connection.execute("truncate outbox restart identity")
+    connection.execute("update outbox_homes set system_identifier = 1")
+    home.adopt(connection, TABLE, COMMAND)
+    insert_event(connection, next(replace(shop, count=1, prefix="new").events()), shop.topic)
+    assert make_relay(shop, "cursor", connection).step() == 1
