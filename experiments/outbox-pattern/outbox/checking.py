@@ -1,7 +1,8 @@
 """Whether an outbox can be read in the order of its aggregates: a check of the rows that are there, and of the table.
 
-Every relay, that of the log too, publishes an aggregate's events in the order in which they were inserted. That is the
-aggregate's own order only where its lock is taken first. The numbers show it, where writers give any.
+Relays that read the table publish an aggregate's events in the order in which they were inserted; those of the log in
+that of the commits, each as it was inserted. Both is the aggregate's own order and number only where its lock is taken
+first. The numbers show it, where writers give any.
 """
 
 from collections.abc import Iterator
@@ -33,7 +34,7 @@ GAPS = """
 select count(*) over (), format('%%s: from number %%s to %%s', aggregate, sequence, next)
 from numbered where next > sequence + 1 order by position limit %(examples)s
 """
-LATE_REMEDY = """Every relay publishes them in this order. Have the aggregate's lock (update its row, or select it for
+LATE_REMEDY = """Relays that read the table publish them in this order. Have the aggregate's lock (update its row, or select it for
   update) before the event is inserted. One that was parked and put back is late, too."""
 TWICE_REMEDY = "Consumers drop the second one as a duplicate. Draw the number when you have the aggregate's lock."
 GAPS_REMEDY = """Consumers that wait for the next number wait for ever. Look for parked events (`lab outbox parked`),

@@ -83,12 +83,13 @@ class CursorRelay:
 
     def _move(self) -> int:
         """Postgres reads on while the producer takes a page."""
-        moved = 0
+        moved, reading = 0, self.reader.place.current
         for rows in self.reader.pages(self.batch * self.pages):
             self.at(RelayWindow.AFTER_READ)
             self.publisher.send(rows)
             moved += len(rows)
-        if moved:  # an empty window may be read again
+        ended = reading and not self.reader.place.current
+        if moved or ended:  # a window that was empty from the beginning may be read again
             self._checkpoint()
         return moved
 
