@@ -34,8 +34,8 @@ GAPS = """
 select count(*) over (), format('%%s: from number %%s to %%s', aggregate, sequence, next)
 from numbered where next > sequence + 1 order by position limit %(examples)s
 """
-LATE_REMEDY = """Relays that read the table publish them in this order. Have the aggregate's lock (update its row, or select it for
-  update) before the event is inserted. One that was parked and put back is late, too."""
+LATE_REMEDY = """Relays that read the table publish them in this order. Have the aggregate's lock (update its row, or
+  select it for update) before the event is inserted. One that was parked and put back is late, too."""
 TWICE_REMEDY = "Consumers drop the second one as a duplicate. Draw the number when you have the aggregate's lock."
 GAPS_REMEDY = """Consumers that wait for the next number wait for ever. Look for parked events (`lab outbox parked`),
   and for numbers drawn from a sequence, which a rollback does not give back."""
