@@ -16,6 +16,7 @@ from outbox.relay.publisher import Publisher, attempt, few_collections
 from outbox.relay.reading import Place, Reader
 from outbox.table import COMMAND, TABLE
 from outbox.windows import RelayWindow
+from outbox.writer import one_round_trip
 from shared import home
 from shared.errors import CheckpointRefused, LabError
 from shared.faults import Hook, nowhere
@@ -96,7 +97,7 @@ class CursorRelay:
     def _checkpoint(self) -> None:
         self.publisher.flush()
         self.at(RelayWindow.AFTER_PUBLISH)
-        with self.connection.transaction():
+        with one_round_trip(self.connection):
             park(self.connection, self.publisher.take_refused())
             self._note(self.reader.place)
             self.at(RelayWindow.AFTER_MARK)

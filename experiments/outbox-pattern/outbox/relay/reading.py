@@ -17,6 +17,7 @@ Snapshot Information Functions".
 import select
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import count
 
 from psycopg import pq
 from psycopg.adapt import Transformer
@@ -42,8 +43,9 @@ NEW = f"""
 select {COLUMNS} from outbox where position > greatest($4::bigint, $5::bigint) and published_at is null {WINDOW}
 """.encode()  # noqa: S608
 # The rows are wanted in the order of an index, the first of them soon. Of a table that has just grown the planner does
-# not know it, and would sort all of it.
-BY_INDEX = {"enable_seqscan": "off", "enable_bitmapscan": "off"}
+# not know it, and would sort all of it. One plan will do: planning takes longer than reading a few rows.
+BY_INDEX = {"enable_seqscan": "off", "enable_bitmapscan": "off", "plan_cache_mode": "force_generic_plan"}
+_numbers = count()  # of prepared statements: a session may have several readers, one after the other
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,7 @@ class Reader:
         self.place = place
         self.batch = batch  # rows of a page
         self._rows = Transformer(connection)
+        self._names = {query: self._prepare(query) for query in (LATE, NEW)}
         self._reading = False
 
     def pages(self, limit: int) -> Iterator[list[Row]]:
@@ -116,13 +119,22 @@ class Reader:
     def _stream(self, query: bytes, values: list[object], limit: int) -> Iterator[list[Row]]:
         if limit:
             values = [self.place.current, self.place.previous, limit, *values]
-            self.connection.pgconn.send_query_params(query, [str(value).encode() for value in values], result_format=1)
+            as_text = [str(value).encode() for value in values]
+            self.connection.pgconn.send_query_prepared(self._names[query], as_text, result_format=1)
             self.connection.pgconn.set_chunked_rows_mode(self.batch)
             self.connection.pgconn.flush()
             self._reading = True
         while self._reading:
             if rows := self._receive():
                 yield rows
+
+    def _prepare(self, query: bytes) -> bytes:
+        """The name of the prepared statement. Raises psycopg.Error."""
+        name = f"outbox_window_{next(_numbers)}".encode()
+        result = self.connection.pgconn.prepare(name, query)
+        if result.status != pq.ExecStatus.COMMAND_OK:
+            raise error_from_result(result)
+        return name
 
     def _receive(self) -> list[Row]:
         """The next page of the answer; empty at its end. Raises psycopg.Error."""
