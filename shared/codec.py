@@ -10,8 +10,10 @@ million brackets, and writes NaN as null.
 import math
 import re
 from array import array
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from itertools import accumulate
+from operator import methodcaller
 from typing import Any, TypeVar, overload
 
 import msgspec
@@ -28,6 +30,7 @@ MALFORMED = (msgspec.MsgspecError, UnicodeError, RecursionError)
 _LEVELS, _NO_BRACKETS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff"), bytes(set(range(256)) - set(b"[{]}"))
 _PAIR = re.compile(rb"\\u[dD][89abAB]..\\u[dD][c-fC-F]")
 _HALF = re.compile(rb"\\u[dD][89a-fA-F]")
+_ARRAYS, _OBJECTS = methodcaller("count", b"["), methodcaller("count", b"{")
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
 
@@ -60,11 +63,12 @@ def decoder(type_: Any = Any) -> Callable[[Bytes | str], Any]:
 decode = decoder()
 
 
-def readable(data: bytes) -> bool:
-    """Whether `decode` reads it, for half of its cost."""
+def readable(data: Sequence[bytes]) -> bool:
+    """Whether `decode` reads each of them, for half of its cost."""
     try:
-        check_depth(data)
-        _decode(data)
+        if max(map(_ARRAYS, data), default=0) + max(map(_OBJECTS, data), default=0) > MAX_DEPTH:
+            deque(map(check_depth, data), maxlen=0)
+        deque(map(_decode, data), maxlen=0)
     except (*MALFORMED, NotReadable):
         return False
     return True

@@ -35,7 +35,7 @@ from outbox.measuring import (
 from outbox.processes import Shop, relay
 from outbox.relay import wal
 from outbox.relay.debezium import Connector
-from outbox.stage.waiting import INTERVAL, OPEN, idle_cpu, open_transaction
+from outbox.stage.waiting import INTERVAL, OPEN, idle_cpu, open_transaction, take_schedules
 from outbox.table import create
 from outbox.targets import TARGETS
 from outbox.writer import place_pipelined
@@ -50,6 +50,7 @@ experiment = Benchmark(
     targets=TARGETS,
     quick="fewer rounds: under four minutes",
 )
+SCHEDULES = 50  # of services, kills and a long transaction, each drawn by its seed
 LONG = 1_000_000  # events of the drain whose memory is watched
 # Debezium documentation, "PostgreSQL connector properties": larger batches and queues for throughput; and Kafka's
 # producer documentation: a few ms of linger and larger batches. For latency the producer's defaults, without linger.
@@ -86,6 +87,8 @@ def main(run: Run) -> None:
     compare_latency(bench)
     with run.step(f"the cursor, beside a transaction that is open for {OPEN:.0f} s"):
         compare_waiting(bench)
+    with run.step(f"{SCHEDULES} schedules: the cursor is killed while services change the same orders"):
+        count_anomalies(bench)
     with run.step("what the outbox adds to a transaction"):
         compare_transactions(bench)
     with run.step(f"memory of a relay that drains {LONG:,} events"):
@@ -123,7 +126,9 @@ def set_up(run: Run) -> Bench:
 def compare_latency(bench: Bench) -> None:
     """From the acknowledged commit to the consumer's hands, at two steady rates."""
     seconds = bench.run.pick(5, 12, 30)
-    latency_connector = replace(bench.connector, settings=FOR_LATENCY)
+    # A new one: that of the drains has all to read that was written for the others.
+    bench.connector.delete()
+    latency_connector = replace(bench.connector, name=f"{bench.connector.name}_late", settings=FOR_LATENCY)
     for rate in (100, 1000):
         shop = replace(bench.shop, rate=float(rate), count=rate * (seconds + 1), seed=bench.run.seed + rate)
         p99 = {}
@@ -157,9 +162,7 @@ def compare_waiting(bench: Bench) -> None:
 def measure(bench: Bench, shop: Shop, name: str, connector: Connector) -> list[float]:
     with contextlib.ExitStack() as things:
         if name == "Debezium":
-            things.callback(connector.stop)
-            connector.configure()
-            connector.resume()
+            things.enter_context(connector.running())
         else:
             if name == "log":
                 wal.set_up(shop.conninfo, shop.slot, bench.schema)
@@ -178,6 +181,14 @@ def paced(bench: Bench, shop: Shop) -> list[float]:
     consumer.wait(60)
     came, went = json.loads(received.read_text()), json.loads(committed.read_text())
     return [(came[ident] - at) / 1e6 for ident, at in went.items()][int(shop.rate) :]
+
+
+def count_anomalies(bench: Bench) -> None:
+    """What comes twice is of the window that was open at the kill, and of what was read since the last note."""
+    counts = take_schedules(bench, SCHEDULES)
+    for name in ("lost", "reordered", "doubled", "outside"):
+        total = sum(getattr(one, name) for one in counts)
+        bench.run.figure(name if name != "outside" else "doubled outside of the window", total, "events")
 
 
 def compare_transactions(bench: Bench) -> None:

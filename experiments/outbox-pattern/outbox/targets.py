@@ -14,6 +14,8 @@ TARGETS = {
     "idle_cpu_under_long_transaction": Target(
         "<=", 1.25, "an idle cursor costs no more than a quarter more beside it: nothing is scanned again"
     ),
+    "lost": Target("==", 0, "killed in 50 schedules of services at the same orders, the cursor loses nothing"),
+    "reordered": Target("==", 0, "nor has it an order's events out of order"),
     "txn_p50_overhead": Target("<=", 0.15, "the outbox adds at most 15 % to a transaction's median"),
     "rss_growth_mb": Target("<=", 20.0, "a relay's memory grows by at most 20 MB in a drain of a million"),
 }

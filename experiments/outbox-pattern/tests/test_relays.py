@@ -229,7 +229,7 @@ def test_a_cursor_that_begins_anew_goes_on_in_its_window(shop: Shop, connection:
 def test_a_window_that_ends_at_the_limit_of_a_step_is_noted_as_ended(shop: Shop, connection: Connection) -> None:
     """Or its rows would count as waiting, and keep their day, until the next event is written."""
     write_backlog(shop)
-    relaying = make_relay(shop, "cursor", connection, shop.count // 20)
+    relaying = make_relay(shop, "cursor", connection, shop.count // CursorRelay.pages)
     open_ = "select current is not null from outbox_checkpoint"
     assert (relaying.step(), connection.execute(open_).fetchone()) == (shop.count, (True,))
     assert (relaying.step(), connection.execute(open_).fetchone()) == (0, (False,))

@@ -48,7 +48,7 @@ class CursorRelay:
     interval: float = 0.01  # seconds between polls of an outbox without news
     at: Hook = nowhere
     name: str = "cursor"
-    pages: int = 20  # pages between two checkpoints: 10,000 rows are in doubt at most
+    pages: int = 40  # pages between two checkpoints: 20,000 rows are in doubt at most, as in the log relay
     patience: float = PATIENCE  # seconds that one of the same name is waited for
 
     def __post_init__(self) -> None:

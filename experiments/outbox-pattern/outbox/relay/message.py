@@ -108,7 +108,7 @@ def _are_usual(rows: Sequence[Row]) -> bool:
             and JSONS.issuperset(content_types)
             and VERSIONS.issuperset(versions)
             and _are_times(times)
-            and all(map(readable, filter(None, payloads)))  # an event may have no data
+            and readable([*filter(None, payloads)])  # an event may have no data
         )
     except ValueError:
         return False

@@ -19,7 +19,7 @@ from shared.tap import Tap
 from shared.worker import Worker
 
 TRANSACTIONS = 240
-BATCH = 4  # so small that a step (20 pages) does not move all of them: a window is passed three times at least
+BATCH = 2  # so small that a step (40 pages) does not move all of them: a window is passed three times at least
 INTERVAL = 0.002
 PAUSE = 0.002  # seconds of a service's work at most, before the lock and again behind it
 # What the note that a killed cursor has left had not passed: only that may come twice.

@@ -1,4 +1,4 @@
-"""What the benchmark's cursor does while somebody else's transaction stays open, and while there is nothing to do."""
+"""What the benchmark's cursor does beside somebody else's long transaction, with nothing to do, and killed."""
 
 import contextlib
 import time
@@ -10,7 +10,10 @@ from threading import Event
 from outbox.drains import Bench, clear
 from outbox.measuring import cpu_seconds, write_backlog
 from outbox.processes import announced, relay
-from shared.postgres import connect
+from outbox.stage.schedules import Counts, schedule
+from outbox.table import create
+from shared import kafka
+from shared.postgres import connect, create_schema, drop_schema
 
 OPEN = 10.0  # seconds that the transaction stays open, at least
 SINCE = 10_000  # rows written since it began
@@ -61,3 +64,18 @@ def idle_cpu(bench: Bench, seconds: float, held: bool) -> float:
             began = time.monotonic()
             time.sleep(seconds)
             return 1000 * (sum(map(cpu_seconds, pids)) - before) / (time.monotonic() - began)
+
+
+def take_schedules(bench: Bench, count: int) -> list[Counts]:
+    """Schedules of so many seeds, each on tables and a topic of its own, on the benchmark's servers."""
+    return [_take(bench, seed) for seed in range(count)]
+
+
+def _take(bench: Bench, seed: int) -> Counts:
+    database, name = bench.servers["Postgres"].endpoint, f"{bench.schema}_{seed}"
+    shop = replace(bench.shop, conninfo=create_schema(database, name), topic=f"{name}.orders", seed=seed)
+    create(shop.conninfo)
+    kafka.create_topics(shop.broker, [shop.topic])
+    counts = schedule(replace(shop, history=bench.run.folder / f"schedule-{seed}" / "history.jsonl"), seed)
+    drop_schema(database, name)
+    return counts
