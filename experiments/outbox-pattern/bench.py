@@ -126,10 +126,10 @@ def set_up(run: Run) -> Bench:
 def compare_latency(bench: Bench) -> None:
     """From the acknowledged commit to the consumer's hands, at two steady rates."""
     seconds = bench.run.pick(5, 12, 30)
-    # A new one: that of the drains has all to read that was written for the others.
     bench.connector.delete()
-    latency_connector = replace(bench.connector, name=f"{bench.connector.name}_late", settings=FOR_LATENCY)
     for rate in (100, 1000):
+        # A new one: that of the drains has all to read that was written for the others. Connect remembers names.
+        latency_connector = replace(bench.connector, name=f"{bench.schema}_{rate}", settings=FOR_LATENCY)
         shop = replace(bench.shop, rate=float(rate), count=rate * (seconds + 1), seed=bench.run.seed + rate)
         p99 = {}
         for name in ("Debezium", "log", "cursor"):
