@@ -13,14 +13,15 @@ from enum import StrEnum
 from functools import partial
 from typing import Any
 
-from saga import plain, ways
-from saga.fates import KIND, Fates
-from saga.invariant import Ending, judge
-from saga.nosaga import CallWindow, CommitWindow, in_doubt, resolve
+from saga import plain
 from saga.order import Order, World, orders
 from saga.services.shop import SERVICES
-from saga.ways import LEASE, OTHERS, Site, Way, others
+from saga.stage import no_saga as ways
+from saga.stage.fates import KIND, Fates
+from saga.stage.invariant import Ending, judge
+from saga.stage.no_saga import LEASE, OTHERS, Site, Way, others
 from saga.windows import Kill
+from saga.wrong.nosaga import CallWindow, CommitWindow, in_doubt, resolve
 
 from shared import postgres
 from shared.experiment import Experiment, Run

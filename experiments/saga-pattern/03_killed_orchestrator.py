@@ -9,15 +9,15 @@ that are sent before the state is committed, services without idempotency keys.
 from collections import Counter
 
 import msgspec
-from saga.fates import Fates
-from saga.invariant import Ending, Standing
 from saga.orchestrator.definition import Retry, read, timed
 from saga.orchestrator.machine import Status, Verb
-from saga.orchestrator.naive import perform_each_time
 from saga.orchestrator.operator import tell
 from saga.orchestrator.store import publish
-from saga.orchestrator.trial import Trial, broken, note_orders, number, out_of_order, recoveries, set_up
+from saga.stage.fates import Fates
+from saga.stage.invariant import Ending, Standing
+from saga.stage.orchestrator import Trial, broken, note_orders, number, out_of_order, recoveries, set_up
 from saga.windows import HostWindow, WorkerWindow
+from saga.wrong.orchestrating import perform_each_time
 
 from shared.checkers import duplicate_delivery, duplicate_effect
 from shared.experiment import Experiment, Run

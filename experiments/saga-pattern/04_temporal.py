@@ -9,16 +9,26 @@ from functools import partial
 from threading import Semaphore
 from typing import Any
 
-from saga.engines import temporal
-from saga.foreign.claimed import claim_foreign
-from saga.foreign.temporal import Workflows
-from saga.invariant import Ending, Standing, judge
+from saga.engines.temporal.histories import actions, asked
+from saga.engines.temporal.messages import USUAL, Status
+from saga.engines.temporal.workflow import STEPS_BEFORE
 from saga.order import SERVICE, STEPS, Action
-from saga.temporal.histories import actions, asked
-from saga.temporal.kills import AFTER, BACKWARD, KEYLESS, RIGHT, Killed, Lost, kill_server, kill_workers, lose_outcomes
-from saga.temporal.messages import USUAL, Status
-from saga.temporal.trials import Changed, Late, Operated, change, counted, operate, run_late
-from saga.temporal.workflow import STEPS_BEFORE
+from saga.stage.engines import temporal
+from saga.stage.foreign.claimed import claim_foreign
+from saga.stage.foreign.temporal import Workflows
+from saga.stage.invariant import Ending, Standing, judge
+from saga.stage.temporal.kills import (
+    AFTER,
+    BACKWARD,
+    KEYLESS,
+    RIGHT,
+    Killed,
+    Lost,
+    kill_server,
+    kill_workers,
+    lose_outcomes,
+)
+from saga.stage.temporal.trials import Changed, Late, Operated, change, counted, operate, run_late
 from saga.windows import EffectWindow
 
 from shared.experiment import Experiment, Run

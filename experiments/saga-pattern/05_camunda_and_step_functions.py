@@ -10,25 +10,25 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from saga import drawn_engines
-from saga.camunda import drawn
-from saga.camunda.client import Camunda
-from saga.camunda.worker import Policy
-from saga.drawn_engines import HASTY, PATIENT, await_reserved, dying, one, repair, second, site_of, slug
-from saga.drawn_traces import attempts, overlap, said
-from saga.engines import Ended, Engine, Opener, Outcome, Site, wait
-from saga.engines import camunda as camundas
-from saga.engines import stepfunctions as machines
-from saga.foreign import Foreign
-from saga.foreign.camunda import Instances
-from saga.foreign.claimed import claim_foreign
-from saga.foreign.stepfunctions import Messages
-from saga.invariant import Ending, Standing, judge
+from saga.engines.camunda.client import Camunda
+from saga.engines.camunda.worker import Policy
+from saga.engines.stepfunctions.client import Change, without_retries
 from saga.order import Action, Order, World, orders
 from saga.services.shop import Shop
-from saga.shops import open_shop
-from saga.stepfunctions.client import Change, without_retries
+from saga.stage import drawn as drawn_engines
+from saga.stage.drawn import HASTY, PATIENT, await_reserved, dying, one, repair, second, site_of, slug
+from saga.stage.drawn_traces import attempts, overlap, said
+from saga.stage.engines import Ended, Engine, Opener, Outcome, Site, wait
+from saga.stage.engines import camunda as camundas
+from saga.stage.engines import stepfunctions as machines
+from saga.stage.foreign import Foreign
+from saga.stage.foreign.camunda import Instances
+from saga.stage.foreign.claimed import claim_foreign
+from saga.stage.foreign.stepfunctions import Messages
+from saga.stage.invariant import Ending, Standing, judge
+from saga.stage.shops import open_shop
 from saga.windows import EffectWindow, Kill
+from saga.wrong import camunda_drawn as drawn
 
 from shared.experiment import Experiment, Run, Scale
 from shared.servers.handle import Handle

@@ -7,20 +7,20 @@ undo in the order of the steps; undo what reported success; log what could not b
 from itertools import permutations
 
 import msgspec
-from saga import compensating, returning
-from saga.compensating import answered, asked, asker, forward, standing, try_once, undo_carelessly
-from saga.engines import Outcome, Site, drive, wait
-from saga.engines.own import opened, schema_of
-from saga.fates import Fate, Fates
-from saga.invariant import Ending, judge
+from saga.lessons import compensating, returning
+from saga.lessons.compensating import answered, asked, asker, forward, standing, try_once, undo_carelessly
+from saga.lessons.redelivering import Guard, enqueue, refunder
 from saga.orchestrator import operator
 from saga.orchestrator.definition import Retry, read
 from saga.order import STEPS, Action, Request, World, orders
-from saga.parking import intervene, stuck
-from saga.redelivering import Guard, enqueue, refunder
 from saga.services import effects
 from saga.services.shop import Shop
-from saga.shops import open_shop
+from saga.stage.engines import Outcome, Site, drive, wait
+from saga.stage.engines.own import opened, schema_of
+from saga.stage.fates import Fate, Fates
+from saga.stage.invariant import Ending, judge
+from saga.stage.parking import intervene, stuck
+from saga.stage.shops import open_shop
 from saga.windows import EffectWindow, Kill
 
 from shared.experiment import Experiment, Run

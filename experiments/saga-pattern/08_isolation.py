@@ -10,16 +10,27 @@ from dataclasses import dataclass
 from functools import partial
 
 from msgspec import structs
-from saga import isolation
-from saga.compensating import GIFT, asker, breaches, forward, opened, standing
-from saga.dirty_reads import MARKED, PATIENT, Giving, Reports, give_back, refused_in_vain, sale
-from saga.fates import Fate, Fates
-from saga.invariant import judge
-from saga.isolation import Charging, Commuting, End, Holding, Locks, Overwriting, Rereading, Tally, Turn, interleave
+from saga.lessons import isolation
+from saga.lessons.compensating import GIFT, asker, breaches, forward, opened, standing
+from saga.lessons.dirty_reads import MARKED, PATIENT, Giving, Reports, give_back, refused_in_vain, sale
+from saga.lessons.isolation import (
+    Charging,
+    Commuting,
+    End,
+    Holding,
+    Locks,
+    Overwriting,
+    Rereading,
+    Tally,
+    Turn,
+    interleave,
+)
 from saga.order import Action, Order, World, orders
 from saga.services.effects import EFFECTS, Effect
 from saga.services.shop import Services
-from saga.shops import open_shop
+from saga.stage.fates import Fate, Fates
+from saga.stage.invariant import judge
+from saga.stage.shops import open_shop
 
 from shared.experiment import Experiment, Run
 

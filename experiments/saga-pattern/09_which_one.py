@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from saga.contenders import (
+from saga.order import SERVICE, UNDO, Action, Order, World, orders
+from saga.services.shop import Shop
+from saga.stage.contenders import (
     CAMUNDA,
     CHOREOGRAPHY,
     CONTENDERS,
@@ -25,18 +27,16 @@ from saga.contenders import (
     Contender,
     gather,
 )
-from saga.engines import Engine, Outcome, Site
-from saga.fates import KIND, Fates
-from saga.foreign.claimed import claim_foreign
-from saga.foreign.dbos import Workflows
-from saga.measuring import Journal, Usage, alone, carry, goes_on, recover, require_complete
-from saga.noted import GOES_ON, Alone, Timed, note, note_alone
-from saga.order import SERVICE, UNDO, Action, Order, World, orders
-from saga.ran import lines as ran_lines
-from saga.ran import noted, noting
-from saga.schedules import Verdict, drawn, endure, fates
-from saga.services.shop import Shop
-from saga.shops import open_shop
+from saga.stage.engines import Engine, Outcome, Site
+from saga.stage.fates import KIND, Fates
+from saga.stage.foreign.claimed import claim_foreign
+from saga.stage.foreign.dbos import Workflows
+from saga.stage.measuring import Journal, Usage, alone, carry, goes_on, recover, require_complete
+from saga.stage.noted import GOES_ON, Alone, Timed, note, note_alone
+from saga.stage.ran import lines as ran_lines
+from saga.stage.ran import noted, noting
+from saga.stage.schedules import Verdict, drawn, endure, fates
+from saga.stage.shops import open_shop
 
 from shared.experiment import Experiment, Run, Scale
 from shared.faults import Faults

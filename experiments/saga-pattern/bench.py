@@ -21,16 +21,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from saga.contenders import DBOS, OWN, SINGLY, TEMPORAL, UNDO_ATTEMPTS, Contender, gather
-from saga.dbossaga import System
-from saga.engines import Engine, Site
-from saga.fates import KIND, Fates
-from saga.measuring import Load, alone, carry, recover, require_complete
+from saga.engines.dbos import System
 from saga.order import Order, World, orders
-from saga.schedules import Schedule, Verdict, drawn, endure, fates
 from saga.services import shop as shops
 from saga.services.shop import Shop
-from saga.targets import TARGETS
+from saga.stage.contenders import DBOS, OWN, SINGLY, TEMPORAL, UNDO_ATTEMPTS, Contender, gather
+from saga.stage.engines import Engine, Site
+from saga.stage.fates import KIND, Fates
+from saga.stage.measuring import Load, alone, carry, recover, require_complete
+from saga.stage.schedules import Schedule, Verdict, drawn, endure, fates
+from saga.stage.targets import TARGETS
 
 from shared import postgres
 from shared.errors import FaultNotFired

@@ -7,12 +7,12 @@ no time-outs here, and a step that never answers keeps its saga for ever; for th
 
 import time
 
-from saga.fates import TransientError
-from saga.nosaga import AFTER, CallWindow
 from saga.order import STEPS, UNDO, Action, Order, Reply, Request
 from saga.reading import reader, without_nul
 from saga.services.participant import IMPOSSIBLE
 from saga.services.shop import Services, Shop
+from saga.stage.fates import TransientError
+from saga.wrong.nosaga import AFTER, CallWindow
 from shared import codec, postgres
 from shared.errors import NotReadable
 from shared.faults import Hook, nowhere

@@ -4,13 +4,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from saga.fates import KIND
 from saga.messaging import Topics
 from saga.orchestrator.definition import Definition, Retry, read, timed
-from saga.orchestrator.stage import Stage, staged
 from saga.order import Order, World, orders
 from saga.services import shop as shops
 from saga.services.shop import Services, Shop
+from saga.stage.fates import KIND
+from saga.stage.in_process import Stage, staged
 
 from shared import kafka as kafka_helpers
 from shared.servers.server import Endpoint

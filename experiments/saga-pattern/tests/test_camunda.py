@@ -6,17 +6,17 @@ from uuid import uuid4
 
 import msgspec
 import pytest
-from saga.camunda import BPMN
-from saga.camunda.client import Camunda, Refused, Unavailable
-from saga.camunda.diagram import PICTURE, render
-from saga.camunda.worker import Policy, work
-from saga.engines import Outcome, Site, wait
-from saga.engines.camunda import CamundaEngine, opened
-from saga.fates import Fate, Fates, mend
-from saga.invariant import Ending, judge
+from saga.engines.camunda import BPMN
+from saga.engines.camunda.client import Camunda, Refused, Unavailable
+from saga.engines.camunda.worker import Policy, work
 from saga.order import STEPS, Action, Order, Request, World, orders
 from saga.services import shop as shops
 from saga.services.shop import Shop
+from saga.stage.diagram import PICTURE, render
+from saga.stage.engines import Outcome, Site, wait
+from saga.stage.engines.camunda import CamundaEngine, opened
+from saga.stage.fates import Fate, Fates, mend
+from saga.stage.invariant import Ending, judge
 from saga.windows import EffectWindow, Kill
 
 from shared.faults import require
@@ -96,7 +96,7 @@ def ending(shop: Shop, order: Order) -> Ending | None:
 
 
 def test_the_picture_is_that_of_the_diagram() -> None:
-    assert PICTURE.read_text() == render(BPMN.read_text()), "make it anew: python -m saga.camunda.diagram"
+    assert PICTURE.read_text() == render(BPMN.read_text()), "make it anew: python -m saga.stage.diagram"
 
 
 def test_an_order_is_completed_and_its_saga_begun_once(engine: CamundaEngine, site: Site) -> None:

@@ -6,13 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from saga.choreography import defined, scenes
-from saga.choreography.changes import Change, change, suspect, told, with_check
-from saga.engines import Outcome, Site
-from saga.invariant import judge
 from saga.orchestrator.definition import ORDER_FILE, DefinitionError, load
 from saga.order import STEPS, Action, World
 from saga.services.shop import Shop
+from saga.stage.choreography import defined, scenes
+from saga.stage.choreography.changes import Change, change, suspect, told, with_check
+from saga.stage.engines import Outcome, Site
+from saga.stage.invariant import judge
 
 from shared.servers.server import Endpoint
 from shared.worker import Worker

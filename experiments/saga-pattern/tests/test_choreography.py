@@ -7,22 +7,24 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from saga.choreography import engine, scenes, store
-from saga.choreography.changes import LOOPING
+from saga.choreography import store
 from saga.choreography.flow import problems
 from saga.choreography.machine import ENDS, MACHINES, Machines
-from saga.choreography.playing import KINDS, Cast, Kind
-from saga.choreography.process import submitted
 from saga.choreography.service import Service, ServiceWindow
-from saga.choreography.stage import Stage, drop, settle, submit
-from saga.choreography.stage import create as create_stage
 from saga.choreography.store import Letter, Outgoing
-from saga.engines import Outcome, Site, drive
-from saga.fates import Fate, Fates, mend
-from saga.foreign import odd
-from saga.invariant import Ending, judge
 from saga.order import Action, Order, World, orders
 from saga.services.shop import Services, Shop
+from saga.stage.choreography import scenes
+from saga.stage.choreography.changes import LOOPING
+from saga.stage.choreography.playing import KINDS, Cast, Kind
+from saga.stage.choreography.process import submitted
+from saga.stage.choreography.stage import Stage, drop, settle, submit
+from saga.stage.choreography.stage import create as create_stage
+from saga.stage.engines import Outcome, Site, drive
+from saga.stage.engines import choreography as engine
+from saga.stage.fates import Fate, Fates, mend
+from saga.stage.foreign import odd
+from saga.stage.invariant import Ending, judge
 
 from shared.checkers import duplicate_effect, lost, phantom
 from shared.event import Event

@@ -5,16 +5,28 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from saga import compensating, returning
-from saga.compensating import GIFT, GivenUp, Went, answered, asked, asker, breaches, forward, insist, standing, undo
-from saga.fates import Fate, Fates, mend
-from saga.foreign import odd
-from saga.invariant import judge
+from saga.lessons import compensating, returning
+from saga.lessons.compensating import (
+    GIFT,
+    GivenUp,
+    Went,
+    answered,
+    asked,
+    asker,
+    breaches,
+    forward,
+    insist,
+    standing,
+    undo,
+)
+from saga.lessons.redelivering import ADD, Guard, enqueue, refund, refunder
 from saga.order import STEPS, Action, Order, Request, World, orders
-from saga.redelivering import ADD, Guard, enqueue, refund, refunder
 from saga.services import shop as shops
 from saga.services.effects import EFFECTS, Effect
 from saga.services.shop import Services, Shop
+from saga.stage.fates import Fate, Fates, mend
+from saga.stage.foreign import odd
+from saga.stage.invariant import judge
 from saga.windows import EffectWindow, Kill
 
 from shared import codec

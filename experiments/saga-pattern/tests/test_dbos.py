@@ -7,14 +7,14 @@ from uuid import uuid4
 
 import pytest
 from psycopg import sql
-from saga.dbossaga import work
-from saga.engines import Outcome, Site, drive, wait
-from saga.engines.dbos import Dbos, opened
-from saga.fates import Fate, Fates, mend
-from saga.invariant import Ending, Standing, judge
+from saga.engines.dbos import work
 from saga.order import STEPS, Action, Order, World, orders
 from saga.services import shop as shops
 from saga.services.shop import Shop
+from saga.stage.engines import Outcome, Site, drive, wait
+from saga.stage.engines.dbos import Dbos, opened
+from saga.stage.fates import Fate, Fates, mend
+from saga.stage.invariant import Ending, Standing, judge
 from saga.windows import EffectWindow, Kill, WorkerWindow
 
 from shared.errors import ConfigurationError

@@ -3,10 +3,10 @@
 from dataclasses import replace
 
 import pytest
-from saga.choreography.changes import FORGOTTEN, LOOPING, WITH_FRAUD
 from saga.choreography.flow import Arrow, Wrong, declared, problems, recorded
 from saga.choreography.machine import MACHINES, SUBMITTED, Machine, MachineError, Reaction
 from saga.order import Action
+from saga.stage.choreography.changes import FORGOTTEN, LOOPING, WITH_FRAUD
 
 from shared.event import Event
 

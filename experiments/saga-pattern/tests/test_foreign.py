@@ -5,18 +5,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from saga.choreography import engine as choreography
-from saga.engines import Opener, Site, camunda, dbos, own, stepfunctions, temporal, wait
-from saga.foreign import Foreign, between
-from saga.foreign.camunda import Instances
-from saga.foreign.choreography import Events
-from saga.foreign.dbos import Workflows as DbosWorkflows
-from saga.foreign.own import Rows
-from saga.foreign.stepfunctions import Messages
-from saga.foreign.temporal import Workflows as TemporalWorkflows
-from saga.invariant import Ending, judge
 from saga.order import World, orders
 from saga.services.shop import Shop
+from saga.stage.engines import Opener, Site, camunda, choreography, dbos, own, stepfunctions, temporal, wait
+from saga.stage.foreign import Foreign, between
+from saga.stage.foreign.camunda import Instances
+from saga.stage.foreign.choreography import Events
+from saga.stage.foreign.dbos import Workflows as DbosWorkflows
+from saga.stage.foreign.own import Rows
+from saga.stage.foreign.stepfunctions import Messages
+from saga.stage.foreign.temporal import Workflows as TemporalWorkflows
+from saga.stage.invariant import Ending, judge
 
 from shared.servers.server import Endpoint
 from shared.worker import Worker

@@ -1,9 +1,9 @@
 """The judge finds what is wrong: states made by hand, each wrong in one way."""
 
 import pytest
-from saga.invariant import Ending, judge
 from saga.order import STEPS, UNDO, Action, Order, Request
 from saga.services.shop import Services, Shop
+from saga.stage.invariant import Ending, judge
 
 from shared.postgres import connect
 

@@ -6,11 +6,10 @@ from contextlib import ExitStack
 
 import pytest
 from msgspec import structs
-from saga import isolation
-from saga.compensating import GIFT, asker, breaches, forward, opened, standing
-from saga.dirty_reads import MARKED, PATIENT, Giving, Reports, give_back, refused_in_vain, sale
-from saga.fates import KIND, Fate, Fates
-from saga.isolation import (
+from saga.lessons import isolation
+from saga.lessons.compensating import GIFT, asker, breaches, forward, opened, standing
+from saga.lessons.dirty_reads import MARKED, PATIENT, Giving, Reports, give_back, refused_in_vain, sale
+from saga.lessons.isolation import (
     Charging,
     Commuting,
     End,
@@ -29,6 +28,7 @@ from saga.order import Action, Order, World, orders
 from saga.services import shop as shops
 from saga.services.effects import EFFECTS, Effect
 from saga.services.shop import Services
+from saga.stage.fates import KIND, Fate, Fates
 
 from shared.servers.server import Endpoint
 

@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 import pytest
-from saga.foreign import odd
 from saga.messaging import Header, command
 from saga.orchestrator.machine import Status, Verb
 from saga.orchestrator.operator import NoSuchMessage, discard, put_aside, resend, sagas, tell
-from saga.orchestrator.stage import Stage
 from saga.order import Action, Order, Request, World, orders
 from saga.services.host import Host
+from saga.stage.foreign import odd
+from saga.stage.in_process import Stage
 from saga.transport import Inlet, NotSent, Outlet, restored
 
 from shared import codec

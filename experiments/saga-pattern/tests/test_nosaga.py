@@ -8,15 +8,17 @@ from enum import StrEnum
 from pathlib import Path
 
 import pytest
-from saga import nosaga, plain, ways
-from saga.fates import Fates
-from saga.foreign import odd
-from saga.invariant import Ending, judge
-from saga.nosaga import CallWindow, CommitWindow, Locked, in_doubt, lock, resolve
+from saga import plain
 from saga.order import Order, World, orders
 from saga.services.shop import SERVICES
-from saga.ways import Site, Way, build, cannot_pay, carry_out_all, die, held_up, others
+from saga.stage import no_saga as ways
+from saga.stage.fates import Fates
+from saga.stage.foreign import odd
+from saga.stage.invariant import Ending, judge
+from saga.stage.no_saga import Site, Way, build, cannot_pay, carry_out_all, die, held_up, others
 from saga.windows import Kill
+from saga.wrong import nosaga
+from saga.wrong.nosaga import CallWindow, CommitWindow, Locked, in_doubt, lock, resolve
 
 from shared import codec
 from shared import postgres as helpers

@@ -8,22 +8,22 @@ from typing import Any
 
 import msgspec
 import pytest
-from saga.engines import Ended, Outcome, Site
-from saga.engines.own import ENDED, opened
-from saga.fates import Fate, Fates
-from saga.invariant import Ending, judge
 from saga.messaging import Header, Outgoing, Topics
 from saga.orchestrator.definition import Definition, DefinitionError, Retry, timed
 from saga.orchestrator.machine import Status, Verb, begin
 from saga.orchestrator.office import Client, Office, client
 from saga.orchestrator.operator import put_aside, tell
 from saga.orchestrator.shares import Shares, each_reads_its_own, stood_in_for, there
-from saga.orchestrator.stage import Stage
 from saga.orchestrator.store import Saga, Store, create, publish
 from saga.orchestrator.worker import work
 from saga.order import STEPS, Action, Order, Reply, World, orders
 from saga.services.host import host, prepare
 from saga.services.shop import Shop
+from saga.stage.engines import Ended, Outcome, Site
+from saga.stage.engines.own import ENDED, opened
+from saga.stage.fates import Fate, Fates
+from saga.stage.in_process import Stage
+from saga.stage.invariant import Ending, judge
 from saga.transport import Inlet
 from saga.windows import EffectWindow, HostWindow, Kill, WorkerWindow
 

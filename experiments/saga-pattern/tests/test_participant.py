@@ -6,11 +6,11 @@ from dataclasses import replace
 from threading import Event
 
 import pytest
-from saga.fates import AnswerLost, Fate, Fates, TransientError, mend
-from saga.invariant import Ending, judge
 from saga.order import STEPS, UNDO, Action, Order, Reply, Request
 from saga.services.participant import answer, perform
 from saga.services.shop import Services, Shop
+from saga.stage.fates import AnswerLost, Fate, Fates, TransientError, mend
+from saga.stage.invariant import Ending, judge
 from saga.windows import EffectWindow
 
 from shared.postgres import connect

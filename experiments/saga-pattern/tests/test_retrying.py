@@ -8,14 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from saga import poison
-from saga.foreign import odd
 from saga.messaging import Topics, Unreadable
 from saga.orchestrator.definition import Retry
 from saga.order import Action, Request, World, orders
-from saga.retrying import Call, Limits, Rush, policies, port_of, provide, rush
 from saga.services.host import prepare
 from saga.services.shop import Services, Shop
+from saga.stage import poison
+from saga.stage.foreign import odd
+from saga.stage.retrying import Call, Limits, Rush, policies, port_of, provide, rush
 from saga.transport import Outlet
 
 from shared import codec

@@ -6,16 +6,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
-from saga import measuring
-from saga.contenders import CONTENDERS, HERE, Contender
-from saga.engines import Ended, Outcome
-from saga.fates import Fate
-from saga.measuring import NothingToMeasure, goes_on, require_complete
 from saga.orchestrator.definition import read
 from saga.order import STEPS, Action, Order, Request
-from saga.ran import lines, noted, noting
-from saga.schedules import Schedule, Verdict, drawn, endure, fates
 from saga.services.shop import Services, Shop
+from saga.stage import measuring
+from saga.stage.contenders import CONTENDERS, HERE, Contender
+from saga.stage.engines import Ended, Outcome
+from saga.stage.fates import Fate
+from saga.stage.measuring import NothingToMeasure, goes_on, require_complete
+from saga.stage.ran import lines, noted, noting
+from saga.stage.schedules import Schedule, Verdict, drawn, endure, fates
 
 from shared.errors import DeadlineExceeded, FaultNotFired
 from shared.worker import Worker
@@ -162,7 +162,7 @@ def test_a_load_that_is_not_complete_is_not_measured(services: Services, shop: S
 
 
 # What belongs to no engine: it is the same for all, or measures and stages them. The wrong ways are left out.
-COMMON = "engines", "fates", "order", "reading", "windows", "services"
+COMMON = "stage", "order", "reading", "windows", "services"
 
 
 def imported(path: Path) -> Iterator[str]:

@@ -7,14 +7,7 @@ from uuid import uuid4
 import msgspec
 import pytest
 from msgspec.structs import replace
-from saga.engines import Outcome, Site, wait
-from saga.engines.stepfunctions import StepFunctions, StrangeEnd, opened
-from saga.fates import Fate, Fates, mend
-from saga.invariant import Ending, judge
-from saga.order import STEPS, UNDO, Action, Order, World, orders
-from saga.services import shop as shops
-from saga.services.shop import SERVICES, Shop
-from saga.stepfunctions.client import (
+from saga.engines.stepfunctions.client import (
     OPERATOR,
     Account,
     Body,
@@ -25,7 +18,14 @@ from saga.stepfunctions.client import (
     deploy,
     make_queues,
 )
-from saga.stepfunctions.worker import work
+from saga.engines.stepfunctions.worker import work
+from saga.order import STEPS, UNDO, Action, Order, World, orders
+from saga.services import shop as shops
+from saga.services.shop import SERVICES, Shop
+from saga.stage.engines import Outcome, Site, wait
+from saga.stage.engines.stepfunctions import StepFunctions, StrangeEnd, opened
+from saga.stage.fates import Fate, Fates, mend
+from saga.stage.invariant import Ending, judge
 from saga.windows import EffectWindow, Kill
 
 from shared import codec

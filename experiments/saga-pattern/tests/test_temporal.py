@@ -10,25 +10,25 @@ from uuid import uuid4
 
 import pytest
 from psycopg import OperationalError
-from saga.engines import Engine, Outcome, Site, wait
-from saga.engines.temporal import opened
-from saga.fates import Fate, Fates
-from saga.foreign.temporal import signal
-from saga.invariant import Ending, judge
+from saga.engines.temporal.activities import Activities
+from saga.engines.temporal.client import NoSuchSaga, Sagas
+from saga.engines.temporal.histories import actions, asked, given_up, happened
+from saga.engines.temporal.messages import Limits, Progress, Status
+from saga.engines.temporal.worker import Job, work
 from saga.order import STEPS, Action, Order, Reply, Request
 from saga.services import shop as shops
 from saga.services.shop import Shop
-from saga.temporal.activities import Activities
-from saga.temporal.apart import Apart, CallFailed
-from saga.temporal.client import NoSuchSaga, Sagas
-from saga.temporal.held import Gate, HeldActivities
-from saga.temporal.histories import actions, asked, given_up, happened
-from saga.temporal.kills import BACKWARD, TURN, broken
-from saga.temporal.messages import Limits, Progress, Status
-from saga.temporal.skipping import Skipping
-from saga.temporal.stage import CALM, WORLD, beaten, killed_in_the_end, repair
-from saga.temporal.trials import hanging, some
-from saga.temporal.worker import Job, work
+from saga.stage.apart import Apart, CallFailed
+from saga.stage.engines import Engine, Outcome, Site, wait
+from saga.stage.engines.temporal import opened
+from saga.stage.fates import Fate, Fates
+from saga.stage.foreign.temporal import signal
+from saga.stage.invariant import Ending, judge
+from saga.stage.temporal.held import Gate, HeldActivities
+from saga.stage.temporal.kills import BACKWARD, TURN, broken
+from saga.stage.temporal.skipping import Skipping
+from saga.stage.temporal.stage import CALM, WORLD, beaten, killed_in_the_end, repair
+from saga.stage.temporal.trials import hanging, some
 from saga.windows import EffectWindow, Kill
 
 from shared.errors import NotWritable, StartFailed
@@ -62,7 +62,7 @@ Gates = tuple[Gate, Gate]
 
 @pytest.fixture(scope="module")
 def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Starter]:
-    """Starts a process: (name, function, *arguments). In this one no test makes a client; see saga.temporal.apart."""
+    """Starts a process: (name, function, *arguments). In this one no test makes a client; see saga.stage.apart."""
     folder, started = tmp_path_factory.mktemp("logs"), list[Worker]()
 
     def begin(name: str, function: Callable[..., None], *arguments: object) -> Worker:

@@ -5,13 +5,13 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from saga.engines.temporal.client import Sagas
+from saga.engines.temporal.histories import actions, happened, written
+from saga.engines.temporal.workflow import STEPS_BEFORE, OrderSaga
 from saga.order import STEPS
-from saga.temporal.apart import Apart
-from saga.temporal.client import Sagas
-from saga.temporal.histories import actions, happened, written
-from saga.temporal.kills import BACKWARD
-from saga.temporal.versions import Before, Unpatched
-from saga.temporal.workflow import STEPS_BEFORE, OrderSaga
+from saga.stage.apart import Apart
+from saga.stage.temporal.kills import BACKWARD
+from saga.wrong.temporal_versions import Before, Unpatched
 from temporalio.api.history.v1 import HistoryEvent
 from temporalio.client import WorkflowHistory
 
@@ -23,7 +23,7 @@ HISTORIES = Path(__file__).parent / "histories"
 
 @pytest.fixture(scope="module")
 def sagas(temporal: Endpoint, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Apart[Sagas]]:
-    """In a process of its own; see saga.temporal.apart."""
+    """In a process of its own; see saga.stage.apart."""
     folder = tmp_path_factory.mktemp("replays")
 
     def begin(name: str, function: Callable[..., None], *arguments: object) -> Worker:

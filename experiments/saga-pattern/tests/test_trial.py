@@ -1,8 +1,8 @@
 """What a trial judges by: histories that are right, and bad ones that it has to see through."""
 
 import pytest
-from saga.orchestrator.trial import in_order, out_of_order
 from saga.order import STEPS, Action
+from saga.stage.orchestrator import in_order, out_of_order
 
 from shared.history import Action as Did
 from shared.history import History, Op, Outcome

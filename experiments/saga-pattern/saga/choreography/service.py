@@ -16,10 +16,10 @@ import msgspec
 from saga.choreography import store
 from saga.choreography.machine import Machine, Reaction
 from saga.choreography.store import Letter, Outgoing
-from saga.fates import KIND, AnswerLost, Fates, TransientError
 from saga.order import Order, Request
 from saga.reading import storable
 from saga.services.participant import IMPOSSIBLE, perform
+from saga.stage.fates import KIND, AnswerLost, Fates, TransientError
 from saga.transport import Place, advance
 from shared import codec
 from shared.errors import EventError, LabError, NotReadable

@@ -1,106 +1,173 @@
-"""DBOS as an engine: nothing but its workers, and a database on the labs' Postgres."""
+"""The saga by DBOS: a library that writes down in Postgres how far an ordinary function has come, step by step.
 
-from collections.abc import Iterable, Iterator
+There is no server. A worker takes sagas from a queue in the database and keeps the answer of every step there. A worker
+that died reads the answers when it starts anew, goes through the function again as far as they reach, and repeats the
+step that it was in: its request has the same id, so the service does it once. A step that fails for good is undone with
+those before it. A saga whose compensation fails for good ends as an error, and so does one whose order cannot be read;
+once the cause is gone, the operator rewinds it.
+
+DBOS documentation: "Workflows", "Steps", "Queues", "Self-hosting".
+"""
+
+import queue
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
-from dbos import DBOS, DBOSClient, EnqueueOptions
-from psycopg import sql
+import psycopg
+from dbos import DBOS, DBOSConfig, DBOSConfiguredInstance, StepOptions, error
 
-from saga.dbossaga import APP, CLASS, INSTANCE, QUEUE, VERSION, WORKFLOW, System, work
-from saga.engines import Ended, Outcome, Site
-from saga.order import Order
-from saga.windows import EffectWindow
-from shared import codec, postgres
-from shared.errors import ConfigurationError
-from shared.servers.server import Endpoint
-from shared.worker import Worker
+from saga.order import STEPS, UNDO, Action, Order, Reply, Request
+from saga.reading import reader
+from saga.services.shop import Services, Shop
+from saga.stage.engines import Outcome
+from saga.stage.fates import TransientError
+from saga.windows import Kill, hook
+from shared.errors import LabError, NotReadable
+from shared.history import History
 
-# Seconds between two looks at the queue, a second by default: a saga that is alone waits for half of it.
-POLLING = 0.02
-OVER = ["SUCCESS", "ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED"]
+APP, VERSION, QUEUE, CLASS, INSTANCE, WORKFLOW = "saga-lab", "1", "orders", "OrderSaga", "shop", "carry_out"
+Ask = Callable[[Request], Reply]
+_order = reader(Order)
 
 
-@dataclass
-class Dbos:
-    """The engine that is up."""
+@dataclass(frozen=True)
+class System:
+    """The database of DBOS, how often a compensation is tried, and the limits of a worker. Can be sent to workers."""
 
-    client: DBOSClient
-    system: System
-    workers: list[Worker]
-    name: str = "DBOS"
+    url: str
+    undo_attempts: int = 8
+    at_once: int = 20  # sagas that a worker has in hand, a thread each
+    lent: int = 8  # sets of connections to the services that these threads share
 
-    @property
-    def pids(self) -> dict[str, int]:
-        return {worker.name: worker.process.pid or 0 for worker in self.workers}
-
-    def start(self, order: Order) -> None:
-        # Text, and not an Order, which DBOS would pickle: another program, or a later one, can write and read it.
-        self.enqueue(order.id, codec.encode(order).decode())
-
-    def enqueue(self, saga: str, order: str) -> None:
-        """Begin a saga. Its order is JSON, as it should be."""
-        options: EnqueueOptions = {
-            "queue_name": QUEUE,
-            "workflow_name": WORKFLOW,
-            "workflow_id": saga,
-            "class_name": CLASS,
-            "instance_name": INSTANCE,
-            "app_version": VERSION,
-        }
-        self.client.enqueue(options, order)
-
-    def ended(self, sagas: Iterable[str]) -> dict[str, Ended]:
-        """A saga that ended in an error waits for an operator: `retry` is what they do about it."""
-        if not (wanted := list(sagas)):
-            return {}
-        found = self.client.list_workflows(workflow_ids=wanted, status=OVER, load_input=False)
+    def config(self, number: int) -> DBOSConfig:
+        """Of worker `number`: it recovers what it had in hand itself, which the executor's id tells."""
         return {
-            one.workflow_id: Ended(
-                one.output if isinstance(one.output, Outcome) else Outcome.PARKED,
-                ((one.completed_at or 0) - (one.created_at or 0)) / 1000,
-            )
-            for one in found
+            "name": APP,
+            "application_version": VERSION,
+            "executor_id": f"worker-{number}",
+            "system_database_url": self.url,
+            "run_migrations": False,
+            "log_level": "ERROR",  # a warning with a stack trace per attempt, otherwise
         }
 
-    def retry(self, saga: str) -> None:
-        """What an operator does when the cause is gone: go on with the step that failed, and none of those before."""
-        failed = max((step["function_id"] for step in self.client.list_workflow_steps(saga)), default=1)
-        self.client.rewind_workflow(saga, start_step=failed)
+
+class Impossible(LabError):
+    """What a service says would go wrong again, whoever asks again. It may be what DBOS writes down: text only."""
+
+
+def try_again(problem: BaseException) -> bool:
+    return not isinstance(problem, Impossible)
 
 
 @contextmanager
-def opened(site: Site, **limits: int) -> Iterator[Dbos]:
-    """Bring it up; `limits` are those of `System`. A kill in an EffectWindow is of the first worker.
+def told_apart() -> Iterator[None]:
+    """Raises Impossible instead of whatever a step raises that is not transient.
 
-    Raises ConfigurationError for other windows.
+    Within the step: an error of DBOS itself, outside of it, is no reason to undo anything.
     """
-    if site.kill and not isinstance(site.kill.window, EffectWindow):
-        raise ConfigurationError(f"a worker of DBOS has no window {site.kill.window!r}")
-    with ExitStack() as things:
-        system = System(things.enter_context(_database(site.endpoints["postgres"], f"{site.name}_dbos")), **limits)
-        DBOS.migrate(system.url)
-        client, workers = DBOSClient(system_database_url=system.url, application_name=APP), list[Worker]()
-        things.callback(client.destroy)
-        client.register_queue(QUEUE, worker_concurrency=system.at_once, polling_interval_sec=POLLING)
-        for number in range(site.workers):
-            kill = None if number else site.kill
-            workers.append(site.worker(f"dbos-{number}", work, site.shop, system, number, kill))
-            things.callback(workers[-1].stop)
-        yield Dbos(client, system, workers)
+    try:
+        yield
+    except (TransientError, psycopg.OperationalError):
+        raise
+    except Exception as problem:
+        raise Impossible(f"{type(problem).__name__}: {problem}") from problem
 
 
-@contextmanager
-def _database(server: Endpoint, name: str) -> Iterator[str]:
-    """A database for the time of the block; its URL.
+@DBOS.dbos_class(CLASS)
+class OrderSaga(DBOSConfiguredInstance):
+    """The saga as a function. It must do the same on the same answers, since it is gone through again."""
 
-    The migrations of DBOS create indexes concurrently: in a database that others use as well, each would wait until the
-    others' transactions have ended.
-    """
-    identifier = sql.Identifier(name)
-    with postgres.connect(server.url) as connection:
-        connection.execute(sql.SQL("create database {}").format(identifier))
+    def __init__(self, ask: Ask, undo_attempts: int) -> None:
+        super().__init__(INSTANCE)
+        self.ask = ask
+        self.undo_attempts = undo_attempts
+
+    @DBOS.workflow(name=WORKFLOW)
+    def carry_out(self, text: str) -> Outcome:
+        """Carry out an order, which is JSON, and whose id is the workflow's, too; returns how it ended.
+
+        Raises Impossible, which ends the workflow as an error, when that is no order.
+        """
         try:
-            yield postgres.url(server.url, dbname=name)
+            order = _order(text)
+        except NotReadable as problem:
+            raise Impossible(f"the order cannot be read: {problem}") from problem
+        begun: list[Action] = []
+        for action in STEPS:
+            begun.append(action)  # before the call: what nobody knows the outcome of is undone as well
+            try:
+                reply = self.step(action, order, attempts=5)
+            except (error.DBOSMaxStepRetriesExceeded, Impossible):
+                return self.undo(begun, order)
+            if reply.refused:
+                return self.undo(begun[:-1], order)
+        return Outcome.COMPLETED
+
+    def undo(self, begun: list[Action], order: Order) -> Outcome:
+        """Backwards. Raises as `step` does, which ends the workflow: what is undone stays undone."""
+        for action in reversed(begun):
+            self.step(UNDO[action], order, self.undo_attempts)
+        return Outcome.COMPENSATED
+
+    def step(self, action: Action, order: Order, attempts: int) -> Reply:
+        """Ask a service, once where the answer is known. Its name in the database is the action's.
+
+        Raises DBOSMaxStepRetriesExceeded and Impossible: nobody knows whether it was done.
+        """
+        options: StepOptions = {
+            "name": action.value,
+            "retries_allowed": True,
+            "max_attempts": attempts,
+            "interval_seconds": 0.1,
+            "backoff_rate": 2.0,
+            "should_retry": try_again,
+        }
+        return DBOS.run_step(options, self.ask, Request(order.id, action, order))
+
+
+class Counter:
+    """The services for the threads of a process: each has connections of its own while it asks."""
+
+    def __init__(self, shop: Shop, things: ExitStack, lent: int) -> None:
+        self._shop = shop
+        self._things = things
+        # The one used last is lent first; None stands for one that is not open yet.
+        self._free: queue.LifoQueue[Services | None] = queue.LifoQueue()
+        for _ in range(lent):
+            self._free.put(None)
+
+    @contextmanager
+    def lent(self) -> Iterator[Services]:
+        services = self._free.get()
+        try:
+            services = services or self._things.enter_context(self._shop.open())
+            yield services
         finally:
-            connection.execute(sql.SQL("drop database {} with (force)").format(identifier))
+            broken = services and any(connection.broken for connection in services.connections.values())
+            self._free.put(None if broken else services)
+
+
+def work(shop: Shop, system: System, number: int, kill: Kill | None = None) -> None:
+    """A process: worker `number`, from 0, until it is ended by a signal. None of them needs to be handled.
+
+    A kill is for the first life of the worker: one that is started again lives on.
+    """
+    with ExitStack() as things:
+        at = things.enter_context(hook(None if kill and _fired(kill) else kill))
+        counter = Counter(shop, things, system.lent)
+
+        def ask(request: Request) -> Reply:
+            with told_apart(), counter.lent() as services:
+                return services(request, at=at)
+
+        DBOS(config=system.config(number))
+        OrderSaga(ask, system.undo_attempts)
+        DBOS.launch()
+        threading.Event().wait()
+
+
+def _fired(kill: Kill) -> bool:
+    note = f"SIGKILL {kill.window}"
+    return kill.history.exists() and any(fault.note == note for fault in History.read(kill.history).faults)

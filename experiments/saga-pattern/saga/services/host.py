@@ -16,11 +16,11 @@ from pathlib import Path
 
 from confluent_kafka import Message
 
-from saga.fates import AnswerLost, Fates, TransientError
 from saga.messaging import Header, Outgoing, Topics, Unreadable, answer, header, request_of
 from saga.order import SERVICE, Reply, Request
 from saga.services.participant import IMPOSSIBLE, Also, perform
 from saga.services.shop import SERVICES, Services, Shop
+from saga.stage.fates import AnswerLost, Fates, TransientError
 from saga.transport import TABLES, Inlet, Outlet, Place, advance, offsets, park, reached
 from saga.windows import HostWindow, Kill, hook
 from shared.faults import Hook, nowhere

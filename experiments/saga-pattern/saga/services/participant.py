@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping
 
 from psycopg.errors import DataError, IntegrityError, ProgramLimitExceeded, UniqueViolation
 
-from saga.fates import KIND, Fates
 from saga.order import DOES, Action, Reply, Request
 from saga.reading import reader
 from saga.services.effects import EFFECTS, Effect
+from saga.stage.fates import KIND, Fates
 from saga.windows import EffectWindow
 from shared import codec
 from shared.errors import NotReadable, NotWritable

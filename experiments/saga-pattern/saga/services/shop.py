@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-from saga.fates import KIND, Fates
 from saga.order import SERVICE, Reply, Request, World
 from saga.services.participant import Also, perform
+from saga.stage.fates import KIND, Fates
 from shared import postgres
 from shared.faults import Hook, nowhere
 from shared.postgres import Connection

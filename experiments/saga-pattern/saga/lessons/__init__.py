@@ -1,0 +1,1 @@
+"""Ways side by side, the wrong beside the right."""

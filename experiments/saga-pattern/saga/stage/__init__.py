@@ -1,0 +1,1 @@
+"""What experiments and the benchmark need to run, kill, watch and measure. Nobody copies it."""

@@ -1,0 +1,1 @@
+"""Where choreographies are played: services as processes, short plays, changes."""

@@ -1,0 +1,180 @@
+"""Short plays for experiment and tests: the same orders and the same kills, however the services are written."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+from saga.choreography import store
+from saga.choreography.flow import Flow
+from saga.choreography.machine import ENDS, Machine
+from saga.choreography.service import Service, ServiceWindow
+from saga.choreography.store import Letter, Outgoing
+from saga.choreography.wire import sending
+from saga.order import STEPS, Action, Order, World
+from saga.stage.choreography.playing import Cast, Kind
+from saga.stage.choreography.process import submitted
+from saga.stage.choreography.stage import Stage, ended, said, submit
+from saga.stage.fates import Fate, Fates
+from shared import postgres
+from shared.event import Event, new_id
+from shared.history import Recorder
+from shared.postgres import Connection
+from shared.tap import Tap
+from shared.worker import Worker
+
+CHARGED = "select order_id from charges where status = 'charged'"
+Starter = Callable[..., Worker]  # Run.worker, or what a test has in its place
+# Who dies when, in a play of each kind: where its own weakness shows.
+KILLS: Mapping[Kind, Mapping[str, Sequence[ServiceWindow]]] = {
+    Kind.BY_CUSTOMER: {},
+    Kind.NO_INBOX: {"stock": [ServiceWindow.SENT]},  # what it has sent comes again
+    Kind.NO_OUTBOX: {"payments": [ServiceWindow.COMMITTED]},
+    Kind.RIGHT: {"stock": [ServiceWindow.SENT], "payments": [ServiceWindow.COMMITTED]},
+}
+
+
+@dataclass(frozen=True)
+class Away:
+    """How orders stand while a service is away: those that are paid, and how many have ended."""
+
+    paid: frozenset[str]
+    ended: int
+
+
+@contextmanager
+def recorded(stage: Stage) -> Iterator[Tap]:
+    """Somebody who reads all topics, without being part of the play."""
+    with Recorder(stage.history, "reader") as recorder, Tap("reader", stage.broker, stage.topics, recorder) as tap:
+        yield tap
+
+
+def refused_at(fates: Fates, order: Order) -> Action | None:
+    """The step at which the schedule has an order refused."""
+    return next((action for action in STEPS if fates.of(order, action) is Fate.REFUSED), None)
+
+
+def one_refused_at_each(orders: Sequence[Order], seed: int) -> Fates:
+    """The seeded schedule, in which the first four orders are refused at one step each, and the fifth at none."""
+    fixed = {(order.id, action): Fate.FINE for order in orders[:5] for action in STEPS}
+    fixed |= {(order.id, action): Fate.REFUSED for order, action in zip(orders, STEPS, strict=False)}
+    return Fates(seed, fixed=fixed)
+
+
+def pairs(count: int, world: World) -> tuple[list[Order], Fates]:
+    """Two orders of each of so many customers, at the same time; the second half of them cannot pay the first one.
+
+    Paid ones are the first in every partition: what comes again after a kill may be no more than that first one.
+    """
+    names, product = world.customer_names()[:count], world.product_names()[0]
+    orders = [Order(f"{name}-{which}", name, product, 1, 500) for name in names for which in ("first", "second")]
+    refused = {(f"{name}-first", Action.CHARGE): Fate.REFUSED for name in names[count // 2 :]}
+    return orders, Fates(steps={}, undos={}, fixed=refused)
+
+
+def suspects(count: int, world: World) -> list[Order]:
+    """Orders every fourth of which is suspicious."""
+    names, product = world.customer_names(), world.product_names()[0]
+    cents = [30_000 if number % 4 == 0 else 500 for number in range(count)]
+    return [Order(f"fraud-{n}", names[n % len(names)], product, 1, price) for n, price in enumerate(cents)]
+
+
+def play(stage: Stage, orders: Iterable[Order], starter: Starter, kills: Sequence[ServiceWindow] = ()) -> list[Event]:
+    """All services, each killed once in each of these windows, until nothing more happens. Returns all events."""
+    with recorded(stage) as tap:
+        cast = Cast(stage, starter).start(kills=kills)
+        submit(stage, orders)
+        cast.until_rest()
+        cast.stop()
+        tap.catch_up()
+    return tap.events
+
+
+def play_without_shipping(stage: Stage, orders: Sequence[Order], starter: Starter) -> tuple[Away, list[Event]]:
+    """Shipping starts when the others rest; returns how orders stand by then, and all events until the last rest."""
+    with recorded(stage) as tap:
+        cast = Cast(stage, starter).start("orders", "stock", "payments")
+        submit(stage, orders)
+        cast.until_rest(without="shipping")
+        away = Away(charged(stage), ended(stage))
+        cast.start("shipping").until_rest()
+        cast.stop()
+        tap.catch_up()
+    return away, tap.events
+
+
+def charged(stage: Stage) -> frozenset[str]:
+    """The orders that are paid, as the database of payments has it."""
+    with postgres.connect(stage.conninfo("payments")) as connection:
+        return frozenset(order for (order,) in connection.execute(CHARGED))
+
+
+def play_pairs(stage: Stage, orders: Sequence[Order], kind: Kind, starter: Starter) -> None:
+    """Each service finds all orders there when it starts; shipping starts with payments. Until nothing more happens."""
+    names = [machine.service for machine in stage.machines] if kind is Kind.BY_CUSTOMER else ["payments"]
+    cast, kills = Cast(stage, starter, dict.fromkeys(names, kind)), KILLS[kind]
+    with recorded(stage) as tap:
+        submit(stage, orders, by_customer=kind is Kind.BY_CUSTOMER)
+        cast.start("orders")
+        cast.wait_for("orders to be placed", lambda: said(stage, "orders", ["orders.placed"]) == len(orders))
+        cast.start("stock", kills=kills.get("stock", ()))
+        cast.wait_for("stock to reserve", lambda: said(stage, "stock", ["stock.reserved"]) == len(orders))
+        for name in ("payments", "shipping"):
+            cast.start(name, kills=kills.get(name, ()))
+        cast.until_rest()
+        cast.stop()
+        tap.catch_up()
+
+
+def play_again(stage: Stage, events: Iterable[Event], starter: Starter) -> int:
+    """Every event that somebody hears, once more under an id of its own; returns how many."""
+    again = [replace(event, id=new_id()) for event in {event.id: event for event in events}.values()]
+    heard = [event for event in again if event.type not in ENDS]
+    cast = Cast(stage, starter).start()
+    with sending(stage.broker) as send:
+        send([store.outgoing(stage.prefix, event) for event in heard])
+    cast.until_rest()
+    cast.stop()
+    return len(heard)
+
+
+def held(stage: Stage) -> list[store.Held]:
+    """What all services keep for an operator."""
+    found = []
+    for conninfo in stage.shop.conninfos.values():
+        with postgres.connect(conninfo) as connection:
+            found += [one for one in store.held(connection) if one.waits]
+    return found
+
+
+def alone(machine: Machine, connection: Connection, fates: Fates, order: Order, heard: Iterable[str]) -> list[str]:
+    """What one service says to these events about an order, one after the other: a unit test, nobody else is there."""
+    said: list[Outgoing] = []
+    service = Service(machine, connection, said.extend, "alone", fates)
+    for number, kind in enumerate(heard):
+        one = store.outgoing("alone", replace(submitted(order), type=kind, id=f"{order.id}/{number}"))
+        service.turn([Letter(f"alone/{order.id}/{number}", one.key.encode(), one.value, one.headers)])
+    events = (Event.from_kafka(one.key.encode(), one.value, one.headers) for one in said)
+    return [event.type for event in events if event.correlation_id == order.id]
+
+
+def passing(stage: Stage, order: Order, seen: Flow) -> dict[str, bool]:
+    """Whether each service that took part, alone, answers another such order's events as it was seen to, once each."""
+    found = {}
+    for machine in (machine for machine in stage.machines if machine.service in seen.services):
+        answers = {arrow.heard: arrow.said for arrow in seen.arrows if arrow.service == machine.service}
+        heard = [reaction.hears for reaction in machine.reactions if reaction.hears in answers]
+        with postgres.connect(stage.conninfo(machine.service)) as connection:
+            told = alone(machine, connection, stage.shop.fates, order, heard)
+        found[machine.service] = told == [answers[event] for event in heard]
+    return found
+
+
+def run_away(stage: Stage, order: Order, starter: Starter, limit: int) -> list[Event]:
+    """One order among services that answer each other for ever, stopped when so many events have been said."""
+    with recorded(stage) as tap:
+        cast = Cast(stage, starter).start()
+        submit(stage, [order])
+        cast.wait_for(f"{limit} events", lambda: len(tap.ids) >= limit)
+        cast.stop()
+        tap.catch_up()
+    return tap.events

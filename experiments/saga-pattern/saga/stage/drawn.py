@@ -1,0 +1,165 @@
+"""What experiment 05 sets up: sites, orders that are cases, workers that die, state machines as they should not be."""
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from itertools import product
+
+from saga.engines.camunda.worker import Policy
+from saga.engines.camunda.worker import work as work_for_camunda
+from saga.engines.stepfunctions.client import Definition, as_samples_catch, definition, without_retries
+from saga.engines.stepfunctions.worker import work as work_on_queues
+from saga.order import STEPS, Action, Order, Request, World, orders
+from saga.services.shop import Shop
+from saga.stage.drawn_traces import end_of, reserved
+from saga.stage.engines import Ended, Engine, Opener, Site, wait
+from saga.stage.engines.camunda import CamundaEngine
+from saga.stage.engines.stepfunctions import StepFunctions
+from saga.stage.engines.stepfunctions import opened as state_machine
+from saga.stage.fates import Fate, Fates, mend
+from saga.windows import EffectWindow, Kill
+from shared import postgres
+from shared.faults import Faults
+from shared.run import Run
+from shared.servers.handle import Handle
+from shared.wait import until
+from shared.worker import Worker
+
+CHARGE = 3  # the step, counted from 1
+AT_ONCE = 50  # sagas on each engine
+WHOLE_TIME = 8  # seconds that a state machine gives a saga when it gives it any: its three steps take one of them
+STEP_TIME = 3  # seconds that it gives an attempt at a step
+HASTY, PATIENT = Policy(lock=2.0), Policy(attempts=1_000, longest=0.3)
+LOST = "drawn", "mended", "caught", "mended-catch"  # cases whose payment is made, and its first answer lost
+
+
+def site_of(run: Run, shop: Shop, name: str, workers: int = 1, kill: Kill | None = None) -> Site:
+    return Site(shop, f"{run.name}_{name}", run.endpoints, run.folder, run.worker, workers, kill, run.keep)
+
+
+def dying(run: Run, shop: Shop, name: str, ahead: int = 0) -> Site:
+    """A site whose only worker dies when it has made the payment and told nobody. The history has the same name.
+
+    `ahead`: so many sagas come before the one of that payment, and are carried out.
+    """
+    nth = ahead * len(STEPS) + CHARGE
+    return site_of(run, shop, name, kill=Kill(EffectWindow.AFTER, run.history_file(name), nth, "worker"))
+
+
+def second(run: Run, site: Site, engine: Engine, policy: Policy | None = None) -> Worker:
+    """Another worker, which takes over. `policy` is that of a worker for Camunda."""
+    name = f"{site.name}-second"
+    if isinstance(engine, CamundaEngine):
+        return run.worker(name, work_for_camunda, site.shop, engine.url, engine.camunda.tenant, policy)
+    if isinstance(engine, StepFunctions):
+        return run.worker(name, work_on_queues, site.shop, engine.sagas.machine)
+    raise TypeError(f"{engine.name} is not of this experiment")
+
+
+def one(run: Run, case: str) -> Order:
+    """The order of a case; several may share a shop."""
+    return next(orders(run.seed, 1, World(), case))
+
+
+def durable(run: Run, count: int) -> list[Order]:
+    """Orders whose payment fails until it is repaired, so that their sagas still run when the server is killed."""
+    return list(orders(run.seed, count, World(), "durable"))
+
+
+def repair(shop: Shop, wanted: Sequence[Order]) -> None:
+    """From now on, their payments succeed."""
+    with postgres.connect(shop.conninfos["payments"]) as connection:
+        for order in wanted:
+            mend(connection, Request(order.id, Action.CHARGE, order).id)
+
+
+def await_reserved(shop: Shop, wanted: Sequence[Order]) -> None:
+    """All of them have come to their payment, or stand right before it."""
+    until("all stock to be reserved", lambda: reserved(shop, wanted) == len(wanted))
+
+
+def forgotten(run: Run) -> list[Order]:
+    """Orders that come no further than to their payment."""
+    return list(orders(run.seed, 3, World(), "forgotten"))
+
+
+def mixed(run: Run, wanted: Sequence[Order]) -> Fates:
+    """Fates as the seed has them, but of the first order, which is refused at last, and of the second, which ends."""
+    fixed = {(wanted[1].id, step): Fate.FINE for step in STEPS}
+    fixed |= {(wanted[0].id, Action.SHIP): Fate.REFUSED, (wanted[1].id, Action.CHARGE): Fate.ANSWER_LOST}
+    return Fates(run.seed, fixed=fixed)
+
+
+def cases(run: Run, count: int) -> Fates:
+    """The fates of all these orders' payments. Nothing else goes wrong."""
+    wanted = {Fate.ANSWER_LOST: [one(run, case) for case in LOST]}
+    wanted |= {Fate.BROKEN: [*durable(run, count), *forgotten(run)]}
+    fixed = {(order.id, Action.CHARGE): fate for fate, some in wanted.items() for order in some}
+    return Fates(steps={}, undos={}, fixed=fixed)
+
+
+def slug(name: str, window: str) -> str:
+    """Names a history, and what is made on servers."""
+    return f"{name} {window}".lower().replace(" ", "-")
+
+
+def carry_out(
+    run: Run, openers: Mapping[str, Opener], sites: Mapping[str, Site], wanted: Sequence[Order]
+) -> dict[str, dict[str, Ended]]:
+    """All orders on every engine, AT_ONCE at a time; returns, by engine, how each ended.
+
+    The only worker of each engine dies at the first orders, and another takes over.
+    """
+    ended = {name: dict[str, Ended]() for name in sites}
+    with ExitStack() as stack:
+        engines = {name: stack.enter_context(openers[name](site)) for name, site in sites.items()}
+        for first in range(0, len(wanted), AT_ONCE):
+            some = wanted[first : first + AT_ONCE]
+            for order, engine in product(some, engines.values()):
+                engine.start(order)
+            for name, engine in engines.items() if first == 0 else ():
+                engine.workers[0].wait()
+                stack.enter_context(second(run, sites[name], engine, HASTY))
+            for name, engine in engines.items():
+                ended[name] |= wait(engine, [order.id for order in some])
+    return ended
+
+
+def out_of_time(run: Run, shop: Shop) -> dict[str, tuple[str, int]]:
+    """Step Functions, with a timeout of the whole machine, and with one of each step; by case, what `end_of` says.
+
+    One saga ahead shows that the worker is up. The time begins with the next one, whose worker dies.
+    """
+    sites = {name: dying(run, shop, name, ahead=1) for name in ("step", "whole")}
+    with ExitStack() as stack:
+        engines = {name: stack.enter_context(state_machine(site, visible_again=60)) for name, site in sites.items()}
+        for name, engine in engines.items():
+            engine.start(ahead := one(run, f"{name}-ahead"))
+            wait(engine, [ahead.id])
+        limit(engines["whole"])
+        for name, engine in engines.items():
+            engine.start(one(run, name), timeout=60 if name == "whole" else STEP_TIME)
+        for name, engine in engines.items():  # the step first, whose attempts are counted
+            engine.workers[0].wait()
+            stack.enter_context(second(run, sites[name], engine))
+        return {name: end_of(engine.sagas, one(run, name).id) for name, engine in engines.items()}
+
+
+def limit(engine: StepFunctions) -> None:
+    """Executions that begin from now on have WHOLE_TIME."""
+    machine = engine.sagas.machine
+    asl = {**definition(machine.queues), "TimeoutSeconds": WHOLE_TIME}
+    engine.sagas.states.update_state_machine(stateMachineArn=machine.arn, definition=json.dumps(asl))
+
+
+def killed(run: Run, history: str, server: Handle) -> float:
+    """kill -9 a server and start it again, as the history says; returns the seconds that it was away."""
+    began = time.monotonic()
+    with Faults(run.recorder(history, "experiment")).down(server):
+        pass
+    return time.monotonic() - began
+
+
+def samples(asl: Definition) -> Definition:
+    return as_samples_catch(without_retries(asl))

@@ -1,0 +1,191 @@
+"""What is measured of an engine: how fast it is, how soon it is back, what it writes, and what its processes take."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import psutil
+
+from saga.order import Order
+from saga.services.shop import Shop
+from saga.stage.engines import PATIENCE, Ended, Engine, await_ends, drive, wait
+from saga.stage.invariant import Ending, judge
+from shared.errors import DeadlineExceeded, FaultNotFired, LabError
+from shared.postgres import Connection, connect
+from shared.wait import until
+from shared.worker import Worker
+
+PAUSE = 0.001  # seconds between two looks at a saga that is alone
+
+
+class NothingToMeasure(LabError):
+    """Sagas did not end as they should have, although no step failed."""
+
+
+@dataclass(frozen=True)
+class Load:
+    """What came of carrying out orders, many at once."""
+
+    rate: float  # sagas per second, from the first start to the last end
+    ended: dict[str, Ended]
+    asking: float  # CPU time of whoever starts sagas and asks for their ends, ms per saga
+
+    @property
+    def milliseconds(self) -> list[float]:
+        return [1000 * ended.seconds for ended in self.ended.values()]
+
+
+def carry(engine: Engine, orders: Sequence[Order], at_once: int) -> Load:
+    """Carry out all orders. Raises DeadlineExceeded."""
+    began, cpu = time.perf_counter(), time.process_time()
+    ended = drive(engine, orders, at_once)
+    seconds, asking = time.perf_counter() - began, time.process_time() - cpu
+    return Load(len(orders) / seconds, ended, 1000 * asking / len(orders))
+
+
+def alone(engine: Engine, order: Order) -> float:
+    """Milliseconds of a saga while there is no other, from before its start until whoever started it sees its end.
+
+    Raises DeadlineExceeded.
+    """
+    began = time.perf_counter()
+    engine.start(order)
+    while not engine.ended([order.id]):
+        if time.perf_counter() - began > PATIENCE:
+            raise DeadlineExceeded(f"waited {PATIENCE:g} s for saga {order.id} of {engine.name} to end")
+        time.sleep(PAUSE)
+    return 1000 * (time.perf_counter() - began)
+
+
+def recover(engine: Engine, orders: Sequence[Order], kill: Callable[[Worker], object]) -> float:
+    """Seconds from kill -9 of every worker, which start again at once, until all that had begun has ended.
+
+    Every one, since what is open may be in the hands of any.
+
+    Raises FaultNotFired when nothing was open by then, and DeadlineExceeded.
+    """
+    for order in orders:
+        engine.start(order)
+    sagas = {order.id for order in orders}
+    until("a first saga to end", lambda: engine.ended(sagas))
+    killed = time.perf_counter()
+    for worker in engine.workers:
+        kill(worker)
+    left = sagas - engine.ended(sagas).keys()
+    for worker in engine.workers:
+        worker.start()
+    if not left:
+        raise FaultNotFired(f"all {len(sagas)} sagas of {engine.name} had ended when its workers were killed")
+    wait(engine, left)
+    return time.perf_counter() - killed
+
+
+def goes_on(engine: Engine, orders: Sequence[Order], kill: Callable[[Worker], object], patience: float) -> bool:
+    """Whether all ends in time that had begun when one worker of several died, and did not come back until then.
+
+    Raises FaultNotFired when nothing was open by then, and DeadlineExceeded when it does not end with it either.
+    """
+    for order in orders:
+        engine.start(order)
+    sagas = {order.id for order in orders}
+    until("a first saga to end", lambda: engine.ended(sagas))
+    victim = engine.workers[0]
+    kill(victim)
+    left = sagas - engine.ended(sagas).keys()
+    if not left:
+        raise FaultNotFired(f"all {len(sagas)} sagas of {engine.name} had ended when its worker was killed")
+    alone = left.issubset(await_ends(engine, left, patience))
+    victim.start()
+    wait(engine, left)
+    return alone
+
+
+def require_complete(shop: Shop, count: int) -> None:
+    """Raises NothingToMeasure unless so many orders are complete in all services, and no other was begun."""
+    standing = judge(shop)
+    if standing.violations or standing.count(Ending.COMPLETE) != count or len(standing.endings) != count:
+        complete = standing.count(Ending.COMPLETE)
+        raise NothingToMeasure(f"{complete} of {count} orders complete: {standing.endings} {standing.violations[:3]}")
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What processes have used by now. A page that several share counts once (PSS), where the system tells."""
+
+    cpu: float  # seconds
+    written: float  # kB handed to the file system
+    memory: float  # MB, at the time
+
+    @classmethod
+    def of(cls, pids: Iterable[int]) -> "Usage":
+        """Of these processes and all below them."""
+        family = list({member for pid in pids for member in _family(pid)})
+        return cls(sum(map(_cpu, family)), sum(map(_written, family)) / 1e3, sum(map(_memory, family)) / 1e6)
+
+    def __sub__(self, before: "Usage") -> "Usage":
+        """Used in between. The memory is that of the end."""
+        return Usage(self.cpu - before.cpu, self.written - before.written, self.memory)
+
+
+def _family(pid: int) -> Iterator[psutil.Process]:
+    try:
+        process = psutil.Process(pid)
+        yield from (process, *process.children(recursive=True))
+    except psutil.NoSuchProcess:
+        return
+
+
+def _cpu(process: psutil.Process) -> float:
+    """Its own, and that of children that have ended: those that live are in the family themselves."""
+    try:
+        return sum(process.cpu_times()[:4])
+    except psutil.NoSuchProcess:
+        return 0.0
+
+
+def _memory(process: psutil.Process) -> int:
+    try:
+        full = process.memory_full_info()
+        return int(getattr(full, "pss", full.rss))
+    except psutil.AccessDenied:
+        return int(process.memory_info().rss)
+    except psutil.NoSuchProcess:
+        return 0
+
+
+def _written(process: psutil.Process) -> int:
+    try:
+        return int(process.io_counters().write_bytes) if hasattr(process, "io_counters") else 0
+    except (psutil.NoSuchProcess, psutil.AccessDenied):
+        return 0
+
+
+@dataclass(frozen=True)
+class Journal:
+    """Postgres' write-ahead log by now: how often it was forced to the disk, and its length in bytes.
+
+    Sessions report their flushes when they end, and else after some seconds: read it when they are closed.
+    """
+
+    flushes: int
+    length: int
+
+    def __sub__(self, before: "Journal") -> "Journal":
+        return Journal(self.flushes - before.flushes, self.length - before.length)
+
+    @classmethod
+    def read(cls, url: str) -> "Journal":
+        with connect(url) as connection:
+            return cls(_flushes(connection), _one(connection, "select pg_current_wal_insert_lsn() - '0/0'"))
+
+
+def _flushes(connection: Connection) -> int:
+    """PostgreSQL 18 documentation, "The Cumulative Statistics System", pg_stat_io; before 18, pg_stat_wal."""
+    if connection.info.server_version >= 180000:
+        return _one(connection, "select coalesce(sum(fsyncs), 0) from pg_stat_io where object = 'wal'")
+    return _one(connection, "select wal_sync from pg_stat_wal")
+
+
+def _one(connection: Connection, query: str) -> int:
+    row = connection.execute(query).fetchone()
+    return int(row[0]) if row else 0

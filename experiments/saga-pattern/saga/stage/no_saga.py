@@ -1,0 +1,171 @@
+"""Five ways to have an order carried out by four services, as processes that an experiment starts and kills."""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import partial
+
+from psycopg import Xid
+from psycopg.errors import LockNotAvailable
+
+from saga import plain
+from saga.order import Order, World
+from saga.services.shop import Shop, create
+from saga.stage.fates import KIND, Fates
+from saga.stage.invariant import Ending, judge
+from saga.windows import Kill, hook
+from saga.wrong import nosaga
+from saga.wrong.nosaga import Locked
+from shared import postgres
+from shared.faults import Hook, nowhere
+from shared.servers.server import Endpoint
+from shared.wait import until
+from shared.worker import Worker
+
+LOCK_TIMEOUT = f"set lock_timeout = '{nosaga.PATIENCE * 1000:.0f}ms'"
+LEASE = 5.0  # seconds: a machine that stands still for less does not outlast it before others are seen to wait
+OTHERS = 3  # orders after each kill: of the same customer, of the same product, and of neither
+HELD = "select 1 from locks where ends_at >= clock_timestamp()"
+WAITING = """
+select gid from pg_prepared_xacts p join pg_locks l on l.transactionid = p.transaction
+where not granted and waitstart < clock_timestamp() - make_interval(secs => %s)
+"""
+
+
+class Way(StrEnum):
+    """How an order is carried out."""
+
+    CALLS = "four calls in a row"
+    LOCK = "a lock around four calls"
+    LEASE = "a lock with a lease"
+    TWO_PHASE = "two-phase commit"
+    SAGA = "a saga"
+
+
+@dataclass(frozen=True)
+class Site:
+    """The four services, and the database of whoever has them work together: locks, and the log of sagas."""
+
+    shop: Shop
+    own: str
+
+
+def build(database: Endpoint, prefix: str, fates: Fates = KIND, world: World | None = None) -> Site:
+    shop = create(database, prefix, fates, world)
+    own = postgres.create_schema(database, f"{prefix}_own")
+    with postgres.connect(own) as connection:
+        connection.execute(f"{nosaga.LOCKS}; {plain.LOG}")
+    return Site(shop, own)
+
+
+@contextmanager
+def carrier(site: Site, way: Way, at: Hook = nowhere) -> Iterator[Callable[[Order], None]]:
+    """A function that carries out orders. It raises Locked when one would have to wait too long for another."""
+    with postgres.connect(site.own) as own, site.shop.open() as services:
+        for connection in services.connections.values():
+            connection.execute(LOCK_TIMEOUT)
+        ways: dict[Way, Callable[[Order], object]] = {
+            Way.CALLS: partial(nosaga.four_calls, services, at=at),
+            Way.LOCK: partial(nosaga.locked_calls, own, services, at=at),
+            Way.LEASE: partial(nosaga.locked_calls, own, services, at=at, lease=LEASE),
+            Way.TWO_PHASE: partial(nosaga.two_phase, site.shop, at=at),
+            Way.SAGA: partial(plain.carry_out, own, services, at=at),
+        }
+
+        def carry_out(order: Order) -> None:
+            try:
+                ways[way](order)
+            except LockNotAvailable as error:
+                raise Locked(f"{order.id}: {error}") from error
+
+        yield carry_out
+
+
+def die(site: Site, way: Way, order: Order, kill: Kill) -> None:
+    """A process that carries out an order and is killed meanwhile."""
+    with hook(kill) as at, carrier(site, way, at) as carry_out:
+        carry_out(order)
+
+
+def held_up(site: Site, way: Way, orders: Iterable[Order]) -> list[str]:
+    """Have these orders carried out; returns those that another order keeps from it."""
+    waiting = []
+    with carrier(site, way) as carry_out:
+        for order in orders:
+            try:
+                carry_out(order)
+            except Locked:
+                waiting.append(order.id)
+    return waiting
+
+
+def wait_for_turn(site: Site, order: Order) -> None:
+    """A process: an order in two-phase commit that waits for locks as long as it takes."""
+    nosaga.two_phase(site.shop, order, patience=0)
+
+
+def until_waiting(site: Site, seconds: float) -> list[tuple[str, str]]:
+    """Wait until a session has waited so long for a prepared transaction; whose those are: (order, service)."""
+    with postgres.connect(site.own) as connection:
+        what = f"a session to wait {seconds:g} s for a prepared transaction"
+        found = [
+            Xid.from_string(gid) for (gid,) in until(what, lambda: connection.execute(WAITING, [seconds]).fetchall())
+        ]
+    return [(xid.gtrid, xid.bqual or "") for xid in found]
+
+
+def until_free(site: Site) -> None:
+    """Wait until every lease has run out."""
+    with postgres.connect(site.own) as locks:
+        until("every lease to run out", lambda: locks.execute(HELD).fetchone() is None)
+
+
+def lock_ends(site: Site, order: Order) -> float:
+    """When the order's lock ends by itself, in seconds of Unix time: never is infinite, and 0 if it has none."""
+    with postgres.connect(site.own) as locks:
+        return nosaga.lock_ends(locks, order.id) or 0.0
+
+
+def others(site: Site, order: Order, when: str) -> list[Order]:
+    """Orders that come later: of the same customer, of the same product, and of neither."""
+    customer, product = site.shop.world.customer_names()[-1], site.shop.world.product_names()[-1]
+    whose = {
+        "customer": (order.customer, product),
+        "product": (customer, order.product),
+        "neither": (customer, product),
+    }
+    return [Order(f"{when}-{order.id}-{same}", *of, 1, 500) for same, of in whose.items()]
+
+
+def entered(site: Site, order: Order, before: float) -> list[str]:
+    """Which others of the same customer or product a service has answered before this second of Unix time."""
+    came = {one.id for when in ("early", "late") for one in others(site, order, when)[:2]}
+    return [ident for ident, (first, _) in plain.spans(site.shop).items() if ident in came and first < before]
+
+
+def cannot_pay(site: Site, way: Way) -> tuple[Ending | None, str]:
+    """How an order ends that its customer cannot pay, and what is wrong then."""
+    world = site.shop.world
+    order = Order("unpaid", world.customer_names()[-2], world.product_names()[-2], 1, world.balance + 1)
+    held_up(site, way, [order])
+    standing = judge(site.shop)
+    return standing.endings.get(order.id), "; ".join(one for one in standing.violations if one.startswith(order.id))
+
+
+def carry_out_all(site: Site, orders: Iterable[Order], kill: Kill | None = None) -> None:
+    """A process: the sagas that have not ended, then those of the orders that have not begun."""
+    with hook(kill) as at, postgres.connect(site.own) as log, site.shop.open() as services:
+        plain.resume(log, services)
+        for order in orders:
+            if not plain.known(log, order):
+                plain.carry_out(log, services, order, at)
+
+
+def watch(site: Site, worker: Worker) -> list[bool]:
+    """Look until the process is dead, or done; whether each look saw an order half done."""
+    looks = []
+    while worker.alive():
+        looks.append(judge(site.shop).count(Ending.INCONSISTENT) > 0)
+    worker.wait()
+    return looks

@@ -1,0 +1,228 @@
+"""A trial of one way to orchestrate: services, orchestrator, topics and history of its own, and processes to kill."""
+
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from saga.messaging import Topics
+from saga.orchestrator.definition import Definition
+from saga.orchestrator.office import Office, client
+from saga.orchestrator.shares import each_reads_its_own
+from saga.orchestrator.store import create
+from saga.orchestrator.worker import work
+from saga.order import STEPS, UNDO, Order, orders
+from saga.order import Action as Did
+from saga.services import shop as shops
+from saga.services.host import CarryOut, host, prepare
+from saga.services.participant import perform
+from saga.services.shop import SERVICES, Shop
+from saga.stage.engines.own import ENDED
+from saga.stage.fates import KIND, Fate, Fates
+from saga.stage.invariant import Standing, judge
+from saga.transport import Place
+from saga.windows import HostWindow, Kill, WorkerWindow
+from saga.wrong.orchestrating import work_in_memory
+from shared import kafka
+from shared.history import Action, History, Recorder
+from shared.postgres import Connection, connect
+from shared.run import Run
+from shared.wait import until
+from shared.worker import Worker
+
+NTH = 2  # a window is passed so often before the kill: by then sagas are under way
+
+
+@dataclass
+class Trial:
+    """Made by `set_up`."""
+
+    run: Run
+    name: str
+    shop: Shop
+    office: Office
+    definition: Definition
+    client: Recorder
+    carry_out: CarryOut = perform
+    rounds: list[list[Order]] = field(default_factory=list)
+
+    @property
+    def path(self) -> Path:
+        return self.run.history_file(self.name)
+
+    @property
+    def sagas(self) -> list[str]:
+        return [order.id for orders in self.rounds for order in orders]
+
+    def next_orders(self, count: int) -> list[Order]:
+        """The orders of a new round."""
+        prefix = f"{self.name}-{len(self.rounds)}"
+        self.rounds.append(list(orders(self.run.seed, count, self.shop.world, prefix)))
+        return self.rounds[-1]
+
+    def begin(self, count: int, definition: Definition | None = None) -> None:
+        """Begin the sagas of a new round."""
+        with client(self.office, definition or self.definition, self.client) as beginner:
+            for order in self.next_orders(count):
+                beginner.start(order)
+
+    def run_into(self, victim: Worker, count: int) -> None:
+        """Begin a new round, and return when the process has come to the window in which it is killed.
+
+        Nothing begins before every worker reads its own share: another would do the work of one that is just coming,
+        which then never gets there. Sagas of the round before may have it killed earlier.
+        """
+        with connect(self.office.conninfo) as connection:
+            until(
+                "every worker to read its share",
+                lambda: not victim.alive() or each_reads_its_own(connection, self.office.workers),
+            )
+        self.begin(count)
+        victim.wait()
+
+    def await_waiting(self, topic: str) -> None:
+        """As many messages as sagas were begun wait in the topic: who reads them has all of the last round at once."""
+        until(f"{topic} to fill", lambda: sum(kafka.end_offsets(self.office.broker, topic).values()) >= len(self.sagas))
+
+    def worker(
+        self, number: int = 0, window: WorkerWindow | None = None, nth: int = NTH, send_first: bool = False
+    ) -> Worker:
+        """A started worker, to be killed in a window if there is one."""
+        kill = Kill(window, self.path, nth, f"worker-{number}") if window else None
+        name = f"{self.name}-worker-{number}"
+        return self.run.worker(name, work, self.office, number, kill, self.path, send_first)
+
+    def memory_worker(self, count: int, window: WorkerWindow) -> Worker:
+        """A started worker that has the sagas of a new round in its memory."""
+        kill = Kill(window, self.path, NTH, "worker-0")
+        arguments = (self.office, self.definition, self.next_orders(count), kill, self.path)
+        return self.run.worker(f"{self.name}-worker-0", work_in_memory, *arguments)
+
+    def host(self, window: HostWindow | None = None, services: tuple[str, ...] = SERVICES, nth: int = NTH) -> Worker:
+        """A started host of services, to be killed in a window if there is one."""
+        kill = Kill(window, self.path, nth, " and ".join(services)) if window else None
+        office, name = self.office, f"{self.name}-host-{'-'.join(services)}"
+        arguments = (self.shop, office.topics, office.broker, services, kill, self.path, self.carry_out)
+        return self.run.worker(name, host, *arguments)
+
+    def await_end(self) -> None:
+        """Every saga that was begun has ended, or waits for an operator, and every reply is read."""
+        sagas = self.sagas
+        with connect(self.office.conninfo) as connection, connection.cursor() as cursor:
+            until(f"{len(sagas)} sagas to end", lambda: cursor.execute(ENDED, [sagas]).rowcount == len(sagas))
+        self.await_read([self.office.topics.replies])
+
+    def await_read(self, topics: Sequence[str]) -> None:
+        """Somebody has read every record of these topics."""
+        until("every message to be read", lambda: not self._unread(topics))
+
+    def repeat(self, topic: str) -> int:
+        """Send the whole topic once more, under the same ids; returns how many messages that are."""
+        producer, messages = kafka.producer(self.office.broker), kafka.read_all(self.office.broker, topic)
+        for message in messages:
+            producer.produce(topic, message.value(), message.key(), headers=message.headers())
+        producer.flush()
+        return len(messages)
+
+    def close(self, *processes: Worker) -> Standing:
+        """When all commands are read, stop the processes, and look what became of the orders."""
+        self.await_read([*self.office.topics.commands.values()])
+        for process in processes:
+            process.stop()
+        return judge(self.shop)
+
+    def lost_answers(self) -> list[str]:
+        """The requests whose first answer was lost, by schedule."""
+        with connect(self.office.conninfo) as connection:
+            asked = {saga: text.split() for saga, text in connection.execute("select id, asked from sagas").fetchall()}
+        return [
+            f"{order.id}:{action}"
+            for orders in self.rounds
+            for order in orders
+            for action in asked[order.id]
+            if self.shop.fates.of(order, Did(action)) is Fate.ANSWER_LOST
+        ]
+
+    def _unread(self, topics: Sequence[str]) -> list[Place]:
+        read: dict[Place, int] = {}
+        for op in History.read(self.path).of(Action.DELIVER):
+            read[op.topic, op.partition] = max(op.offset + 1, read.get((op.topic, op.partition), 0))
+        ends = {(topic, p): end for topic in topics for p, end in kafka.end_offsets(self.office.broker, topic).items()}
+        return [place for place, end in ends.items() if read.get(place, 0) < end]
+
+
+def set_up(
+    run: Run, name: str, definition: Definition, fates: Fates = KIND, workers: int = 1, carry_out: CarryOut = perform
+) -> Trial:
+    """Everything but processes. It is gone at the end of the run."""
+    database, prefix = run.endpoints["postgres"], f"{run.name}_{name}"
+    if not run.keep:
+        run.cleanup(lambda: shops.drop(database, prefix))
+    shop = shops.create(database, prefix, fates)
+    prepare(shop)
+    conninfo = run.schema(f"_{name}_office")
+    create(conninfo, definition)
+    topics = Topics(f"{run.name}.{name}")
+    topics.create(run.endpoints["kafka"], partitions=2 * workers)
+    office = Office(conninfo, run.endpoints["kafka"], topics, workers)
+    return Trial(run, name, shop, office, definition, run.recorder(name, "client"), carry_out)
+
+
+def recoveries(history: History) -> dict[str, float]:
+    """Window of a kill -> seconds until whoever came after the process that was killed had read its first message."""
+    found = {}
+    for fault in history.faults:
+        after = (op.at for op in history.of(Action.DELIVER) if op.process == fault.process and op.at > fault.at)
+        if at := next(after, None):  # none came where another has read on in its place
+            found[fault.note.removeprefix("SIGKILL ")] = (at - fault.at) / 1e9
+    return found
+
+
+def number(connection: Connection, query: str) -> int:
+    """The answer to a query that counts."""
+    row = connection.execute(query).fetchone()
+    return int(row[0]) if row else 0
+
+
+def broken(standing: Standing, orders: Sequence[Order]) -> int:
+    """How many of these orders something is wrong with."""
+    return sum(any(said.startswith(f"{order.id}:") for said in standing.violations) for order in orders)
+
+
+def out_of_order(history: History, compensated: Mapping[str, bool]) -> list[str]:
+    """Of these sagas, which were undone or not, those whose commands came to the services in a wrong order.
+
+    What counts is the first time that a service reads a command, and what it then did: the hosts tell, not the workers.
+    """
+    read, done = defaultdict[str, list[Did]](list), defaultdict[str, set[Did]](set)
+    for op in history.ops:
+        request = op.value.partition("#")[0]
+        did = Did(request.rpartition(":")[2]) if request.startswith(f"{op.key}:") else None
+        if did and op.action is Action.EFFECT:
+            done[op.key].add(did)
+        elif did and op.action is Action.DELIVER and not op.value.endswith("/answer") and did not in read[op.key]:
+            read[op.key].append(did)
+    return [saga for saga, undone in compensated.items() if not in_order(read[saga], done[saga], undone)]
+
+
+def in_order(read: Sequence[Did], done: Collection[Did], compensated: bool) -> bool:
+    """Whether a saga's commands, in the order in which they first came, are its steps, and then what undoes them.
+
+    Each step that was begun has to be undone, in reverse; the last may be left out where no service did it: it was
+    refused. Where its answer did not come in time, nobody knew, and it was undone as well.
+    """
+    begun = [action for action in read if action in STEPS]
+    if not begun or begun != list(STEPS[: len(begun)]) or list(read[: len(begun)]) != begun:
+        return False
+    undone, undoing = list(read[len(begun) :]), [UNDO[step] for step in reversed(begun)]
+    if not compensated:
+        return len(begun) == len(STEPS) and not undone
+    return undone == undoing or (undone == undoing[1:] and begun[-1] not in done)
+
+
+def note_orders(run: Run, variant: str, wrong: bool, standing: Standing, rounds: Mapping[str, Sequence[Order]]) -> int:
+    """A figure for each window; returns how many orders there are in all with which something is wrong."""
+    found = {window: broken(standing, orders) for window, orders in rounds.items()}
+    for window, count in found.items():
+        run.figure("orders inconsistent", count, "orders", variant=variant, wrong_way=wrong, x=window, x_label="killed")
+    return sum(found.values())

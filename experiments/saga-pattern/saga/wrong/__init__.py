@@ -1,0 +1,1 @@
+"""Popular ways that fail, as tutorials show them. Each is a class or a function of its own."""
