@@ -15,13 +15,14 @@ from typing import Any
 
 from saga import plain
 from saga.order import Order, World, orders
+from saga.services.invariant import Ending, judge
 from saga.services.shop import SERVICES
 from saga.stage import no_saga as ways
 from saga.stage.fates import KIND, Fates
-from saga.stage.invariant import Ending, judge
+from saga.stage.killing import RecordedKill
 from saga.stage.no_saga import LEASE, OTHERS, Site, Way, others
-from saga.windows import Kill
-from saga.wrong.nosaga import CallWindow, CommitWindow, in_doubt, resolve
+from saga.windows import CallWindow
+from saga.wrong.nosaga import CommitWindow, in_doubt, resolve
 
 from shared import postgres
 from shared.experiment import Experiment, Run
@@ -109,7 +110,9 @@ def kill_once(run: Run, site: Site, way: Way, window: StrEnum) -> Case:
     number = list(type(window)).index(window)
     order = Order(f"killed-{number}", WORLD.customer_names()[number], WORLD.product_names()[number], 1, 500)
     history = f"{way} {window}".replace(" ", "-")
-    run.worker("coordinator", ways.die, site, way, order, Kill(window, run.history_file(history))).wait()
+    run.worker(
+        "coordinator", ways.die, site, way, order, RecordedKill(window, history=run.history_file(history))
+    ).wait()
     run.judge(history, variant=way, wrong_way=way is not Way.SAGA, fault=f"SIGKILL {window}")
     standing, ends = judge(site.shop).endings.get(order.id), ways.lock_ends(site, order)
     return Case(window, order, standing, ways.held_up(site, way, others(site, order, "early")), ends)
@@ -274,14 +277,14 @@ def look(run: Run) -> None:
     count = run.pick(smoke=40, demo=200, full=600)
     site = open_site(run, run.endpoints["postgres"], "look", Fates(run.seed))
     todo = list(orders(run.seed, count, WORLD))
-    kill = Kill(CallWindow.CHARGED, run.history_file("look"), nth=count // 2)
+    kill = RecordedKill(CallWindow.CHARGED, nth=count // 2, history=run.history_file("look"))
     worker = run.worker("saga", ways.carry_out_all, site, todo, kill)
     looks = ways.watch(site, worker)
     run.judge("look", variant=Way.SAGA, fault=f"SIGKILL {CallWindow.CHARGED}")
     dead = judge(site.shop).count(Ending.INCONSISTENT)
     looks += ways.watch(site, run.worker("saga", ways.carry_out_all, site, todo))
     standing = judge(site.shop)
-    spans = [1000 * (last - first) for first, last in plain.spans(site.shop).values()]
+    spans = [1000 * (last - first) for first, last in ways.spans(site.shop).values()]
     run.figure("an order is half done for", spans, "ms", variant=Way.SAGA)
     run.figure("looks that see an order half done", 100 * sum(looks) / len(looks), "%", variant=Way.SAGA)
     with postgres.connect(site.own) as log:

@@ -9,19 +9,18 @@ from collections.abc import Sequence
 
 from saga.choreography.flow import Wrong, declared, problems, recorded
 from saga.choreography.machine import MACHINES
-from saga.choreography.service import ServiceWindow
-from saga.order import Action, Order, orders
+from saga.order import Action, Order, Outcome, orders
+from saga.services.invariant import Ending, Standing, judge
 from saga.stage.choreography import defined, scenes
 from saga.stage.choreography.changes import FORGOTTEN, LOOPING, WITH_FRAUD, suspect, told
 from saga.stage.choreography.playing import Kind
 from saga.stage.choreography.stage import Stage, ended
 from saga.stage.choreography.trial import WORLD, endings, judged, note_flow, open_stage
-from saga.stage.engines import Outcome, Site, choreography
-from saga.stage.fates import Fate, Fates
+from saga.stage.engines import Site, choreography
+from saga.stage.fates import Fate, Fates, open_shop
 from saga.stage.foreign.choreography import Events
 from saga.stage.foreign.claimed import claim_foreign
-from saga.stage.invariant import Ending, Standing, judge
-from saga.stage.shops import open_shop
+from saga.windows import ServiceWindow
 
 from shared.checkers import duplicate_delivery, duplicate_effect, lost, phantom
 from shared.event import Event

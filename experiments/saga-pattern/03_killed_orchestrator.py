@@ -13,11 +13,12 @@ from saga.orchestrator.definition import Retry, read, timed
 from saga.orchestrator.machine import Status, Verb
 from saga.orchestrator.operator import tell
 from saga.orchestrator.store import publish
+from saga.orchestrator.worker import Orchestrator
+from saga.services.invariant import Ending, Standing
 from saga.stage.fates import Fates
-from saga.stage.invariant import Ending, Standing
 from saga.stage.orchestrator import Trial, broken, note_orders, number, out_of_order, recoveries, set_up
 from saga.windows import HostWindow, WorkerWindow
-from saga.wrong.orchestrating import perform_each_time
+from saga.wrong.orchestrating import EachTimeShop, SendFirst
 
 from shared.checkers import duplicate_delivery, duplicate_effect
 from shared.experiment import Experiment, Run
@@ -248,18 +249,19 @@ def forget(run: Run, count: int) -> None:
 def send_early(run: Run, count: int) -> None:
     """The worker is killed between sending and commit, or just before the commit; the operator has all sagas undone."""
     left = {}
-    for name, early in (("early", True), ("after", False)):
+    for name, kind in (("early", SendFirst), ("after", Orchestrator)):
         trial = set_up(run, name, PATIENT)
         host = trial.host()
         trial.begin(count)
         trial.await_waiting(trial.office.topics.replies)
-        trial.worker(0, WorkerWindow.SAVED, nth=1, send_first=early).wait()
+        trial.worker(0, WorkerWindow.SAVED, nth=1, kind=kind).wait()
         with connect(trial.office.conninfo) as connection:
             for saga in trial.sagas:
                 tell(connection, saga, Verb.COMPENSATE)
-        worker = trial.worker(0, send_first=early)
+        worker = trial.worker(0, kind=kind)
         trial.await_end()
         standing = trial.close(host, worker)
+        early = kind is SendFirst
         run.judge(name, variant=EARLY if early else RIGHT, wrong_way=early, fault=f"SIGKILL {WorkerWindow.SAVED}")
         left[early] = broken(standing, trial.rounds[0])
         if early:
@@ -275,7 +277,8 @@ def send_early(run: Run, count: int) -> None:
 
 
 def do_again(run: Run, count: int) -> None:
-    trial = set_up(run, "keyless", PATIENT, carry_out=perform_each_time)
+    trial = set_up(run, "keyless", PATIENT)
+    trial.hosted = EachTimeShop(trial.shop.conninfos)
     worker, others = trial.worker(0), trial.host(services=("orders", "stock", "shipping"))
     for window in HostWindow:
         trial.begin(count)

@@ -13,10 +13,10 @@ from saga.engines.temporal.histories import actions, asked
 from saga.engines.temporal.messages import USUAL, Status
 from saga.engines.temporal.workflow import STEPS_BEFORE
 from saga.order import SERVICE, STEPS, Action
+from saga.services.invariant import Ending, Standing, judge
 from saga.stage.engines import temporal
 from saga.stage.foreign.claimed import claim_foreign
 from saga.stage.foreign.temporal import Workflows
-from saga.stage.invariant import Ending, Standing, judge
 from saga.stage.temporal.kills import (
     AFTER,
     BACKWARD,

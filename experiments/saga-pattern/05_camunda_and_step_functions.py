@@ -13,21 +13,21 @@ from typing import Any
 from saga.engines.camunda.client import Camunda
 from saga.engines.camunda.worker import Policy
 from saga.engines.stepfunctions.client import Change, without_retries
-from saga.order import Action, Order, World, orders
-from saga.services.shop import Shop
+from saga.order import Action, Order, Outcome, World, orders
+from saga.services.invariant import Ending, Standing, judge
 from saga.stage import drawn as drawn_engines
 from saga.stage.drawn import HASTY, PATIENT, await_reserved, dying, one, repair, second, site_of, slug
 from saga.stage.drawn_traces import attempts, overlap, said
-from saga.stage.engines import Ended, Engine, Opener, Outcome, Site, wait
+from saga.stage.engines import Ended, Engine, Opener, Site, wait
 from saga.stage.engines import camunda as camundas
 from saga.stage.engines import stepfunctions as machines
+from saga.stage.fates import FatedShop, open_shop
 from saga.stage.foreign import Foreign
 from saga.stage.foreign.camunda import Instances
 from saga.stage.foreign.claimed import claim_foreign
 from saga.stage.foreign.stepfunctions import Messages
-from saga.stage.invariant import Ending, Standing, judge
-from saga.stage.shops import open_shop
-from saga.windows import EffectWindow, Kill
+from saga.stage.killing import RecordedKill
+from saga.windows import EffectWindow
 from saga.wrong import camunda_drawn as drawn
 
 from shared.experiment import Experiment, Run, Scale
@@ -88,7 +88,7 @@ def schedule(run: Run, window: EffectWindow, count: int) -> None:
     wanted = list(orders(run.seed, count, World()))
     fates, sites = drawn_engines.mixed(run, wanted), dict[str, Site]()
     for name in OPENERS:
-        kill = Kill(window, run.history_file(slug(name, window)), process=f"{name} worker")
+        kill = RecordedKill(window, history=run.history_file(slug(name, window)), process=f"{name} worker")
         shop = open_shop(run, f"{len(sites)}{len(run.histories)}", fates)
         sites[name] = site_of(run, shop, slug(name, window), kill=kill)
     ended = drawn_engines.carry_out(run, OPENERS, sites, wanted)
@@ -109,7 +109,7 @@ def claim_schedule(run: Run, name: str, window: EffectWindow, ended: dict[str, E
     )
 
 
-def failed_step(run: Run, shop: Shop) -> None:
+def failed_step(run: Run, shop: FatedShop) -> None:
     """As it is drawn, and as our files have it: who undoes the payment, and when is what undone?"""
     drawings = {"drawn": drawn.as_tutorials_draw_it(), "mended": None}
     changes: dict[str, Change] = {"caught": drawn_engines.samples, "mended-catch": without_retries}
@@ -170,7 +170,7 @@ def claim_undone(run: Run, standing: Standing, order: Order, engine: str) -> Non
     )
 
 
-def out_of_time(run: Run, shop: Shop) -> Outcome:
+def out_of_time(run: Run, shop: FatedShop) -> Outcome:
     """On Camunda, by a timer of the saga. For Step Functions see drawn_engines.out_of_time."""
     site, order = dying(run, shop, "timer"), one(run, "timer")
     with camundas.opened(site, ONE) as engine:
@@ -182,7 +182,7 @@ def out_of_time(run: Run, shop: Shop) -> Outcome:
     return end.outcome
 
 
-def claim_times(run: Run, shop: Shop, outcome: Outcome, ends: dict[str, tuple[str, int]]) -> None:
+def claim_times(run: Run, shop: FatedShop, outcome: Outcome, ends: dict[str, tuple[str, int]]) -> None:
     for name in ("timer", "whole", "step"):
         run.judge(name, variant=name, wrong_way=name == "whole", fault=f"SIGKILL {EffectWindow.AFTER}")
     standing, (_, charged) = judge(shop), attempts(shop, one(run, "step"))
@@ -212,9 +212,9 @@ def claim_times(run: Run, shop: Shop, outcome: Outcome, ends: dict[str, tuple[st
     )
 
 
-def short_lock(run: Run, shop: Shop) -> None:
-    hasty = Policy(lock=drawn.LOCK, wait=drawn.LOCK / 3, threads=2, batch=1)
-    for way, how in {"keyless": drawn.slowly_without_a_key, "keyed": drawn.slowly}.items():
+def short_lock(run: Run, shop: FatedShop) -> None:
+    hasty = Policy(lock=drawn_engines.LOCK, wait=drawn_engines.LOCK / 3, threads=2, batch=1)
+    for way, how in {"keyless": drawn_engines.slowly_without_a_key, "keyed": drawn_engines.slowly}.items():
         with camundas.opened(site_of(run, shop, way), hasty, how=how) as engine:
             engine.start(one(run, way))
             wait(engine, [one(run, way).id])
@@ -231,7 +231,7 @@ def short_lock(run: Run, shop: Shop) -> None:
         )
 
 
-def killed_camunda(run: Run, shop: Shop, count: int) -> None:
+def killed_camunda(run: Run, shop: FatedShop, count: int) -> None:
     wanted, server = drawn_engines.durable(run, count), run.control("camunda")
     with camundas.opened(site_of(run, shop, "durable"), PATIENT) as engine:
         for order in wanted:
@@ -274,7 +274,7 @@ def forgetful(run: Run) -> None:
     )
 
 
-def killed_moto(run: Run, shop: Shop, server: Handle) -> None:
+def killed_moto(run: Run, shop: FatedShop, server: Handle) -> None:
     wanted = drawn_engines.forgotten(run)
     with machines.opened(replace(site_of(run, shop, "forgotten"), endpoints={"moto": server.endpoint})) as engine:
         for order in wanted:

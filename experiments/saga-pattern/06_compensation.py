@@ -9,19 +9,19 @@ from itertools import permutations
 import msgspec
 from saga.lessons import compensating, returning
 from saga.lessons.compensating import answered, asked, asker, forward, standing, try_once, undo_carelessly
-from saga.lessons.redelivering import Guard, enqueue, refunder
+from saga.lessons.redelivering import Guard
 from saga.orchestrator import operator
 from saga.orchestrator.definition import Retry, read
-from saga.order import STEPS, Action, Request, World, orders
+from saga.order import STEPS, Action, Outcome, Request, World, orders
 from saga.services import effects
+from saga.services.invariant import Ending, judge
 from saga.services.shop import Shop
-from saga.stage.engines import Outcome, Site, drive, wait
+from saga.stage.compensation import enqueue, intervene, refunder, stuck
+from saga.stage.engines import Site, drive, wait
 from saga.stage.engines.own import opened, schema_of
-from saga.stage.fates import Fate, Fates
-from saga.stage.invariant import Ending, judge
-from saga.stage.parking import intervene, stuck
-from saga.stage.shops import open_shop
-from saga.windows import EffectWindow, Kill
+from saga.stage.fates import Fate, Fates, open_shop
+from saga.stage.killing import RecordedKill
+from saga.windows import EffectWindow
 
 from shared.experiment import Experiment, Run
 
@@ -103,14 +103,17 @@ def deliver_again(run: Run, count: int) -> None:
     lost = {order.id for found in made.values() for order in found[-KILLS:]}
     fixed = {(ident, Action.REFUND): Fate.ANSWER_LOST for ident in lost}
     shop = open_shop(run, "refunds", Fates(steps={}, undos={}, fixed=fixed))
-    kills = {guard: Kill(EffectWindow.AFTER, run.history_file(guard.name), nth=2, process="refunds") for guard in Guard}
+    kills = {
+        guard: RecordedKill(EffectWindow.AFTER, nth=2, history=run.history_file(guard.name), process="refunds")
+        for guard in Guard
+    }
     queues = {guard: run.schema(f"_{guard.name.lower()}") for guard in Guard}
     with compensating.opened(shop) as services:
         for guard, found in made.items():
             for order in found:
                 services(Request(order.id, Action.CHARGE, order))
             enqueue(queues[guard], [Request(order.id, Action.REFUND, order) for order in found])
-    for faults in [kills] * KILLS + [dict[Guard, Kill]()]:
+    for faults in [kills] * KILLS + [dict[Guard, RecordedKill]()]:
         for worker in [run.worker(g.name, refunder, shop, queues[g], g, faults.get(g)) for g in Guard]:
             worker.wait()
     for guard in Guard:

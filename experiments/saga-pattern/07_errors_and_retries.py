@@ -15,17 +15,17 @@ from saga.orchestrator import operator
 from saga.orchestrator.definition import Definition, Retry, read, timed
 from saga.orchestrator.machine import Verb
 from saga.orchestrator.store import publish
-from saga.order import Action, Order, Request, World, orders
-from saga.services.host import host, prepare
+from saga.order import Action, Order, Outcome, Request, World, orders
+from saga.services.host import prepare
+from saga.services.invariant import judge
 from saga.services.shop import Shop
 from saga.stage import poison
-from saga.stage.engines import Ended, Outcome, Site, wait
+from saga.stage.engines import Ended, Site, wait
 from saga.stage.engines.own import Own, opened
-from saga.stage.fates import Fate, Fates, mend
-from saga.stage.invariant import judge
+from saga.stage.fates import Fate, Fates, mend, open_shop
+from saga.stage.processes import host
 from saga.stage.retrying import FOR_EVER, RIGHT, Limits, Rush, note_rushes, policies, port_of, provide, rush, together
 from saga.stage.rushed import BACKOFF, claim_counts, claim_rushes
-from saga.stage.shops import open_shop
 from saga.transport import Outlet
 
 from shared import postgres

@@ -27,10 +27,9 @@ from saga.lessons.isolation import (
 )
 from saga.order import Action, Order, World, orders
 from saga.services.effects import EFFECTS, Effect
+from saga.services.invariant import judge
 from saga.services.shop import Services
-from saga.stage.fates import Fate, Fates
-from saga.stage.invariant import judge
-from saga.stage.shops import open_shop
+from saga.stage.fates import Fate, Fates, open_shop
 
 from shared.experiment import Experiment, Run
 

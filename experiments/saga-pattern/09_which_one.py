@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from saga.order import SERVICE, UNDO, Action, Order, World, orders
-from saga.services.shop import Shop
+from saga.order import SERVICE, UNDO, Action, Order, Outcome, World, orders
 from saga.stage.contenders import (
     CAMUNDA,
     CHOREOGRAPHY,
@@ -27,8 +26,8 @@ from saga.stage.contenders import (
     Contender,
     gather,
 )
-from saga.stage.engines import Engine, Outcome, Site
-from saga.stage.fates import KIND, Fates
+from saga.stage.engines import Engine, Site
+from saga.stage.fates import KIND, FatedShop, Fates, open_shop
 from saga.stage.foreign.claimed import claim_foreign
 from saga.stage.foreign.dbos import Workflows
 from saga.stage.measuring import Journal, Usage, alone, carry, goes_on, recover, require_complete
@@ -36,7 +35,6 @@ from saga.stage.noted import GOES_ON, Alone, Timed, note, note_alone
 from saga.stage.ran import lines as ran_lines
 from saga.stage.ran import noted, noting
 from saga.stage.schedules import Verdict, drawn, endure, fates
-from saga.stage.shops import open_shop
 
 from shared.experiment import Experiment, Run, Scale
 from shared.faults import Faults
@@ -119,7 +117,7 @@ def main(run: Run) -> None:
 @contextmanager
 def up(
     run: Run, contender: Contender, endpoints: Mapping[str, Endpoint], given: Fates, watched: bool = False
-) -> Iterator[tuple[Engine, Shop]]:
+) -> Iterator[tuple[Engine, FatedShop]]:
     """The engine, on a shop of its own. Where it is watched, its processes note what they carry out: see `notes`."""
     number = str(next(NUMBERS))
     shop = open_shop(run, number, given)
@@ -180,7 +178,7 @@ def some(kind: str, count: int) -> list[Order]:
     return list(orders(0, count, World(), kind))
 
 
-def asked(shop: Shop, saga: str, action: Action) -> bool:
+def asked(shop: FatedShop, saga: str, action: Action) -> bool:
     """Whether the service has answered such a request."""
     with connect(shop.conninfos[SERVICE[action]]) as connection:
         known = "select 1 from inbox where request_id = %s"

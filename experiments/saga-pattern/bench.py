@@ -28,6 +28,7 @@ from saga.services.shop import Shop
 from saga.stage.contenders import DBOS, OWN, SINGLY, TEMPORAL, UNDO_ATTEMPTS, Contender, gather
 from saga.stage.engines import Engine, Site
 from saga.stage.fates import KIND, Fates
+from saga.stage.fates import create as create_shop
 from saga.stage.measuring import Load, alone, carry, recover, require_complete
 from saga.stage.schedules import Schedule, Verdict, drawn, endure, fates
 from saga.stage.targets import TARGETS
@@ -120,7 +121,7 @@ def up(
     with postgres.connect(database.url) as connection:
         connection.execute("checkpoint")
     os.sync()
-    shop = shops.create(database, name, given)
+    shop = create_shop(database, name, given)
     site = Site(shop, name, endpoints or bench.endpoints, folder, bench.run.worker, workers)
     with contender.opened(site) as engine:
         yield engine, shop

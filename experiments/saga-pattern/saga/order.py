@@ -7,6 +7,8 @@ from enum import StrEnum
 
 import msgspec
 
+from shared.errors import LabError
+
 
 class Action(StrEnum):
     """What the services can be asked to do. Each of the first four is undone by its counterpart; a check by nothing."""
@@ -63,6 +65,22 @@ class Reply(msgspec.Struct, frozen=True):
     saga: str
     action: Action
     refused: str = ""
+
+
+class Outcome(StrEnum):
+    """How a saga ended. One that has not has none."""
+
+    COMPLETED = "completed"
+    COMPENSATED = "compensated"
+    PARKED = "parked"  # it waits for an operator
+
+
+class TransientError(LabError):
+    """The service could not do it now; nothing was done, or nobody knows. Asking again is right."""
+
+
+class AnswerLost(TransientError):
+    """It was done, and whoever asked is not told."""
 
 
 @dataclass(frozen=True)

@@ -7,15 +7,13 @@ no time-outs here, and a step that never answers keeps its saga for ever; for th
 
 import time
 
-from saga.order import STEPS, UNDO, Action, Order, Reply, Request
+from saga.order import STEPS, UNDO, Action, Order, Reply, Request, TransientError
 from saga.reading import reader, without_nul
 from saga.services.participant import IMPOSSIBLE
-from saga.services.shop import Services, Shop
-from saga.stage.fates import TransientError
-from saga.wrong.nosaga import AFTER, CallWindow
-from shared import codec, postgres
+from saga.services.shop import Services
+from saga.windows import CALLED, CallWindow, Hook, nowhere
+from shared import codec
 from shared.errors import NotReadable
-from shared.faults import Hook, nowhere
 from shared.postgres import Connection
 
 LOG = 'create table sagas (id text primary key, "order" bytea not null, ended_at timestamptz, waits text)'
@@ -25,11 +23,6 @@ OPEN = 'select id, "order" from sagas where ended_at is null and waits is null o
 WAITS = "update sagas set waits = %s where id = %s"  # why; to be set to null by who has mended it
 _order = reader(Order)
 AGAIN = 0.01  # seconds before a service that was busy is asked again
-SPAN = """
-select split_part(request_id, ':', 1), extract(epoch from min(answered_at))::float8,
-       extract(epoch from max(answered_at))::float8
-from inbox group by 1
-"""
 
 
 def carry_out(log: Connection, services: Services, order: Order, at: Hook = nowhere) -> bool:
@@ -39,7 +32,7 @@ def carry_out(log: Connection, services: Services, order: Order, at: Hook = nowh
     refused = False
     for number, action in enumerate(STEPS):
         refused = bool(ask(services, order, action).refused)
-        at(AFTER[action])
+        at(CALLED[action])
         if refused:
             for step in reversed(STEPS[:number]):
                 ask(services, order, UNDO[step])
@@ -82,14 +75,3 @@ def resume(log: Connection, services: Services) -> int:
         except IMPOSSIBLE as error:
             log.execute(WAITS, [without_nul(str(error)), order.id])
     return len(orders)
-
-
-def spans(shop: Shop) -> dict[str, tuple[float, float]]:
-    """Order -> when the first service answered, and the last, in seconds of Unix time. Between, it is half done."""
-    first, last = dict[str, float](), dict[str, float]()
-    for conninfo in shop.conninfos.values():
-        with postgres.connect(conninfo) as connection:
-            for order, began, ended in connection.execute(SPAN):
-                first[order] = min(began, first.get(order, began))
-                last[order] = max(ended, last.get(order, ended))
-    return {order: (first[order], last[order]) for order in first}

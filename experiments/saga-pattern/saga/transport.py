@@ -11,11 +11,10 @@ from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
-from saga.messaging import Header, Outgoing, Unreadable, header
+from saga.messaging import Outgoing, Unreadable
 from saga.reading import without_nul
 from shared import codec, kafka
 from shared.errors import LabError, NotReadable
-from shared.history import Action, Op, Outcome, Recorder, now
 from shared.postgres import Connection
 from shared.servers.server import Endpoint
 
@@ -128,10 +127,8 @@ class Inlet:
         start: Mapping[Place, int],
         share: int = 0,
         sharers: int = 1,
-        recorder: Recorder | None = None,
         settings: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
-        self.recorder = recorder
         self.sharers = sharers
         self._consumer = Consumer({**kafka.config(broker), **kafka.CONSUMER, **CONSUMER, **settings})
         self._all = list(self._places(topics))
@@ -148,10 +145,7 @@ class Inlet:
         if first is None:
             return []
         # consume() would wait for its whole number or the time-out; poll() hands over the first at once.
-        messages = list(kafka.checked([first, *self._consumer.consume(most - 1, timeout=0)]))
-        if self.recorder:
-            self.recorder.add(*(_delivery(self.recorder, message) for message in messages))
-        return messages
+        return list(kafka.checked([first, *self._consumer.consume(most - 1, timeout=0)]))
 
     def close(self) -> None:
         self._consumer.close()
@@ -167,21 +161,13 @@ class Inlet:
 class Outlet:
     """Sends messages, and says when the broker did not take one. `settings` are the producer's."""
 
-    def __init__(
-        self, broker: Endpoint, recorder: Recorder | None = None, settings: Mapping[str, Any] = MappingProxyType({})
-    ) -> None:
-        self.recorder = recorder
+    def __init__(self, broker: Endpoint, settings: Mapping[str, Any] = MappingProxyType({})) -> None:
         self._failure: KafkaError | None = None
         self._topics: set[str] = set()
         self._producer: Producer = kafka.producer(broker, on_delivery=self._delivered, **{**PRODUCER, **settings})
 
-    def note(self, messages: Sequence[Outgoing], outcome: Outcome) -> None:
-        """Write into the history that these are about to be promised (`invoke`), or that they are now (`ok`)."""
-        if self.recorder:
-            at, me = now(), self.recorder.process
-            self.recorder.add(
-                *(Op(at, me, Action.WRITE, outcome, one.id, one.saga, topic=one.topic) for one in messages)
-            )
+    def promise(self, messages: Sequence[Outgoing]) -> None:
+        """Told within a transaction what is sent when it is committed. It takes nothing here."""
 
     def require(self, topic: str) -> None:
         """Raises Unreadable when there is no such topic: who is told to answer there cannot."""
@@ -229,9 +215,3 @@ class Outlet:
 
     def _delivered(self, error: KafkaError | None, message: Message) -> None:
         self._failure = error or self._failure
-
-
-def _delivery(recorder: Recorder, message: Message) -> Op:
-    ident, saga = header(message, Header.ID), header(message, Header.CORRELATION)
-    place = (message.topic() or "", message.partition() or 0, kafka.position(message)[1] - 1)
-    return Op(now(), recorder.process, Action.DELIVER, Outcome.OK, ident, saga, 0, *place)

@@ -1,13 +1,28 @@
 """The crash windows: between any two steps of a protocol, a process may die."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
 from enum import StrEnum
-from pathlib import Path
 
-from shared.faults import Crash, Hook, nowhere
-from shared.history import Recorder
+from saga.order import STEPS
+
+Hook = Callable[[str], None]  # is called in every window, with its name
+
+
+def nowhere(window: str) -> None:
+    """The hook of normal operation: nothing happens in any window."""
+
+
+class CallWindow(StrEnum):
+    """Where a process can die that makes four calls."""
+
+    BEFORE = "before place-order"
+    PLACED = "after place-order"
+    RESERVED = "after reserve-stock"
+    CHARGED = "after charge-payment"
+    SHIPPED = "after ship-order"
+
+
+CALLED = dict(zip(STEPS, list(CallWindow)[1:], strict=True))  # the window after the call of each step
 
 
 class EffectWindow(StrEnum):
@@ -36,21 +51,11 @@ class HostWindow(StrEnum):
     SENT = "after the answers are sent"
 
 
-@dataclass(frozen=True)
-class Kill:
-    """kill -9 in a window, the nth time that it is passed. The fault is written to `history` first."""
+class ServiceWindow(StrEnum):
+    """Where a service of the choreography can die."""
 
-    window: StrEnum
-    history: Path
-    nth: int = 1
-    process: str = "worker"
-
-
-@contextmanager
-def hook(kill: Kill | None) -> Iterator[Hook]:
-    """The hook to pass as `at`: it kills this process, or does nothing without a kill."""
-    if kill is None:
-        yield nowhere
-        return
-    with Recorder(kill.history, kill.process) as recorder:
-        yield Crash(recorder, kill.window, kill.nth)
+    READ = "after events are heard"
+    DONE = "before the commit of their effects"
+    COMMITTED = "after the commit, before the answers are sent"
+    SENT = "after the answers are sent, before they are marked"
+    MARKED = "after the answers are marked"

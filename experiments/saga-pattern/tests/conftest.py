@@ -8,8 +8,9 @@ from saga.messaging import Topics
 from saga.orchestrator.definition import Definition, Retry, read, timed
 from saga.order import Order, World, orders
 from saga.services import shop as shops
-from saga.services.shop import Services, Shop
-from saga.stage.fates import KIND
+from saga.services.shop import Services
+from saga.stage.fates import KIND, FatedShop
+from saga.stage.fates import create as create_shop
 from saga.stage.in_process import Stage, staged
 
 from shared import kafka as kafka_helpers
@@ -21,14 +22,14 @@ QUICK = Retry(attempts=400, first=0.02, factor=2.0, longest=0.2, jitter=0.5)
 
 
 @pytest.fixture
-def shop(postgres: Endpoint, unique: str) -> Iterator[Shop]:
+def shop(postgres: Endpoint, unique: str) -> Iterator[FatedShop]:
     """The four services' databases, in which nothing ever goes wrong: `replace(shop, fates=...)` changes that."""
-    yield shops.create(postgres, unique, KIND)
+    yield create_shop(postgres, unique, KIND)
     shops.drop(postgres, unique)
 
 
 @pytest.fixture
-def services(shop: Shop) -> Iterator[Services]:
+def services(shop: FatedShop) -> Iterator[Services]:
     """The services, to be called directly."""
     with shop.open() as opened:
         yield opened
@@ -55,7 +56,7 @@ def topics(kafka: Endpoint, unique: str) -> Iterator[Topics]:
 
 
 @pytest.fixture
-def stage(schema: str, kafka: Endpoint, topics: Topics, shop: Shop, quick: Definition) -> Iterator[Stage]:
+def stage(schema: str, kafka: Endpoint, topics: Topics, shop: FatedShop, quick: Definition) -> Iterator[Stage]:
     """Orchestrator and services in this process."""
     with staged(schema, kafka, topics, shop, quick) as opened:
         yield opened

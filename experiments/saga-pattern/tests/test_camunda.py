@@ -9,15 +9,16 @@ import pytest
 from saga.engines.camunda import BPMN
 from saga.engines.camunda.client import Camunda, Refused, Unavailable
 from saga.engines.camunda.worker import Policy, work
-from saga.order import STEPS, Action, Order, Request, World, orders
+from saga.order import STEPS, Action, Order, Outcome, Request, World, orders
 from saga.services import shop as shops
-from saga.services.shop import Shop
+from saga.services.invariant import Ending, judge
 from saga.stage.diagram import PICTURE, render
-from saga.stage.engines import Outcome, Site, wait
+from saga.stage.engines import Site, wait
 from saga.stage.engines.camunda import CamundaEngine, opened
-from saga.stage.fates import Fate, Fates, mend
-from saga.stage.invariant import Ending, judge
-from saga.windows import EffectWindow, Kill
+from saga.stage.fates import Fate, FatedShop, Fates, mend
+from saga.stage.fates import create as create_shop
+from saga.stage.killing import RecordedKill
+from saga.windows import EffectWindow
 
 from shared.faults import require
 from shared.history import History
@@ -52,14 +53,14 @@ def making(postgres: Endpoint, camunda: Endpoint, tmp_path_factory: pytest.TempP
     """Sites with a shop of their own: making(workers=2)."""
     names: list[str] = []
 
-    def make(workers: int = 1, kill: Kill | None = None) -> Site:
+    def make(workers: int = 1, kill: RecordedKill | None = None) -> Site:
         names.append(f"lab_test_{uuid4().hex[:10]}")
         folder = tmp_path_factory.mktemp("camunda")
 
         def worker(name: str, *arguments: object) -> Worker:
             return Worker(name, folder / f"{name}.log", *arguments).start()  # type: ignore[arg-type]
 
-        shop = shops.create(postgres, names[-1], FATES)
+        shop = create_shop(postgres, names[-1], FATES)
         return Site(shop, names[-1], {"camunda": camunda}, folder, worker, workers, kill)
 
     yield make
@@ -91,7 +92,7 @@ def done(engine: CamundaEngine, order: Order) -> list[str]:
     return [activity.id for activity in engine.camunda.activities(instance) if activity.id in tasks]
 
 
-def ending(shop: Shop, order: Order) -> Ending | None:
+def ending(shop: FatedShop, order: Order) -> Ending | None:
     return judge(shop).endings.get(order.id)
 
 
@@ -163,7 +164,7 @@ def test_the_timer_gives_up_what_would_go_on_for_ever(making: Making) -> None:
 def test_what_the_timer_gave_up_is_done_no_more(making: Making) -> None:
     site, one = making(), replace(QUICK, threads=1, lock=60.0)
     history = site.folder / "history.jsonl"
-    with opened(replace(site, kill=Kill(EffectWindow.BEFORE, history, 3)), one) as engine:
+    with opened(replace(site, kill=RecordedKill(EffectWindow.BEFORE, nth=3, history=history)), one) as engine:
         engine.start(FINE)
         assert engine.workers[0].wait() == -9
         engine.camunda.hurry(FINE.id)
@@ -206,7 +207,7 @@ def test_a_worker_is_killed_at_any_effect_and_another_takes_over_when_its_locks_
         for window, order in zip(EffectWindow, orders(23, 3, World()), strict=True):
             engine.start(order)
             sagas.append(order.id)
-            assert site.worker("first", work, *arguments, Kill(window, history, 2)).wait() == -9
+            assert site.worker("first", work, *arguments, RecordedKill(window, nth=2, history=history)).wait() == -9
         with site.worker("second", work, *arguments):
             assert {one.outcome for one in wait(engine, sagas).values()} == {Outcome.COMPLETED}
     for window in EffectWindow:

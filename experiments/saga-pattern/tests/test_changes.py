@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 from saga.orchestrator.definition import ORDER_FILE, DefinitionError, load
-from saga.order import STEPS, Action, World
-from saga.services.shop import Shop
+from saga.order import STEPS, Action, Outcome, World
+from saga.services.invariant import judge
 from saga.stage.choreography import defined, scenes
 from saga.stage.choreography.changes import Change, change, suspect, told, with_check
-from saga.stage.engines import Outcome, Site
-from saga.stage.invariant import judge
+from saga.stage.engines import Site
+from saga.stage.fates import FatedShop
 
 from shared.servers.server import Endpoint
 from shared.worker import Worker
@@ -35,7 +35,7 @@ def test_a_step_that_is_not_in_the_list_of_commands_is_refused() -> None:
 
 
 def test_a_step_in_the_definition_is_carried_out_and_none_of_the_four_services_changes(
-    shop: Shop, unique: str, postgres: Endpoint, kafka: Endpoint, starter: Callable[..., Worker], tmp_path: Path
+    shop: FatedShop, unique: str, postgres: Endpoint, kafka: Endpoint, starter: Callable[..., Worker], tmp_path: Path
 ) -> None:
     todo = scenes.suspects(5, World())
     before, fates = defined.earlier(todo)

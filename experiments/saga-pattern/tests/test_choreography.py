@@ -10,25 +10,26 @@ import pytest
 from saga.choreography import store
 from saga.choreography.flow import problems
 from saga.choreography.machine import ENDS, MACHINES, Machines
-from saga.choreography.service import Service, ServiceWindow
+from saga.choreography.service import Service, submitted
 from saga.choreography.store import Letter, Outgoing
-from saga.order import Action, Order, World, orders
-from saga.services.shop import Services, Shop
+from saga.order import Action, Order, Outcome, World, orders
+from saga.services.invariant import Ending, judge
+from saga.services.shop import Services
 from saga.stage.choreography import scenes
 from saga.stage.choreography.changes import LOOPING
 from saga.stage.choreography.playing import KINDS, Cast, Kind
-from saga.stage.choreography.process import submitted
 from saga.stage.choreography.stage import Stage, drop, settle, submit
 from saga.stage.choreography.stage import create as create_stage
-from saga.stage.engines import Outcome, Site, drive
+from saga.stage.engines import Site, drive
 from saga.stage.engines import choreography as engine
-from saga.stage.fates import Fate, Fates, mend
+from saga.stage.fates import Fate, FatedShop, Fates, mend
 from saga.stage.foreign import odd
-from saga.stage.invariant import Ending, judge
+from saga.windows import Hook, ServiceWindow, nowhere
+from saga.wrong.choreographing import submitted_by_customer
 
 from shared.checkers import duplicate_effect, lost, phantom
 from shared.event import Event
-from shared.faults import Hook, nowhere, require
+from shared.faults import require
 from shared.history import History
 from shared.servers.server import Endpoint
 from shared.wait import until
@@ -54,7 +55,7 @@ class Hall:
 
     def __init__(self, services: Services, kinds: dict[str, Kind] | None = None, machines: Machines = MACHINES) -> None:
         self.connections = services.connections
-        self.fates = services.fates
+        self.called = services
         self.kinds = kinds or {}
         self.machines = {machine.service: machine for machine in machines}
         self.said: list[Event] = []
@@ -65,7 +66,7 @@ class Hall:
 
     def service(self, name: str, at: Hook = nowhere) -> Service:
         kind = KINDS[self.kinds.get(name, Kind.RIGHT)]
-        return kind(self.machines[name], self.connections[name], self.send, "hall", self.fates, at)
+        return kind(self.machines[name], self.called, self.send, "hall", at)
 
     def send(self, messages: Sequence[Outgoing]) -> None:
         for one in messages:
@@ -73,8 +74,8 @@ class Hall:
             self.letters.append(Letter(place, one.key.encode(), one.value, one.headers))
             self.said.append(Event.from_kafka(one.key.encode(), one.value, one.headers))
 
-    def submit(self, *todo: Order, by_customer: bool = False) -> None:
-        self.send([store.outgoing("hall", submitted(order, by_customer)) for order in todo])
+    def submit(self, *todo: Order, click: Callable[[Order], Event] = submitted) -> None:
+        self.send([store.outgoing("hall", click(order)) for order in todo])
 
     def turn(self) -> None:
         """Everybody hears what was said before."""
@@ -82,9 +83,9 @@ class Hall:
         for service in self.services.values():
             service.turn(letters)
 
-    def play(self, *todo: Order, by_customer: bool = False) -> None:
+    def play(self, *todo: Order, click: Callable[[Order], Event] = submitted) -> None:
         """Until nobody has anything to say, or to try again."""
-        self.submit(*todo, by_customer=by_customer)
+        self.submit(*todo, click=click)
         until("all to be quiet", self._quiet)
 
     def _quiet(self) -> bool:
@@ -108,7 +109,7 @@ def hall(services: Services) -> Hall:
     return Hall(services)
 
 
-def test_all_orders_end_consistent_under_seeded_failures(shop: Shop) -> None:
+def test_all_orders_end_consistent_under_seeded_failures(shop: FatedShop) -> None:
     todo = list(orders(3, 25, World()))
     shop = replace(shop, fates=scenes.one_refused_at_each(todo, seed=3))
     with shop.open() as services:
@@ -118,7 +119,7 @@ def test_all_orders_end_consistent_under_seeded_failures(shop: Shop) -> None:
     assert (len(ends), frozenset(ends)) == (len(todo), ENDS)
 
 
-def test_event_that_comes_again_is_handled_once(hall: Hall, order: Order, shop: Shop) -> None:
+def test_event_that_comes_again_is_handled_once(hall: Hall, order: Order, shop: FatedShop) -> None:
     hall.submit(order)
     reserved = hall.until_said("stock.reserved")
     for _ in range(3):
@@ -129,7 +130,9 @@ def test_event_that_comes_again_is_handled_once(hall: Hall, order: Order, shop: 
     assert (judge(shop).endings, judge(shop).violations) == ({order.id: Ending.COMPLETE}, [])
 
 
-def test_event_that_does_not_fit_the_state_is_kept_and_changes_nothing(hall: Hall, order: Order, shop: Shop) -> None:
+def test_event_that_does_not_fit_the_state_is_kept_and_changes_nothing(
+    hall: Hall, order: Order, shop: FatedShop
+) -> None:
     hall.play(order)
     [charged] = [event for event in hall.said if event.type == "payments.charged"]
     hall.send([store.outgoing("hall", replace(charged, id="another"))])
@@ -180,7 +183,7 @@ def odd_letters(order: Order) -> dict[str, Letter]:
 
 
 def test_events_that_nobody_can_read_are_kept_as_they_came_and_the_others_handled(
-    hall: Hall, order: Order, shop: Shop
+    hall: Hall, order: Order, shop: FatedShop
 ) -> None:
     another, sent = msgspec.structs.replace(order, id="another"), odd_letters(order)
     hall.submit(another)
@@ -210,7 +213,7 @@ def test_what_is_kept_is_tried_again_or_dropped_when_an_operator_says_so(hall: H
 
 @pytest.mark.parametrize("spoil", ["insert into held values ('place', '', null, null, '\\xfc', 1, now(), '')", SPOILT])
 def test_a_row_of_its_own_that_a_service_cannot_read_waits_and_the_others_do_not(
-    hall: Hall, order: Order, shop: Shop, spoil: str
+    hall: Hall, order: Order, shop: FatedShop, spoil: str
 ) -> None:
     hall.connections["orders"].execute(spoil)
     hall.play(order)
@@ -220,7 +223,7 @@ def test_a_row_of_its_own_that_a_service_cannot_read_waits_and_the_others_do_not
 
 
 def test_step_that_keeps_failing_waits_for_an_operator_and_goes_on_when_it_is_mended(
-    shop: Shop, order: Order, monkeypatch: pytest.MonkeyPatch
+    shop: FatedShop, order: Order, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(store, "MOST_ATTEMPTS", 3)
     fates = Fates(steps={}, undos={}, fixed={(order.id, Action.CHARGE): Fate.BROKEN})
@@ -234,7 +237,7 @@ def test_step_that_keeps_failing_waits_for_an_operator_and_goes_on_when_it_is_me
     assert judge(shop).endings == {order.id: Ending.COMPLETE}
 
 
-def test_event_that_a_dead_process_left_unsent_is_sent_by_the_next(hall: Hall, order: Order, shop: Shop) -> None:
+def test_event_that_a_dead_process_left_unsent_is_sent_by_the_next(hall: Hall, order: Order, shop: FatedShop) -> None:
     hall.submit(order)
     reserved = hall.until_said("stock.reserved")
     with suppress(Died):
@@ -245,7 +248,7 @@ def test_event_that_a_dead_process_left_unsent_is_sent_by_the_next(hall: Hall, o
     assert judge(shop).endings == {order.id: Ending.COMPLETE}
 
 
-def test_without_an_outbox_such_an_event_is_lost(services: Services, order: Order, shop: Shop) -> None:
+def test_without_an_outbox_such_an_event_is_lost(services: Services, order: Order, shop: FatedShop) -> None:
     hall = Hall(services, {"payments": Kind.NO_OUTBOX})
     hall.submit(order)
     reserved = hall.until_said("stock.reserved")
@@ -255,7 +258,9 @@ def test_without_an_outbox_such_an_event_is_lost(services: Services, order: Orde
     assert judge(shop).endings == {order.id: Ending.INCONSISTENT}
 
 
-def test_without_an_inbox_an_event_that_comes_again_charges_again(services: Services, order: Order, shop: Shop) -> None:
+def test_without_an_inbox_an_event_that_comes_again_charges_again(
+    services: Services, order: Order, shop: FatedShop
+) -> None:
     hall = Hall(services, {"payments": Kind.NO_INBOX})
     hall.submit(order)
     hall.services["payments"].turn([hall.until_said("stock.reserved")])
@@ -265,24 +270,24 @@ def test_without_an_inbox_an_event_that_comes_again_charges_again(services: Serv
 
 @pytest.mark.parametrize(("kind", "wrong"), [(Kind.RIGHT, 0), (Kind.BY_CUSTOMER, 4)])
 def test_failure_that_names_only_the_customer_undoes_another_order_of_that_customer(
-    shop: Shop, kind: Kind, wrong: int
+    shop: FatedShop, kind: Kind, wrong: int
 ) -> None:
     todo, fates = scenes.pairs(3, World())
     with replace(shop, fates=fates).open() as services:
         kinds = {machine.service: kind for machine in MACHINES}
-        Hall(services, kinds).play(*todo, by_customer=kind is Kind.BY_CUSTOMER)
+        Hall(services, kinds).play(*todo, click=submitted_by_customer if kind is Kind.BY_CUSTOMER else submitted)
     assert judge(shop).count(Ending.INCONSISTENT) == wrong
 
 
-def test_each_looping_service_passes_alone_and_together_they_go_round(services: Services, order: Order) -> None:
+def test_each_looping_service_passes_alone_and_together_they_go_round(
+    shop: FatedShop, services: Services, order: Order
+) -> None:
     another = msgspec.structs.replace(order, id="another")
     fates = Fates(steps={}, undos={}, fixed={(one.id, Action.CHARGE): Fate.REFUSED for one in (order, another)})
-    hall = Hall(replace(services, fates=fates), machines=LOOPING)
+    services = replace(shop, fates=fates).called(services.connections)
+    hall = Hall(services, machines=LOOPING)
     tests = {"stock": ["orders.placed", "payments.refused"], "payments": ["stock.reserved", "stock.held"]}
-    said = {
-        name: scenes.alone(hall.machines[name], hall.connections[name], fates, another, heard)
-        for name, heard in tests.items()
-    }
+    said = {name: scenes.alone(hall.machines[name], services, another, heard) for name, heard in tests.items()}
     assert said == {"stock": ["stock.reserved", "stock.held"], "payments": ["payments.refused"] * 2}
     hall.submit(order)
     for _ in range(20):
@@ -318,7 +323,7 @@ def test_service_killed_in_every_window_leaves_every_order_consistent(
 
 @pytest.mark.fault
 def test_behind_the_port_of_the_engines_sagas_end_and_an_order_begun_twice_is_one(
-    shop: Shop, kafka: Endpoint, unique: str, starter: Callable[..., Worker], tmp_path: Path
+    shop: FatedShop, kafka: Endpoint, unique: str, starter: Callable[..., Worker], tmp_path: Path
 ) -> None:
     todo = [*orders(4, 6, World())]
     fates = Fates(steps={}, undos={}, fixed={(todo[0].id, Action.SHIP): Fate.REFUSED})

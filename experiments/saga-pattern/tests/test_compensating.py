@@ -19,18 +19,21 @@ from saga.lessons.compensating import (
     standing,
     undo,
 )
-from saga.lessons.redelivering import ADD, Guard, enqueue, refund, refunder
+from saga.lessons.redelivering import Guard, refund
 from saga.order import STEPS, Action, Order, Request, World, orders
 from saga.services import shop as shops
 from saga.services.effects import EFFECTS, Effect
-from saga.services.shop import Services, Shop
-from saga.stage.fates import Fate, Fates, mend
+from saga.services.invariant import judge
+from saga.services.shop import Services
+from saga.stage.compensation import ADD, enqueue, refunder
+from saga.stage.fates import Fate, FatedShop, Fates, mend
+from saga.stage.fates import create as create_shop
 from saga.stage.foreign import odd
-from saga.stage.invariant import judge
-from saga.windows import EffectWindow, Kill
+from saga.stage.killing import RecordedKill
+from saga.windows import EffectWindow
 
 from shared import codec
-from shared.faults import nowhere, require
+from shared.faults import require
 from shared.history import History
 from shared.postgres import connect
 from shared.servers.server import Endpoint
@@ -40,7 +43,7 @@ MADE = list(orders(7, 4, World()))
 BACKWARDS, FORWARDS = STEPS[::-1], STEPS
 
 
-def fated(shop: Shop, action: Action, fate: Fate, made: Iterable[Order] = MADE) -> Shop:
+def fated(shop: FatedShop, action: Action, fate: Fate, made: Iterable[Order] = MADE) -> FatedShop:
     return replace(shop, fates=Fates(steps={}, undos={}, fixed={(order.id, action): fate for order in made}))
 
 
@@ -61,21 +64,21 @@ def test_what_nobody_knows_of_is_undone_too_and_first() -> None:
 
 @pytest.mark.parametrize(("which", "left"), [(answered, 4), (asked, 0)])
 def test_a_step_whose_answer_is_lost_stays_done_where_only_answered_steps_are_undone(
-    shop: Shop, which: Callable[[Went], tuple[Action, ...]], left: int
+    shop: FatedShop, which: Callable[[Went], tuple[Action, ...]], left: int
 ) -> None:
     with fated(shop, Action.CHARGE, Fate.ANSWER_LOST).open() as services:
         compensating.try_once(services, MADE, which)
     assert len(judge(shop).violations) == left
 
 
-def test_a_refused_step_is_not_undone_and_all_before_it_are(shop: Shop) -> None:
+def test_a_refused_step_is_not_undone_and_all_before_it_are(shop: FatedShop) -> None:
     fixed = {(order.id, step): Fate.REFUSED for order, step in zip(MADE, STEPS, strict=True)}
     with replace(shop, fates=Fates(steps={}, undos={}, fixed=fixed)).open() as services:
         assert [compensating.try_once(services, [order], asked) for order in MADE] == [0, 1, 2, 3]
     assert judge(shop).violations == []
 
 
-def test_a_step_that_never_answers_is_given_up_with_its_reason(shop: Shop, order: Order) -> None:
+def test_a_step_that_never_answers_is_given_up_with_its_reason(shop: FatedShop, order: Order) -> None:
     with fated(shop, Action.CHARGE, Fate.BROKEN, [order]).open() as services:
         with pytest.raises(GivenUp, match="the service is broken, after 4 attempts"):
             insist(asker(services), Request(order.id, Action.CHARGE, order))
@@ -94,7 +97,7 @@ def test_backwards_nothing_illegal_is_seen_and_in_the_order_of_the_steps_it_is(s
 
 @pytest.mark.parametrize(("steps", "found"), [(FORWARDS, 4), (BACKWARDS, 0)])
 def test_a_parcel_that_cannot_be_recalled_is_a_gift_if_the_recall_comes_last(
-    shop: Shop, steps: tuple[Action, ...], found: int
+    shop: FatedShop, steps: tuple[Action, ...], found: int
 ) -> None:
     with fated(shop, Action.RECALL, Fate.BROKEN).open() as services:
         assert compensating.gifts(services, MADE, steps) == found
@@ -110,14 +113,18 @@ def test_the_rules_know_a_whole_order_and_an_undone_one_as_legal() -> None:
 # And if it cannot be
 
 
-def test_the_careless_saga_goes_on_and_leaves_pieces_that_a_cancelled_order_holds(shop: Shop, order: Order) -> None:
+def test_the_careless_saga_goes_on_and_leaves_pieces_that_a_cancelled_order_holds(
+    shop: FatedShop, order: Order
+) -> None:
     with fated(shop, Action.RELEASE, Fate.BROKEN, [order]).open() as services:
         went = forward(asker(services), order)
         compensating.undo_carelessly(asker(services), order, asked(went))
         assert "a cancelled order holds pieces" in breaches(standing(services, order.id))
 
 
-def test_the_careful_saga_stops_where_it_cannot_undo_and_goes_on_when_it_is_mended(shop: Shop, order: Order) -> None:
+def test_the_careful_saga_stops_where_it_cannot_undo_and_goes_on_when_it_is_mended(
+    shop: FatedShop, order: Order
+) -> None:
     with fated(shop, Action.RELEASE, Fate.BROKEN, [order]).open() as services:
         went = forward(asker(services), order)
         with pytest.raises(GivenUp):
@@ -142,20 +149,20 @@ def test_a_guard_pays_once_for_what_it_knows_again(
         services(Request(order.id, Action.CHARGE, order))
         for attempt in attempts:
             request = Request(order.id, Action.REFUND, order)
-            refund(services.connections["payments"], guard, request, attempt, services.fates, nowhere)
+            refund(services.connections["payments"], guard, request, attempt)
         assert refunds(services, order) == paid
 
 
 @pytest.mark.fault
 @pytest.mark.parametrize(("guard", "paid"), [(Guard.NONE, 2), (Guard.OPERATION, 1)])
 def test_a_refund_whose_worker_dies_before_it_acknowledges_comes_again(
-    shop: Shop, schema: str, tmp_path: Path, guard: Guard, paid: int
+    shop: FatedShop, schema: str, tmp_path: Path, guard: Guard, paid: int
 ) -> None:
     with shop.open() as services:
         for order in MADE:
             services(Request(order.id, Action.CHARGE, order))
         enqueue(schema, [Request(order.id, Action.REFUND, order) for order in MADE])
-        kill = Kill(EffectWindow.AFTER, tmp_path / "history.jsonl")
+        kill = RecordedKill(EffectWindow.AFTER, history=tmp_path / "history.jsonl")
         for number, fault in enumerate((kill, None)):
             with Worker(f"refunds-{number}", tmp_path / "log", refunder, shop, schema, guard, fault) as worker:
                 worker.wait()
@@ -163,7 +170,7 @@ def test_a_refund_whose_worker_dies_before_it_acknowledges_comes_again(
         assert [refunds(services, order) for order in MADE] == [paid, 1, 1, 1]
 
 
-def test_an_answer_that_is_lost_makes_the_queue_ask_with_another_message(shop: Shop, schema: str) -> None:
+def test_an_answer_that_is_lost_makes_the_queue_ask_with_another_message(shop: FatedShop, schema: str) -> None:
     lossy = fated(shop, Action.REFUND, Fate.ANSWER_LOST, MADE[:1])
     with lossy.open() as services:
         services(Request(MADE[0].id, Action.CHARGE, MADE[0]))
@@ -172,7 +179,7 @@ def test_an_answer_that_is_lost_makes_the_queue_ask_with_another_message(shop: S
         assert refunds(services, MADE[0]) == 2
 
 
-def test_a_refund_that_nobody_can_read_is_put_aside_and_those_behind_it_are_paid(shop: Shop, schema: str) -> None:
+def test_a_refund_that_nobody_can_read_is_put_aside_and_those_behind_it_are_paid(shop: FatedShop, schema: str) -> None:
     bodies = {
         name: b'{"saga":"x","action":"refund-payment","order":' + order + b"}" for name, order in odd(MADE[0]).items()
     }
@@ -192,7 +199,7 @@ def test_a_refund_that_nobody_can_read_is_put_aside_and_those_behind_it_are_paid
 
 @pytest.mark.parametrize("how", [returning.EXACT, returning.SEMANTIC], ids=["exact", "semantic"])
 def test_only_what_was_inspected_is_sold_again(postgres: Endpoint, unique: str, how: Mapping[Action, Effect]) -> None:
-    small = shops.create(postgres, unique, world=World(products=2, pieces=6))
+    small = create_shop(postgres, unique, world=World(products=2, pieces=6))
     with small.open() as services:
         found = returning.season(services, small.world, how, seed=3, count=12)
     shops.drop(postgres, unique)
@@ -215,7 +222,7 @@ def test_a_parcel_that_is_inspected_twice_is_shelved_and_sold_once(services: Ser
 
 @pytest.mark.parametrize(("how", "wiped_out"), [(returning.BEFORE_IMAGE, True), (EFFECTS, False)], ids=["image", "sum"])
 def test_putting_the_old_balance_back_wipes_out_later_charges(
-    shop: Shop, services: Services, how: Mapping[Action, Effect], wiped_out: bool
+    shop: FatedShop, services: Services, how: Mapping[Action, Effect], wiped_out: bool
 ) -> None:
     returning.pairs(services, World(customers=3), how, seed=5)
     assert any("money" in text for text in judge(shop).violations) is wiped_out

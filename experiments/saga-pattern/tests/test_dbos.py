@@ -8,14 +8,15 @@ from uuid import uuid4
 import pytest
 from psycopg import sql
 from saga.engines.dbos import work
-from saga.order import STEPS, Action, Order, World, orders
+from saga.order import STEPS, Action, Order, Outcome, World, orders
 from saga.services import shop as shops
-from saga.services.shop import Shop
-from saga.stage.engines import Outcome, Site, drive, wait
+from saga.services.invariant import Ending, Standing, judge
+from saga.stage.engines import Site, drive, wait
 from saga.stage.engines.dbos import Dbos, opened
-from saga.stage.fates import Fate, Fates, mend
-from saga.stage.invariant import Ending, Standing, judge
-from saga.windows import EffectWindow, Kill, WorkerWindow
+from saga.stage.fates import Fate, FatedShop, Fates, mend
+from saga.stage.fates import create as create_shop
+from saga.stage.killing import RecordedKill
+from saga.windows import EffectWindow, WorkerWindow
 
 from shared.errors import ConfigurationError
 from shared.faults import require
@@ -46,14 +47,14 @@ def making(postgres: Endpoint, tmp_path_factory: pytest.TempPathFactory) -> Iter
     """Sites with a shop of their own: making(workers=2)."""
     names: list[str] = []
 
-    def make(workers: int, kill: Kill | None = None) -> Site:
+    def make(workers: int, kill: RecordedKill | None = None) -> Site:
         names.append(f"lab_test_{uuid4().hex[:10]}")
         folder = tmp_path_factory.mktemp("dbos")
 
         def worker(name: str, *arguments: object) -> Worker:
             return Worker(name, folder / f"{name}.log", *arguments).start()  # type: ignore[arg-type]
 
-        shop = shops.create(postgres, names[-1], FATES)
+        shop = create_shop(postgres, names[-1], FATES)
         return Site(shop, names[-1], {"postgres": postgres}, folder, worker, workers, kill)
 
     yield make
@@ -82,7 +83,7 @@ def asked(engine: Dbos, order: Order) -> list[str]:
     return [step["function_name"] for step in engine.client.list_workflow_steps(order.id)]
 
 
-def ending(shop: Shop, order: Order) -> Ending | None:
+def ending(shop: FatedShop, order: Order) -> Ending | None:
     return judge(shop).endings.get(order.id)
 
 
@@ -142,7 +143,7 @@ def completed(outcomes: dict[str, Outcome]) -> int:
     return sum(outcome is Outcome.COMPLETED for outcome in outcomes.values())
 
 
-def standing(shop: Shop, sagas: dict[str, Outcome]) -> Standing:
+def standing(shop: FatedShop, sagas: dict[str, Outcome]) -> Standing:
     """Of these sagas only."""
     found = judge(shop)
     return replace(found, endings={saga: found.endings[saga] for saga in found.endings.keys() & sagas.keys()})
@@ -166,7 +167,7 @@ def test_a_worker_that_is_killed_at_any_effect_goes_on_when_it_starts_anew(makin
             for order in orders(20 + number, 3, World()):
                 engine.start(order)
                 sagas.append(order.id)
-            arguments = (work, site.shop, engine.system, 0, Kill(window, history, 2))
+            arguments = (work, site.shop, engine.system, 0, RecordedKill(window, nth=2, history=history))
             assert Worker("dbos-0", tmp_path / "dbos.log", *arguments).start().wait() == -9
         with Worker("dbos-0", tmp_path / "dbos.log", *arguments):  # the kill is for its first life
             outcomes = {saga: one.outcome for saga, one in wait(engine, sagas).items()}
@@ -176,6 +177,13 @@ def test_a_worker_that_is_killed_at_any_effect_goes_on_when_it_starts_anew(makin
 
 
 def test_a_kill_in_a_window_that_it_does_not_have_is_refused(site: Site, tmp_path: Path) -> None:
-    wrong = Site(site.shop, site.name, site.endpoints, tmp_path, site.worker, kill=Kill(WorkerWindow.READ, tmp_path))
+    wrong = Site(
+        site.shop,
+        site.name,
+        site.endpoints,
+        tmp_path,
+        site.worker,
+        kill=RecordedKill(WorkerWindow.READ, history=tmp_path),
+    )
     with pytest.raises(ConfigurationError, match="after replies are read"), opened(wrong):
         pass

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 from saga.order import World, orders
-from saga.services.shop import Shop
+from saga.services.invariant import Ending, judge
 from saga.stage.engines import Opener, Site, camunda, choreography, dbos, own, stepfunctions, temporal, wait
+from saga.stage.fates import FatedShop
 from saga.stage.foreign import Foreign, between
 from saga.stage.foreign.camunda import Instances
 from saga.stage.foreign.choreography import Events
@@ -15,7 +16,6 @@ from saga.stage.foreign.dbos import Workflows as DbosWorkflows
 from saga.stage.foreign.own import Rows
 from saga.stage.foreign.stepfunctions import Messages
 from saga.stage.foreign.temporal import Workflows as TemporalWorkflows
-from saga.stage.invariant import Ending, judge
 
 from shared.servers.server import Endpoint
 from shared.worker import Worker
@@ -33,7 +33,7 @@ ENGINES: dict[str, tuple[Opener, Callable[[Any], Foreign], tuple[str, ...]]] = {
 @pytest.mark.parametrize("name", ENGINES)
 def test_orders_that_nobody_can_read_wait_with_their_reasons_and_all_others_are_carried_out(
     name: str,
-    shop: Shop,
+    shop: FatedShop,
     unique: str,
     server: Callable[[str], Endpoint],
     starter: Callable[..., Worker],

@@ -2,8 +2,9 @@
 
 import pytest
 from saga.order import STEPS, UNDO, Action, Order, Request
-from saga.services.shop import Services, Shop
-from saga.stage.invariant import Ending, judge
+from saga.services.invariant import Ending, judge
+from saga.services.shop import Services
+from saga.stage.fates import FatedShop
 
 from shared.postgres import connect
 
@@ -38,13 +39,13 @@ def undo(services: Services, order: Order, but: Action) -> None:
             services(Request(order.id, action, order))
 
 
-def change(shop: Shop, name: str) -> None:
+def change(shop: FatedShop, name: str) -> None:
     service, statement = CHANGES[name]
     with connect(shop.conninfos[service]) as connection:
         assert connection.execute(statement).rowcount > 0
 
 
-def test_a_complete_order_is_right(complete: Order, shop: Shop) -> None:
+def test_a_complete_order_is_right(complete: Order, shop: FatedShop) -> None:
     standing = judge(shop)
     assert (standing.endings, standing.violations) == ({complete.id: Ending.COMPLETE}, [])
     assert standing.count(Ending.COMPLETE) == 1
@@ -52,7 +53,7 @@ def test_a_complete_order_is_right(complete: Order, shop: Shop) -> None:
 
 @pytest.mark.parametrize("steps", range(5))
 def test_an_order_that_is_undone_as_far_as_it_went_is_right(
-    steps: int, services: Services, shop: Shop, order: Order
+    steps: int, services: Services, shop: FatedShop, order: Order
 ) -> None:
     for action in (*STEPS[:steps], *(UNDO[step] for step in reversed(STEPS[:steps]))):
         services(Request(order.id, action, order))
@@ -61,13 +62,13 @@ def test_an_order_that_is_undone_as_far_as_it_went_is_right(
 
 
 @pytest.mark.parametrize("name", CHANGES)
-def test_what_is_wrong_in_one_service_is_found(name: str, complete: Order, shop: Shop) -> None:
+def test_what_is_wrong_in_one_service_is_found(name: str, complete: Order, shop: FatedShop) -> None:
     change(shop, name)
     assert judge(shop).violations != []
 
 
 def test_pieces_and_money_of_another_order_are_found_though_the_books_agree(
-    complete: Order, services: Services, shop: Shop
+    complete: Order, services: Services, shop: FatedShop
 ) -> None:
     stock, payments = services.connections["stock"], services.connections["payments"]
     stock.execute("update reservations set quantity = quantity + 1")
@@ -82,14 +83,14 @@ def test_pieces_and_money_of_another_order_are_found_though_the_books_agree(
 
 @pytest.mark.parametrize("missing", [Action.CANCEL, Action.RELEASE, Action.REFUND, Action.RECALL])
 def test_a_compensation_that_was_left_out_is_found(
-    missing: Action, complete: Order, services: Services, shop: Shop
+    missing: Action, complete: Order, services: Services, shop: FatedShop
 ) -> None:
     undo(services, complete, but=missing)
     [violation] = judge(shop).violations
     assert violation.startswith(f"{complete.id}: orders ")
 
 
-def test_a_refund_into_another_customers_account_is_found(complete: Order, services: Services, shop: Shop) -> None:
+def test_a_refund_into_another_customers_account_is_found(complete: Order, services: Services, shop: FatedShop) -> None:
     undo(services, complete, but=Action.REFUND)
     payments = services.connections["payments"]
     payments.execute("update charges set status = 'refunded', refunded = 1")
@@ -102,7 +103,7 @@ def test_a_refund_into_another_customers_account_is_found(complete: Order, servi
     ]
 
 
-def test_pieces_released_to_another_product_are_found(complete: Order, services: Services, shop: Shop) -> None:
+def test_pieces_released_to_another_product_are_found(complete: Order, services: Services, shop: FatedShop) -> None:
     undo(services, complete, but=Action.RELEASE)
     stock = services.connections["stock"]
     stock.execute("update reservations set status = 'released'")

@@ -29,6 +29,7 @@ from saga.services import shop as shops
 from saga.services.effects import EFFECTS, Effect
 from saga.services.shop import Services
 from saga.stage.fates import KIND, Fate, Fates
+from saga.stage.fates import create as create_shop
 
 from shared.servers.server import Endpoint
 
@@ -51,7 +52,7 @@ def opening(postgres: Endpoint, unique: str) -> Iterator[Opening]:
     with ExitStack() as things:
 
         def open_services(world: World, fates: Fates = KIND) -> Services:
-            services = things.enter_context(opened(shops.create(postgres, unique, fates, world)))
+            services = things.enter_context(opened(create_shop(postgres, unique, fates, world)))
             isolation.prepare(services)
             return services
 

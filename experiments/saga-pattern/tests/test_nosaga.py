@@ -10,15 +10,16 @@ from pathlib import Path
 import pytest
 from saga import plain
 from saga.order import Order, World, orders
+from saga.services.invariant import Ending, judge
 from saga.services.shop import SERVICES
 from saga.stage import no_saga as ways
 from saga.stage.fates import Fates
 from saga.stage.foreign import odd
-from saga.stage.invariant import Ending, judge
+from saga.stage.killing import RecordedKill
 from saga.stage.no_saga import Site, Way, build, cannot_pay, carry_out_all, die, held_up, others
-from saga.windows import Kill
+from saga.windows import CallWindow
 from saga.wrong import nosaga
-from saga.wrong.nosaga import CallWindow, CommitWindow, Locked, in_doubt, lock, resolve
+from saga.wrong.nosaga import CommitWindow, Locked, in_doubt, lock, resolve
 
 from shared import codec
 from shared import postgres as helpers
@@ -58,7 +59,7 @@ def two_phase(prepared: Endpoint, unique: str) -> Site:
 def kill(folder: Path, target: Callable[..., None], *arguments: object, window: StrEnum) -> None:
     """Run it in a process that dies in the window."""
     history = folder / "history.jsonl"
-    with Worker("victim", folder / "victim.log", target, *arguments, Kill(window, history)) as worker:
+    with Worker("victim", folder / "victim.log", target, *arguments, RecordedKill(window, history=history)) as worker:
         worker.wait()
     require(History.read(history), f"SIGKILL {window}")
 
@@ -150,7 +151,7 @@ def test_saga_under_seeded_failures_ends_consistent(site: Site) -> None:
     standing = judge(site.shop)
     assert standing.violations == []
     assert standing.count(Ending.COMPLETE) > 0 < standing.count(Ending.COMPENSATED)
-    assert max(last - first for first, last in plain.spans(site.shop).values()) > 0
+    assert max(last - first for first, last in ways.spans(site.shop).values()) > 0
 
 
 @pytest.mark.fault

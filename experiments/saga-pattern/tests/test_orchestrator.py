@@ -15,17 +15,17 @@ from saga.orchestrator.office import Client, Office, client
 from saga.orchestrator.operator import put_aside, tell
 from saga.orchestrator.shares import Shares, each_reads_its_own, stood_in_for, there
 from saga.orchestrator.store import Saga, Store, create, publish
-from saga.orchestrator.worker import work
-from saga.order import STEPS, Action, Order, Reply, World, orders
-from saga.services.host import host, prepare
-from saga.services.shop import Shop
-from saga.stage.engines import Ended, Outcome, Site
+from saga.order import STEPS, Action, Order, Outcome, Reply, World, orders
+from saga.services.host import prepare
+from saga.services.invariant import Ending, judge
+from saga.stage.engines import Ended, Site
 from saga.stage.engines.own import ENDED, opened
-from saga.stage.fates import Fate, Fates
+from saga.stage.fates import Fate, FatedShop, Fates
 from saga.stage.in_process import Stage
-from saga.stage.invariant import Ending, judge
+from saga.stage.killing import RecordedKill
+from saga.stage.processes import host, work
 from saga.transport import Inlet
-from saga.windows import EffectWindow, HostWindow, Kill, WorkerWindow
+from saga.windows import EffectWindow, HostWindow, WorkerWindow
 
 from shared import kafka as kafka_helpers
 from shared.checkers import duplicate_effect
@@ -69,7 +69,7 @@ def test_the_same_saga_is_begun_once(stage: Stage, order: Order) -> None:
 
 
 def test_a_refused_order_is_undone_in_reverse(stage: Stage, order: Order) -> None:
-    stage.fate(order, Action.SHIP, Fate.REFUSED)
+    stage.fate({(order.id, Action.SHIP): Fate.REFUSED})
     stage.client.start(order)
     assert stage.play(order.id) == Status.COMPENSATED
     assert asked(stage, order.id) == [*STEPS, Action.REFUND, Action.RELEASE, Action.CANCEL]
@@ -78,7 +78,7 @@ def test_a_refused_order_is_undone_in_reverse(stage: Stage, order: Order) -> Non
 
 @pytest.mark.parametrize("fate", [Fate.ANSWER_LOST, Fate.TRANSIENT])
 def test_what_fails_for_a_while_is_asked_again_and_done_once(fate: Fate, stage: Stage, order: Order) -> None:
-    stage.fate(order, Action.CHARGE, fate)
+    stage.fate({(order.id, Action.CHARGE): fate})
     stage.client.start(order)
     assert stage.play(order.id) == Status.COMPLETED
     assert any("attempt 2" in note for note in stage.notes(order.id))
@@ -202,8 +202,7 @@ def test_a_compensation_that_fails_for_good_waits_for_the_operator_and_the_rest_
         stage.client.definition, version=2, undo_timeout=10.0, undo_retry=Retry(attempts=2, first=0.01)
     )
     publish(stage.connection, given_up_soon)
-    fates = {(order.id, Action.SHIP): Fate.REFUSED, (order.id, Action.RELEASE): Fate.BROKEN}
-    stage.host.services = replace(stage.host.services, fates=Fates(steps={}, undos={}, fixed=fates))
+    stage.fate({(order.id, Action.SHIP): Fate.REFUSED, (order.id, Action.RELEASE): Fate.BROKEN})
     replace(stage.client, definition=given_up_soon).start(order)
     assert stage.play(order.id) == Status.PARKED
     assert "release-stock" in stage.notes(order.id)[-1]
@@ -233,7 +232,7 @@ def patient(quick: Definition) -> Definition:
 
 
 @pytest.fixture
-def office(schema: str, kafka: Endpoint, topics: Topics, shop: Shop, patient: Definition) -> Office:
+def office(schema: str, kafka: Endpoint, topics: Topics, shop: FatedShop, patient: Definition) -> Office:
     """An orchestrator of which no process runs yet."""
     create(schema, patient)
     prepare(shop)
@@ -252,14 +251,16 @@ def await_end(office: Office, sagas: list[str]) -> None:
 
 @pytest.mark.fault
 def test_a_worker_that_is_killed_in_any_window_is_continued_by_the_next(
-    office: Office, shop: Shop, patient: Definition, tmp_path: Path
+    office: Office, shop: FatedShop, patient: Definition, tmp_path: Path
 ) -> None:
     history, sagas = tmp_path / "history.jsonl", list[str]()
     hosting = Worker("host", tmp_path / "host.log", host, shop, office.topics, office.broker)
     with hosting, client(office, patient) as begin:
         for number, window in enumerate(WorkerWindow):
             sagas += start(begin, number)
-            killed = Worker("worker", tmp_path / "worker.log", work, office, 0, Kill(window, history, 2)).start()
+            killed = Worker(
+                "worker", tmp_path / "worker.log", work, office, 0, RecordedKill(window, nth=2, history=history)
+            ).start()
             assert killed.wait() == -9
         with Worker("worker", tmp_path / "worker.log", work, office):
             await_end(office, sagas)
@@ -270,13 +271,13 @@ def test_a_worker_that_is_killed_in_any_window_is_continued_by_the_next(
 
 @pytest.mark.fault
 def test_a_host_that_is_killed_in_any_window_does_everything_once(
-    office: Office, shop: Shop, patient: Definition, tmp_path: Path
+    office: Office, shop: FatedShop, patient: Definition, tmp_path: Path
 ) -> None:
     history, sagas, services = tmp_path / "history.jsonl", list[str](), tuple(shop.conninfos)
     with Worker("worker", tmp_path / "worker.log", work, office), client(office, patient) as begin:
         for number, window in enumerate(HostWindow):
             sagas += start(begin, number)
-            kill = Kill(window, history, 2)
+            kill = RecordedKill(window, nth=2, history=history)
             arguments = (host, shop, office.topics, office.broker, services, kill, history)
             assert Worker("host", tmp_path / "host.log", *arguments).start().wait() == -9
         with Worker("host", tmp_path / "host.log", *arguments[:-2], None, history):
@@ -303,7 +304,7 @@ def test_a_worker_reads_for_one_that_is_gone_until_it_is_back(
 
 @pytest.mark.fault
 def test_two_workers_and_a_host_that_dies_again_and_again_end_every_saga(
-    postgres: Endpoint, kafka: Endpoint, shop: Shop, quick: Definition, unique: str, tmp_path: Path
+    postgres: Endpoint, kafka: Endpoint, shop: FatedShop, quick: Definition, unique: str, tmp_path: Path
 ) -> None:
     def worker(name: str, *arguments: Any) -> Worker:
         return Worker(name, tmp_path / f"{name}.log", *arguments).start()
@@ -311,7 +312,7 @@ def test_two_workers_and_a_host_that_dies_again_and_again_end_every_saga(
     failing, history = replace(shop, fates=Fates(seed=5)), tmp_path / "history.jsonl"
     begun = list(orders(5, 30, World()))
     refused = {order.id for order in begun if Fate.REFUSED in {failing.fates.of(order, step) for step in STEPS}}
-    kill = Kill(HostWindow.COMMITTED, history, nth=3)
+    kill = RecordedKill(HostWindow.COMMITTED, nth=3, history=history)
     site = Site(failing, unique, {"postgres": postgres, "kafka": kafka}, tmp_path, worker, workers=2, kill=kill)
     with opened(site, quick) as engine:
         connection = engine.client.store.connection
@@ -334,7 +335,7 @@ def test_two_workers_and_a_host_that_dies_again_and_again_end_every_saga(
     assert (0 < len(refused) < len(begun), len(askers), kills > 1) == (True, 2, True)
 
 
-def test_a_window_that_it_does_not_have_is_a_clear_error(shop: Shop, unique: str, tmp_path: Path) -> None:
-    site = Site(shop, unique, {}, tmp_path, Worker, kill=Kill(EffectWindow.AFTER, tmp_path))
+def test_a_window_that_it_does_not_have_is_a_clear_error(shop: FatedShop, unique: str, tmp_path: Path) -> None:
+    site = Site(shop, unique, {}, tmp_path, Worker, kill=RecordedKill(EffectWindow.AFTER, history=tmp_path))
     with pytest.raises(ConfigurationError, match="after the effect"), opened(site):
         pass

@@ -6,11 +6,11 @@ from dataclasses import replace
 from threading import Event
 
 import pytest
-from saga.order import STEPS, UNDO, Action, Order, Reply, Request
+from saga.order import STEPS, UNDO, Action, AnswerLost, Order, Reply, Request, TransientError
+from saga.services.invariant import Ending, judge
 from saga.services.participant import answer, perform
-from saga.services.shop import Services, Shop
-from saga.stage.fates import AnswerLost, Fate, Fates, TransientError, mend
-from saga.stage.invariant import Ending, judge
+from saga.services.shop import Services
+from saga.stage.fates import Fate, FatedShop, Fates, mend
 from saga.windows import EffectWindow
 
 from shared.postgres import connect
@@ -25,17 +25,17 @@ def ask(services: Services, order: Order) -> Ask:
     return lambda action: services(Request(order.id, action, order))
 
 
-def fated(shop: Shop, order: Order, action: Action, fate: Fate) -> Shop:
+def fated(shop: FatedShop, order: Order, action: Action, fate: Fate) -> FatedShop:
     return replace(shop, fates=Fates(steps={}, undos={}, fixed={(order.id, action): fate}))
 
 
-def test_what_is_asked_twice_is_done_once_and_answered_the_same(ask: Ask, shop: Shop, order: Order) -> None:
+def test_what_is_asked_twice_is_done_once_and_answered_the_same(ask: Ask, shop: FatedShop, order: Order) -> None:
     answers = [ask(action) for action in (*STEPS, *STEPS)]
     assert answers[:4] == answers[4:] == [Reply(order.id, action) for action in STEPS]
     assert judge(shop).violations == []
 
 
-def test_compensations_undo_each_step_once(ask: Ask, shop: Shop, order: Order) -> None:
+def test_compensations_undo_each_step_once(ask: Ask, shop: FatedShop, order: Order) -> None:
     for action in (*STEPS, *(UNDO[step] for step in reversed(STEPS)), *(UNDO[step] for step in STEPS)):
         assert ask(action).refused == ""
     standing = judge(shop)
@@ -43,7 +43,7 @@ def test_compensations_undo_each_step_once(ask: Ask, shop: Shop, order: Order) -
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_a_step_that_comes_after_its_compensation_is_refused(step: Action, ask: Ask, shop: Shop) -> None:
+def test_a_step_that_comes_after_its_compensation_is_refused(step: Action, ask: Ask, shop: FatedShop) -> None:
     assert ask(UNDO[step]).refused == ""
     assert ask(step).refused == f"{UNDO[step]} came before it"
     assert judge(shop).endings == {}
@@ -83,7 +83,7 @@ class Held:
     ("second", "ending"), [(Action.CHARGE, Ending.INCONSISTENT), (Action.REFUND, Ending.COMPENSATED)]
 )
 def test_who_comes_while_it_is_being_done_waits_and_finds_it_done(
-    second: Action, ending: Ending, shop: Shop, order: Order
+    second: Action, ending: Ending, shop: FatedShop, order: Order
 ) -> None:
     held = Held()
     with shop.open() as one, shop.open() as other, ThreadPoolExecutor(2) as pool:
@@ -96,7 +96,7 @@ def test_who_comes_while_it_is_being_done_waits_and_finds_it_done(
     assert (standing.endings, "times" in str(standing.violations)) == ({order.id: ending}, False)
 
 
-def test_a_transient_failure_has_done_nothing_and_passes(shop: Shop, order: Order) -> None:
+def test_a_transient_failure_has_done_nothing_and_passes(shop: FatedShop, order: Order) -> None:
     request = Request(order.id, Action.CHARGE, order)
     with fated(shop, order, Action.CHARGE, Fate.TRANSIENT).open() as services:
         for _ in range(2):
@@ -106,7 +106,7 @@ def test_a_transient_failure_has_done_nothing_and_passes(shop: Shop, order: Orde
         assert services(request).refused == ""
 
 
-def test_an_answer_that_is_lost_was_given_and_is_given_again(shop: Shop, order: Order) -> None:
+def test_an_answer_that_is_lost_was_given_and_is_given_again(shop: FatedShop, order: Order) -> None:
     request = Request(order.id, Action.CHARGE, order)
     with fated(shop, order, Action.CHARGE, Fate.ANSWER_LOST).open() as services:
         with pytest.raises(AnswerLost):
@@ -114,7 +114,7 @@ def test_an_answer_that_is_lost_was_given_and_is_given_again(shop: Shop, order: 
         assert answer(services.connections["payments"], request) == services(request) == Reply(order.id, Action.CHARGE)
 
 
-def test_what_is_broken_stays_so_until_it_is_mended(shop: Shop, order: Order) -> None:
+def test_what_is_broken_stays_so_until_it_is_mended(shop: FatedShop, order: Order) -> None:
     request = Request(order.id, Action.REFUND, order)
     with fated(shop, order, Action.REFUND, Fate.BROKEN).open() as services:
         for _ in range(5):
@@ -124,7 +124,7 @@ def test_what_is_broken_stays_so_until_it_is_mended(shop: Shop, order: Order) ->
         assert services(request).refused == ""
 
 
-def test_what_belongs_to_the_answer_is_written_with_the_effect_or_not_at_all(shop: Shop, order: Order) -> None:
+def test_what_belongs_to_the_answer_is_written_with_the_effect_or_not_at_all(shop: FatedShop, order: Order) -> None:
     def also(connection: object, request: Request, reply: Reply) -> None:
         raise KeyError(reply.action)
 

@@ -12,8 +12,9 @@ from saga.messaging import Topics, Unreadable
 from saga.orchestrator.definition import Retry
 from saga.order import Action, Request, World, orders
 from saga.services.host import prepare
-from saga.services.shop import Services, Shop
+from saga.services.shop import Services
 from saga.stage import poison
+from saga.stage.fates import FatedShop
 from saga.stage.foreign import odd
 from saga.stage.retrying import Call, Limits, Rush, policies, port_of, provide, rush
 from saga.transport import Outlet
@@ -28,32 +29,32 @@ POLICIES = policies(first=0.05, longest=0.8)
 
 
 @contextmanager
-def provider(shop: Shop, folder: Path) -> Iterator[int]:
+def provider(shop: FatedShop, folder: Path) -> Iterator[int]:
     """A service of limited capacity; gives its port."""
     with Worker("service", folder / "service.log", provide, shop, LIMITS.service, folder / "port"):
         yield port_of(folder / "port")
 
 
-def rushed(shop: Shop, folder: Path, policy: str, sagas: int, **limits: float) -> Rush:
+def rushed(shop: FatedShop, folder: Path, policy: str, sagas: int, **limits: float) -> Rush:
     made = list(orders(3, sagas, World()))
     with provider(shop, folder) as port:
         return asyncio.run(rush(port, made, POLICIES[policy], replace(LIMITS, **limits)))
 
 
-def test_within_its_capacity_the_service_answers_everybody_at_the_first_call(shop: Shop, tmp_path: Path) -> None:
+def test_within_its_capacity_the_service_answers_everybody_at_the_first_call(shop: FatedShop, tmp_path: Path) -> None:
     seen = rushed(shop, tmp_path, "no retry", sagas=4, timeout=10)
     assert len(seen.served) == len(seen.calls) == 4
     assert seen.vain == []
 
 
-def test_retried_at_once_an_overloaded_service_does_not_recover(shop: Shop, tmp_path: Path) -> None:
+def test_retried_at_once_an_overloaded_service_does_not_recover(shop: FatedShop, tmp_path: Path) -> None:
     seen = rushed(shop, tmp_path, "retry at once", sagas=80)  # a caller that stands still has ten more served
     assert len(seen.served) < 80 < 100 < len(seen.calls)
     assert len(seen.vain) > len(seen.served)
 
 
 def test_with_backoff_and_jitter_everybody_is_served_and_charged_once(
-    shop: Shop, services: Services, tmp_path: Path
+    shop: FatedShop, services: Services, tmp_path: Path
 ) -> None:
     seen = rushed(shop, tmp_path, "backoff and jitter", sagas=20, patience=20)
     assert len(seen.served) == 20 < len(seen.calls)  # it was overloaded
@@ -61,7 +62,7 @@ def test_with_backoff_and_jitter_everybody_is_served_and_charged_once(
     assert dict(rows) == dict.fromkeys(seen.served, 1)
 
 
-def test_calls_that_are_none_are_put_aside_and_the_next_is_answered(shop: Shop, tmp_path: Path) -> None:
+def test_calls_that_are_none_are_put_aside_and_the_next_is_answered(shop: FatedShop, tmp_path: Path) -> None:
     made = next(orders(3, 1, World()))
     calls = [b"", b"1234", *odd(made).values(), codec.encode(Request(made.id, Action.SHIP, made))]
     with provider(shop, tmp_path) as port, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as caller:
@@ -96,7 +97,7 @@ def test_an_answer_is_in_vain_that_comes_when_nobody_waits_for_it() -> None:
 
 
 def test_a_consumer_that_dies_of_a_message_never_comes_to_those_behind_it(
-    shop: Shop, services: Services, kafka: Endpoint, unique: str
+    shop: FatedShop, services: Services, kafka: Endpoint, unique: str
 ) -> None:
     topics, made = Topics(unique), list(orders(3, 5, World()))
     topics.create(kafka, partitions=1)

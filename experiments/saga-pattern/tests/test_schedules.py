@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 from saga.orchestrator.definition import read
-from saga.order import STEPS, Action, Order, Request
-from saga.services.shop import Services, Shop
+from saga.order import STEPS, Action, Order, Outcome, Request
+from saga.services.shop import Services
 from saga.stage import measuring
 from saga.stage.contenders import CONTENDERS, HERE, Contender
-from saga.stage.engines import Ended, Outcome
-from saga.stage.fates import Fate
+from saga.stage.engines import Ended
+from saga.stage.fates import Fate, FatedShop
 from saga.stage.measuring import NothingToMeasure, goes_on, require_complete
 from saga.stage.ran import lines, noted, noting
 from saga.stage.schedules import Schedule, Verdict, drawn, endure, fates
@@ -55,7 +55,7 @@ class Fake:
         return {saga: Ended(self.says, 0.1) for saga in sagas if saga in self.started} if self.says else {}
 
 
-def judged(services: Services, shop: Shop, schedule: Schedule, says: Outcome | None, steps: int = 0) -> Verdict:
+def judged(services: Services, shop: FatedShop, schedule: Schedule, says: Outcome | None, steps: int = 0) -> Verdict:
     return endure(Fake(services, says, steps), shop, [schedule], lambda worker: None, patience=0.1)
 
 
@@ -72,25 +72,27 @@ def test_one_order_in_ten_schedules_cannot_be_undone() -> None:
     assert fates(7, schedules).of(schedules[0].orders[1], Action.SHIP) is Fate.BROKEN
 
 
-def test_orders_that_are_undone_or_never_begun_are_consistent(services: Services, shop: Shop) -> None:
+def test_orders_that_are_undone_or_never_begun_are_consistent(services: Services, shop: FatedShop) -> None:
     verdict = judged(services, shop, replace(SCHEDULE, worst=False), Outcome.COMPENSATED)
     assert (verdict.violations, verdict.stuck, verdict.open_at_kill) == ([], [], 0)
 
 
-def test_an_engine_that_says_more_than_it_did_is_found_out(services: Services, shop: Shop) -> None:
+def test_an_engine_that_says_more_than_it_did_is_found_out(services: Services, shop: FatedShop) -> None:
     schedule = replace(SCHEDULE, worst=False)
     verdict = judged(services, shop, schedule, Outcome.COMPLETED)
     lies = [f"{order.id}: completed to the engine, compensated in the services" for order in schedule.orders]
     assert sorted(verdict.violations) == sorted(lies)
 
 
-def test_orders_that_are_left_half_done_are_violations_but_for_the_doomed_one(services: Services, shop: Shop) -> None:
+def test_orders_that_are_left_half_done_are_violations_but_for_the_doomed_one(
+    services: Services, shop: FatedShop
+) -> None:
     verdict = judged(services, shop, SCHEDULE, Outcome.PARKED, steps=2)
     assert len(verdict.violations) == SCHEDULE.count  # one ahead of them, and all but the doomed one
     assert (len(verdict.stuck), verdict.waiting) == (SCHEDULE.count - 1, list(SCHEDULE.doomed))
 
 
-def test_an_order_that_waits_may_be_half_done_and_not_charged_twice(services: Services, shop: Shop) -> None:
+def test_an_order_that_waits_may_be_half_done_and_not_charged_twice(services: Services, shop: FatedShop) -> None:
     [doomed] = SCHEDULE.doomed
 
     def charge_again(worker: Worker) -> None:
@@ -101,13 +103,13 @@ def test_an_order_that_waits_may_be_half_done_and_not_charged_twice(services: Se
 
 
 @pytest.mark.parametrize("schedule", [SCHEDULE, WAITED], ids=["killed at once", "killed after the first end"])
-def test_sagas_that_do_not_end_are_stuck(services: Services, shop: Shop, schedule: Schedule) -> None:
+def test_sagas_that_do_not_end_are_stuck(services: Services, shop: FatedShop, schedule: Schedule) -> None:
     verdict = judged(services, shop, schedule, None)
     assert verdict.stuck == [order.id for order in schedule.orders]
     assert {verdict.outcome(saga) for saga in verdict.stuck} == {None}
 
 
-def test_sagas_that_only_a_new_worker_moves_on_were_stuck(services: Services, shop: Shop) -> None:
+def test_sagas_that_only_a_new_worker_moves_on_were_stuck(services: Services, shop: FatedShop) -> None:
     engine = Fake(services, says=None)
 
     def kill(worker: Worker) -> None:
@@ -118,7 +120,7 @@ def test_sagas_that_only_a_new_worker_moves_on_were_stuck(services: Services, sh
     assert {verdict.outcome(saga) for saga in verdict.stuck} == {Outcome.COMPENSATED}
 
 
-def test_a_doomed_order_that_is_said_to_be_undone_is_found_out(services: Services, shop: Shop) -> None:
+def test_a_doomed_order_that_is_said_to_be_undone_is_found_out(services: Services, shop: FatedShop) -> None:
     verdict = judged(services, shop, SCHEDULE, Outcome.COMPENSATED)
     assert (verdict.stuck, verdict.waiting) == (list(SCHEDULE.doomed), [])
 
@@ -151,7 +153,7 @@ def test_a_kill_that_meets_no_open_saga_shows_nothing(services: Services) -> Non
         goes_on(Fake(services, Outcome.COMPLETED), SCHEDULE.orders, lambda worker: None, patience=0.1)
 
 
-def test_a_load_that_is_not_complete_is_not_measured(services: Services, shop: Shop) -> None:
+def test_a_load_that_is_not_complete_is_not_measured(services: Services, shop: FatedShop) -> None:
     engine = Fake(services, Outcome.COMPLETED, steps=len(STEPS))
     for order in SCHEDULE.orders:
         engine.start(order)

@@ -19,14 +19,16 @@ from saga.engines.stepfunctions.client import (
     make_queues,
 )
 from saga.engines.stepfunctions.worker import work
-from saga.order import STEPS, UNDO, Action, Order, World, orders
+from saga.order import STEPS, UNDO, Action, Order, Outcome, World, orders
 from saga.services import shop as shops
-from saga.services.shop import SERVICES, Shop
-from saga.stage.engines import Outcome, Site, wait
+from saga.services.invariant import Ending, judge
+from saga.services.shop import SERVICES
+from saga.stage.engines import Site, wait
 from saga.stage.engines.stepfunctions import StepFunctions, StrangeEnd, opened
-from saga.stage.fates import Fate, Fates, mend
-from saga.stage.invariant import Ending, judge
-from saga.windows import EffectWindow, Kill
+from saga.stage.fates import Fate, FatedShop, Fates, mend
+from saga.stage.fates import create as create_shop
+from saga.stage.killing import RecordedKill
+from saga.windows import EffectWindow
 
 from shared import codec
 from shared.faults import require
@@ -57,14 +59,14 @@ def making(postgres: Endpoint, moto: Endpoint, tmp_path_factory: pytest.TempPath
     """Sites with a shop of their own: making(workers=2)."""
     names: list[str] = []
 
-    def make(workers: int = 1, kill: Kill | None = None) -> Site:
+    def make(workers: int = 1, kill: RecordedKill | None = None) -> Site:
         names.append(f"lab_test_{uuid4().hex[:10]}")
         folder = tmp_path_factory.mktemp("stepfunctions")
 
         def worker(name: str, *arguments: object) -> Worker:
             return Worker(name, folder / f"{name}.log", *arguments).start()  # type: ignore[arg-type]
 
-        shop = shops.create(postgres, names[-1], FATES)
+        shop = create_shop(postgres, names[-1], FATES)
         return Site(shop, names[-1], {"moto": moto}, folder, worker, workers, kill)
 
     yield make
@@ -113,7 +115,7 @@ def impatient(asl: Definition) -> Definition:
     return asl
 
 
-def ending(shop: Shop, order: Order) -> Ending | None:
+def ending(shop: FatedShop, order: Order) -> Ending | None:
     return judge(shop).endings.get(order.id)
 
 
@@ -209,7 +211,12 @@ def test_a_worker_is_killed_at_any_effect_and_another_sees_its_message_again(mak
         for window, order in zip(EffectWindow, orders(23, 3, World()), strict=True):
             engine.start(order)
             sagas.append(order.id)
-            assert site.worker("first", work, site.shop, engine.sagas.machine, Kill(window, history, 2)).wait() == -9
+            assert (
+                site.worker(
+                    "first", work, site.shop, engine.sagas.machine, RecordedKill(window, nth=2, history=history)
+                ).wait()
+                == -9
+            )
         with site.worker("second", work, site.shop, engine.sagas.machine):
             assert {one.outcome for one in wait(engine, sagas).values()} == {Outcome.COMPLETED}
     for window in EffectWindow:

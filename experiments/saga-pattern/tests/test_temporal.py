@@ -15,21 +15,22 @@ from saga.engines.temporal.client import NoSuchSaga, Sagas
 from saga.engines.temporal.histories import actions, asked, given_up, happened
 from saga.engines.temporal.messages import Limits, Progress, Status
 from saga.engines.temporal.worker import Job, work
-from saga.order import STEPS, Action, Order, Reply, Request
+from saga.order import STEPS, Action, Order, Outcome, Reply, Request
 from saga.services import shop as shops
-from saga.services.shop import Shop
+from saga.services.invariant import Ending, judge
 from saga.stage.apart import Apart, CallFailed
-from saga.stage.engines import Engine, Outcome, Site, wait
+from saga.stage.engines import Engine, Site, wait
 from saga.stage.engines.temporal import opened
-from saga.stage.fates import Fate, Fates
+from saga.stage.fates import Fate, FatedShop, Fates
+from saga.stage.fates import create as create_shop
 from saga.stage.foreign.temporal import signal
-from saga.stage.invariant import Ending, judge
+from saga.stage.killing import RecordedKill
 from saga.stage.temporal.held import Gate, HeldActivities
 from saga.stage.temporal.kills import BACKWARD, TURN, broken
 from saga.stage.temporal.skipping import Skipping
 from saga.stage.temporal.stage import CALM, WORLD, beaten, killed_in_the_end, repair
 from saga.stage.temporal.trials import hanging, some
-from saga.windows import EffectWindow, Kill
+from saga.windows import EffectWindow
 
 from shared.errors import NotWritable, StartFailed
 from shared.faults import require
@@ -80,9 +81,9 @@ def name() -> str:
 
 
 @pytest.fixture(scope="module")
-def shop(postgres: Endpoint, name: str) -> Iterator[Shop]:
+def shop(postgres: Endpoint, name: str) -> Iterator[FatedShop]:
     """One for all tests, which have an order each."""
-    yield shops.create(postgres, name, FATES, WORLD)
+    yield create_shop(postgres, name, FATES, WORLD)
     shops.drop(postgres, name)
 
 
@@ -95,7 +96,7 @@ def gates(tmp_path_factory: pytest.TempPathFactory) -> Gates:
 
 
 @pytest.fixture(scope="module")
-def sagas(temporal: Endpoint, name: str, shop: Shop, start: Starter, gates: Gates) -> Iterator[Apart[Sagas]]:
+def sagas(temporal: Endpoint, name: str, shop: FatedShop, start: Starter, gates: Gates) -> Iterator[Apart[Sagas]]:
     """A client of the development server, with a worker at work, and both sagas begun that are held for seconds."""
     with Apart(start, "client", partial(Sagas.opened, temporal.url, name)) as client:
         start("worker", work, Job(temporal.url, name, shop, activities=partial(HeldActivities, gates=gates)))
@@ -105,7 +106,7 @@ def sagas(temporal: Endpoint, name: str, shop: Shop, start: Starter, gates: Gate
 
 
 @pytest.fixture(scope="module")
-def skipping(shop: Shop, start: Starter) -> Iterator[Apart[Skipping]]:
+def skipping(shop: FatedShop, start: Starter) -> Iterator[Apart[Skipping]]:
     with Apart(start, "skipping", partial(Skipping.of, shop)) as client:
         yield client
 
@@ -124,25 +125,25 @@ def begin_to_ship(sagas: Apart[Sagas], one: Order) -> None:
 # On the development server.
 
 
-def test_a_saga_does_its_steps_one_after_the_other(sagas: Apart[Sagas], shop: Shop) -> None:
+def test_a_saga_does_its_steps_one_after_the_other(sagas: Apart[Sagas], shop: FatedShop) -> None:
     ended, history = carry_out(sagas, FINE)
     assert (ended.status, actions(history)) == (Status.COMPLETED, list(STEPS))
     assert judge(shop).endings[FINE.id] is Ending.COMPLETE
 
 
-def test_a_refused_step_is_not_undone_and_all_before_it_is_in_reverse(sagas: Apart[Sagas], shop: Shop) -> None:
+def test_a_refused_step_is_not_undone_and_all_before_it_is_in_reverse(sagas: Apart[Sagas], shop: FatedShop) -> None:
     ended, history = carry_out(sagas, REFUSED)
     assert (ended.status, actions(history)) == (Status.COMPENSATED, [*STEPS, *BACKWARD[1:]])
     assert "the business refuses" in ended.reason
 
 
-def test_a_step_of_which_nobody_knows_is_undone_as_well(sagas: Apart[Sagas], shop: Shop) -> None:
+def test_a_step_of_which_nobody_knows_is_undone_as_well(sagas: Apart[Sagas], shop: FatedShop) -> None:
     ended, history = carry_out(sagas, UNKNOWN, Limits(attempts=2, heartbeat=CALM))
     assert (ended.status, actions(history)) == (Status.COMPENSATED, [*STEPS, *BACKWARD])
     assert judge(shop).endings[UNKNOWN.id] is Ending.COMPENSATED
 
 
-def test_a_lost_answer_is_asked_for_again_and_its_effect_is_there_once(sagas: Apart[Sagas], shop: Shop) -> None:
+def test_a_lost_answer_is_asked_for_again_and_its_effect_is_there_once(sagas: Apart[Sagas], shop: FatedShop) -> None:
     _, history = carry_out(sagas, LOST)
     assert {found.action: found.attempts for found in asked(history)}[Action.CHARGE] == 2
     assert judge(shop).endings[LOST.id] is Ending.COMPLETE
@@ -161,7 +162,7 @@ def test_an_operator_aborts_a_saga_with_a_reason(sagas: Apart[Sagas]) -> None:
     assert sagas.call(Sagas.ended, ABORT.id) == Progress(Status.COMPENSATED, reason="aborted: fraud")
 
 
-def test_a_cancelled_workflow_undoes_what_it_has_done(sagas: Apart[Sagas], shop: Shop) -> None:
+def test_a_cancelled_workflow_undoes_what_it_has_done(sagas: Apart[Sagas], shop: FatedShop) -> None:
     begin_to_ship(sagas, CANCEL)
     sagas.call(Sagas.cancel, CANCEL.id)
     assert sagas.call(Sagas.ended, CANCEL.id) == Progress(Status.COMPENSATED, reason="cancelled")
@@ -177,7 +178,9 @@ def test_heartbeats_keep_an_attempt_alive_that_takes_longer_than_their_timeout(
     assert [found.attempts for found in asked(sagas.call(Sagas.history, SLOW.id))] == [1, 1, 1, 1]
 
 
-def test_an_attempt_that_beats_and_hangs_is_given_up_and_undone(sagas: Apart[Sagas], shop: Shop, gates: Gates) -> None:
+def test_an_attempt_that_beats_and_hangs_is_given_up_and_undone(
+    sagas: Apart[Sagas], shop: FatedShop, gates: Gates
+) -> None:
     ended, history = sagas.call(Sagas.ended, HUNG.id), sagas.call(Sagas.history, HUNG.id)
     assert (gates[1].held(), given_up(history)) == ({HUNG.id}, {Action.CHARGE: "START_TO_CLOSE"})
     gates[1].open()
@@ -211,7 +214,7 @@ def test_a_signal_that_nobody_can_read_changes_nothing_and_the_next_is_heard(sag
 
 
 def test_a_cancelled_workflow_that_waits_for_its_operator_waits_on_and_is_undone_when_it_is_mended(
-    sagas: Apart[Sagas], shop: Shop
+    sagas: Apart[Sagas], shop: FatedShop
 ) -> None:
     sagas.call(Sagas.start, WAITS, Limits(undo_attempts=1, heartbeat=CALM))
     until("it to wait", lambda: sagas.call(Sagas.state, WAITS.id).status is Status.PARKED)
@@ -258,13 +261,15 @@ def test_the_pauses_between_attempts_double_up_to_five_seconds(skipping: Apart[S
     assert 0 <= seconds - (0.1 + 0.2 + 0.4 + 0.8 + 1.6 + 3.2 + 5 * 5) < 15
 
 
-def test_a_saga_out_of_time_undoes_what_it_has_done(skipping: Apart[Skipping], shop: Shop) -> None:
+def test_a_saga_out_of_time_undoes_what_it_has_done(skipping: Apart[Skipping], shop: FatedShop) -> None:
     ended, seconds = skipping.call(Skipping.through, LATE, Limits(attempts=10_000, deadline=60))
     assert (ended.reason, judge(shop).endings[LATE.id]) == ("out of time", Ending.COMPENSATED)
     assert 60 <= seconds < 75
 
 
-def test_a_compensation_that_fails_waits_for_its_operator_for_a_month(skipping: Apart[Skipping], shop: Shop) -> None:
+def test_a_compensation_that_fails_waits_for_its_operator_for_a_month(
+    skipping: Apart[Skipping], shop: FatedShop
+) -> None:
     waiting = skipping.call(Skipping.later, MONTH, Limits(undo_attempts=3), 30)
     assert (waiting.status, waiting.undo) == (Status.PARKED, BACKWARD[1:])
     assert waiting.reason.startswith(Action.REFUND)
@@ -276,7 +281,7 @@ def test_a_compensation_that_fails_waits_for_its_operator_for_a_month(skipping: 
 # The activities by themselves.
 
 
-def test_a_thread_whose_database_went_away_fails_once_and_then_has_new_connections(shop: Shop) -> None:
+def test_a_thread_whose_database_went_away_fails_once_and_then_has_new_connections(shop: FatedShop) -> None:
     activities, request = Activities(shop), Request(LONELY.id, Action.PLACE, LONELY)
     lost = activities.services().connections["orders"].info.backend_pid
     with connect(shop.conninfos["orders"]) as connection:
@@ -290,7 +295,7 @@ def test_a_thread_whose_database_went_away_fails_once_and_then_has_new_connectio
 
 
 def test_a_saga_that_waits_for_its_operator_is_parked_until_it_is_mended(
-    temporal: Endpoint, shop: Shop, start: Starter, unique: str, tmp_path: Path
+    temporal: Endpoint, shop: FatedShop, start: Starter, unique: str, tmp_path: Path
 ) -> None:
     with opened(Site(shop, unique, {"temporal": temporal}, tmp_path, start), Limits(undo_attempts=1)) as engine:
         engine.start(STUCK)
@@ -304,13 +309,13 @@ def test_a_saga_that_waits_for_its_operator_is_parked_until_it_is_mended(
 
 @pytest.fixture(scope="module")
 def survivors(
-    temporal: Endpoint, shop: Shop, name: str, start: Starter, tmp_path_factory: pytest.TempPathFactory
+    temporal: Endpoint, shop: FatedShop, name: str, start: Starter, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, tuple[Outcome, History]]:
     """By order: how its saga ended, and the history of the kill. All of them wait for the same seconds."""
     folder, engines, ended = tmp_path_factory.mktemp("kills"), dict[str, Engine](), dict[str, tuple[Outcome, History]]()
     with ExitStack() as stack:
         for (action, window), one in KILLED.items():
-            kill = Kill(window, folder / one.id, TURN[action])
+            kill = RecordedKill(window, nth=TURN[action], history=folder / one.id)
             site = Site(shop, f"{name}-{one.id}", {"temporal": temporal}, folder, start, kill=kill)
             engines[one.id] = stack.enter_context(opened(site))
             engines[one.id].start(one)
@@ -326,7 +331,7 @@ def survivors(
 @pytest.mark.fault
 @pytest.mark.parametrize(("action", "window"), KILLED, ids=lambda each: each.replace(" ", "-"))
 def test_a_saga_ends_whose_worker_is_killed(
-    survivors: dict[str, tuple[Outcome, History]], shop: Shop, action: Action, window: EffectWindow
+    survivors: dict[str, tuple[Outcome, History]], shop: FatedShop, action: Action, window: EffectWindow
 ) -> None:
     saga = KILLED[action, window].id
     outcome, history = survivors[saga]

@@ -9,37 +9,28 @@ One process per service: a second one would wait for the locks of the first.
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from enum import StrEnum
 
 import msgspec
 
 from saga.choreography import store
-from saga.choreography.machine import Machine, Reaction
+from saga.choreography.machine import SUBMITTED, Machine, Reaction
 from saga.choreography.store import Letter, Outgoing
-from saga.order import Order, Request
+from saga.order import AnswerLost, Order, Request, TransientError
 from saga.reading import storable
-from saga.services.participant import IMPOSSIBLE, perform
-from saga.stage.fates import KIND, AnswerLost, Fates, TransientError
+from saga.services.participant import IMPOSSIBLE
+from saga.services.shop import Services
 from saga.transport import Place, advance
+from saga.windows import Hook, ServiceWindow, nowhere
 from shared import codec
 from shared.errors import EventError, LabError, NotReadable
 from shared.event import Event
-from shared.faults import Hook, nowhere
-from shared.history import Action, Outcome, Recorder
-from shared.postgres import Connection
 
 Send = Callable[[Sequence[Outgoing]], None]  # returns when the broker has them
 Tell = Callable[[str], None]  # says what came of it: the reason of a refusal, or nothing
 
 
-class ServiceWindow(StrEnum):
-    """Where a service can die."""
-
-    READ = "after events are heard"
-    DONE = "before the commit of their effects"
-    COMMITTED = "after the commit, before the answers are sent"
-    SENT = "after the answers are sent, before they are marked"
-    MARKED = "after the answers are marked"
+def unseen(heard: Event, said: Event) -> None:
+    """Nobody needs to hear of it."""
 
 
 class Unusable(LabError):
@@ -47,25 +38,30 @@ class Unusable(LabError):
 
 
 class Service:
-    """A machine at work on a database. Not for several threads."""
+    """A machine at work on a database. Not for several threads.
+
+    Of each (event heard, event said because of it), `saying` hears within the transaction, and `done` when it is
+    committed.
+    """
 
     def __init__(
         self,
         machine: Machine,
-        connection: Connection,
+        services: Services,
         send: Send,
         prefix: str,
-        fates: Fates = KIND,
         at: Hook = nowhere,
-        recorder: Recorder | None = None,
+        saying: Callable[[Event, Event], None] = unseen,
+        done: Callable[[Event, Event], None] = unseen,
     ) -> None:
         self.machine = machine
-        self.connection = connection
+        self.services = services
+        self.connection = services.connections[machine.service]
         self.send = send
         self.prefix = prefix  # of the topics
-        self.fates = fates
         self.at = at
-        self.recorder = recorder
+        self.saying = saying
+        self.done = done
         self._told: list[tuple[Event, Event]] = []  # (heard, said) in the open transaction
 
     def turn(self, letters: Sequence[Letter], reached: Mapping[Place, int] | None = None) -> None:
@@ -81,7 +77,7 @@ class Service:
                     self.at(ServiceWindow.DONE)
             if self._told:
                 self.at(ServiceWindow.COMMITTED)
-            self._note_effects()
+            self._tell_done()
         self.publish()
 
     def take(self, letter: Letter) -> None:
@@ -114,7 +110,7 @@ class Service:
 
         def tell(refused: str) -> None:
             said = self.event(reaction.refused if refused else reaction.says, heard, saga, order, refused)
-            self._note(Action.WRITE, Outcome.INVOKE, said.id, saga)
+            self.saying(heard, said)
             self.say(saga, heard, said)
             self._told.append((heard, said))
 
@@ -155,7 +151,7 @@ class Service:
 
     def perform(self, request: Request, tell: Tell) -> None:
         """Have the effect once, with what is told because of it. Raises TransientError."""
-        perform(self.connection, request, self.fates, lambda _connection, _request, reply: tell(reply.refused), self.at)
+        self.services(request, lambda _connection, _request, reply: tell(reply.refused), self.at)
 
     def publish(self) -> None:
         """Send what is in the outbox, also what a process left there that died."""
@@ -165,13 +161,14 @@ class Service:
             store.mark_sent(self.connection, messages)
             self.at(ServiceWindow.MARKED)
 
-    def _note_effects(self) -> None:
+    def _tell_done(self) -> None:
         for heard, said in self._told:
-            self._note(Action.WRITE, Outcome.OK, said.id, said.correlation_id)
-            self._note(Action.EFFECT, Outcome.OK, heard.id, said.correlation_id)
+            self.done(heard, said)
         self._told.clear()
 
-    def _note(self, action: Action, outcome: Outcome, value: str, saga: str) -> None:
-        if self.recorder:
-            group = self.machine.service if action is Action.EFFECT else ""
-            self.recorder.record(action, outcome, value, key=saga, group=group)
+
+def submitted(order: Order) -> Event:
+    """The event that begins the saga of an order. Its id is the order's own: a second click changes nothing."""
+    ident = f"{order.id}/{SUBMITTED}"
+    data = msgspec.to_builtins(order)
+    return Event(SUBMITTED, "/shop/checkout", order.id, data, ident, correlation_id=order.id, partition_key=order.id)

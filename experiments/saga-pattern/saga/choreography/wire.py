@@ -25,7 +25,7 @@ READING = {"fetch.wait.max.ms": 50, "fetch.error.backoff.ms": 50}
 @contextmanager
 def sending(broker: Endpoint) -> Iterator[Send]:
     """A function that sends events, and returns when the broker has them. It raises NotSent."""
-    with closing(Outlet(broker, settings=PRODUCER)) as outlet:
+    with closing(Outlet(broker, PRODUCER)) as outlet:
 
         def send(messages: Sequence[Outgoing]) -> None:
             for one in messages:

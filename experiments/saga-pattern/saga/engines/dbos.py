@@ -18,14 +18,11 @@ from dataclasses import dataclass
 import psycopg
 from dbos import DBOS, DBOSConfig, DBOSConfiguredInstance, StepOptions, error
 
-from saga.order import STEPS, UNDO, Action, Order, Reply, Request
+from saga.order import STEPS, UNDO, Action, Order, Outcome, Reply, Request, TransientError
 from saga.reading import reader
 from saga.services.shop import Services, Shop
-from saga.stage.engines import Outcome
-from saga.stage.fates import TransientError
-from saga.windows import Kill, hook
+from saga.windows import Hook, nowhere
 from shared.errors import LabError, NotReadable
-from shared.history import History
 
 APP, VERSION, QUEUE, CLASS, INSTANCE, WORKFLOW = "saga-lab", "1", "orders", "OrderSaga", "shop", "carry_out"
 Ask = Callable[[Request], Reply]
@@ -149,13 +146,9 @@ class Counter:
             self._free.put(None if broken else services)
 
 
-def work(shop: Shop, system: System, number: int, kill: Kill | None = None) -> None:
-    """A process: worker `number`, from 0, until it is ended by a signal. None of them needs to be handled.
-
-    A kill is for the first life of the worker: one that is started again lives on.
-    """
+def work(shop: Shop, system: System, number: int, at: Hook = nowhere) -> None:
+    """A process: worker `number`, from 0, until it is ended by a signal. None of them needs to be handled."""
     with ExitStack() as things:
-        at = things.enter_context(hook(None if kill and _fired(kill) else kill))
         counter = Counter(shop, things, system.lent)
 
         def ask(request: Request) -> Reply:
@@ -166,8 +159,3 @@ def work(shop: Shop, system: System, number: int, kill: Kill | None = None) -> N
         OrderSaga(ask, system.undo_attempts)
         DBOS.launch()
         threading.Event().wait()
-
-
-def _fired(kill: Kill) -> bool:
-    note = f"SIGKILL {kill.window}"
-    return kill.history.exists() and any(fault.note == note for fault in History.read(kill.history).faults)

@@ -1,11 +1,8 @@
-"""What engines share whose workers are processes of ours: loops side by side, and who listens at an address."""
+"""Loops side by side: what the workers of several engines are made of."""
 
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
-from urllib.parse import urlsplit
-
-import psutil
 
 Loop = Callable[[threading.Event], None]  # is given the event that tells it to end
 
@@ -21,11 +18,3 @@ def side_by_side(loops: Sequence[Loop]) -> None:
                 job.result()
         finally:
             stop.set()
-
-
-def listening(name: str, url: str) -> dict[str, int]:
-    """{name: process id} of who listens at the address; empty where that cannot be seen, as with a container."""
-    port = urlsplit(url).port
-    found = (each for each in psutil.net_connections("tcp") if each.status == psutil.CONN_LISTEN)
-    pid = next((each.pid for each in found if each.laddr and each.laddr.port == port and each.pid), None)
-    return {name: pid} if pid else {}

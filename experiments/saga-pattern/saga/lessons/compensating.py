@@ -5,14 +5,12 @@ A plain loop calls the services directly: the states between two of its calls ar
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from saga.order import SERVICE, STEPS, UNDO, Action, Order, Reply, Request
+from saga.order import STEPS, UNDO, Action, Order, Reply, Request, TransientError
 from saga.services.effects import EFFECTS, Effect
-from saga.services.participant import perform
+from saga.services.invariant import STATES
 from saga.services.shop import Services, Shop
-from saga.stage.fates import TransientError
-from saga.stage.invariant import STATES
 from shared.errors import LabError
 
 Ask = Callable[[Request], Reply]
@@ -43,11 +41,7 @@ def opened(shop: Shop) -> Iterator[Services]:
 
 def asker(services: Services, effects: Mapping[Action, Effect] = EFFECTS) -> Ask:
     """The services, with these effects in place of their own. Raises TransientError."""
-
-    def ask(request: Request) -> Reply:
-        return perform(services.connections[SERVICE[request.action]], request, services.fates, effects=effects)
-
-    return ask
+    return replace(services, effects=effects)
 
 
 def insist(ask: Ask, request: Request, attempts: int = ATTEMPTS) -> Reply:

@@ -17,10 +17,9 @@ from itertools import islice
 from typing import Protocol, TypeVar
 
 from saga.lessons.compensating import Ask, asker, undo
-from saga.order import STEPS, Action, Order, Request
+from saga.order import STEPS, Action, Order, Request, TransientError
 from saga.services import effects
 from saga.services.shop import Services
-from saga.stage.fates import TransientError
 from shared.errors import LabError
 from shared.postgres import Connection
 

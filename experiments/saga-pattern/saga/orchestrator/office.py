@@ -14,7 +14,6 @@ from saga.reading import reader
 from saga.transport import Outlet
 from shared import codec
 from shared.errors import NotReadable
-from shared.history import Outcome, Recorder
 from shared.postgres import connect
 from shared.servers.server import Endpoint
 
@@ -61,17 +60,15 @@ class Client:
         if not self.store.add(saga, turn.note):
             return False
         if turn.command:
-            commands = [ask(self.topics, saga, turn.command, order.id)]
-            self.outlet.note(commands, Outcome.OK)
-            self.outlet.send(commands)
+            self.outlet.send([ask(self.topics, saga, turn.command, order.id)])
         return True
 
 
 @contextmanager
-def client(office: Office, definition: Definition, recorder: Recorder | None = None) -> Iterator[Client]:
-    """A client; what it sent is with the broker at the end of the block."""
+def client(office: Office, definition: Definition, outlet: Outlet | None = None) -> Iterator[Client]:
+    """A client; what it sent is with the broker at the end of the block, and its outlet closed."""
     with connect(office.conninfo) as connection:
-        outlet = Outlet(office.broker, recorder)
+        outlet = outlet or Outlet(office.broker)
         try:
             yield Client(Store(connection), outlet, office.topics, definition)
             outlet.flush()

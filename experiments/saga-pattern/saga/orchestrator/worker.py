@@ -8,13 +8,11 @@ Worker number k of n reads every n-th partition of the replies, and those of wor
 that is due. Several workers never have the same saga in hand: its row is locked.
 """
 
-import signal
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 from confluent_kafka import Message
 
@@ -22,14 +20,11 @@ from saga.messaging import Garbled, Header, Outgoing, Topics, Unreadable, attemp
 from saga.orchestrator import machine
 from saga.orchestrator.definition import DefinitionError
 from saga.orchestrator.machine import Answered, Busy, Happening, Muddled, Woken
-from saga.orchestrator.office import Office, ask
+from saga.orchestrator.office import ask
 from saga.orchestrator.shares import Shares
 from saga.orchestrator.store import Changes, Saga, Store
 from saga.transport import Inlet, Outlet, reached
-from saga.windows import Kill, WorkerWindow, hook
-from shared.faults import Hook, nowhere
-from shared.history import Outcome, Recorder
-from shared.postgres import connect
+from saga.windows import Hook, WorkerWindow, nowhere
 
 TICK = 0.03  # seconds between two looks at what is due, and the longest wait for a reply
 MOST_DUE = 200  # sagas that are woken in one transaction
@@ -44,7 +39,7 @@ class Turns:
 
 
 class Orchestrator:
-    """One worker. `send_first` is the wrong way: commands leave before the state that asks for them is committed."""
+    """One worker."""
 
     def __init__(
         self,
@@ -53,7 +48,6 @@ class Orchestrator:
         outlet: Outlet,
         topics: Topics,
         at: Hook = nowhere,
-        send_first: bool = False,
         shares: Shares | None = None,
     ) -> None:
         self.store = store
@@ -61,7 +55,6 @@ class Orchestrator:
         self.outlet = outlet
         self.topics = topics
         self.at = at
-        self.send_first = send_first
         self.shares = shares
         self._looked = 0.0
 
@@ -93,7 +86,6 @@ class Orchestrator:
                     commands.append(ask(self.topics, saga, action, "recovery"))
             except (DefinitionError, Unreadable):  # it is parked when it is due
                 continue
-        self.outlet.note(commands, Outcome.OK)
         self.outlet.send(commands)
 
     def wake(self) -> None:
@@ -165,30 +157,8 @@ class Orchestrator:
             if turns == Turns():
                 return
             self.store.save(turns.changes)
-            self.outlet.note(turns.commands, Outcome.INVOKE)
-            if self.send_first:
-                self.outlet.send(turns.commands)
-                self.outlet.flush()
+            self.outlet.promise(turns.commands)
             self.at(WorkerWindow.SAVED)
         self.at(WorkerWindow.COMMITTED)
-        self.outlet.note(turns.commands, Outcome.OK)
-        if not self.send_first:
-            self.outlet.send(turns.commands)
+        self.outlet.send(turns.commands)
         self.at(WorkerWindow.SENT)
-
-
-def work(
-    office: Office, number: int = 0, kill: Kill | None = None, history: Path | None = None, send_first: bool = False
-) -> None:
-    """A process: worker `number`, from 0, of the office, until SIGTERM or killed; writes a history if it has one."""
-    stop = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    with ExitStack() as things:
-        recorder = things.enter_context(Recorder(history, f"worker-{number}")) if history else None
-        store = Store(things.enter_context(connect(office.conninfo)), number)
-        start, share = store.offsets(), (number, office.workers)
-        inlet = Inlet(office.broker, [office.topics.replies], start, *share, recorder)
-        things.callback(inlet.close)
-        at = things.enter_context(hook(kill))
-        outlet, shares = Outlet(office.broker, recorder), Shares(store, inlet, number)
-        Orchestrator(store, inlet, outlet, office.topics, at, send_first, shares).run(stop)

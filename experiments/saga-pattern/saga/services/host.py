@@ -7,34 +7,29 @@ that: a host that dies reads the rest again, and the inbox gives the same answer
 Each service has one host at a time. A second one does no harm, it waits for the locks of the first.
 """
 
-import signal
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
-from dataclasses import replace
-from pathlib import Path
 
 from confluent_kafka import Message
 
-from saga.messaging import Header, Outgoing, Topics, Unreadable, answer, header, request_of
-from saga.order import SERVICE, Reply, Request
-from saga.services.participant import IMPOSSIBLE, Also, perform
-from saga.services.shop import SERVICES, Services, Shop
-from saga.stage.fates import AnswerLost, Fates, TransientError
-from saga.transport import TABLES, Inlet, Outlet, Place, advance, offsets, park, reached
-from saga.windows import HostWindow, Kill, hook
-from shared.faults import Hook, nowhere
-from shared.history import Action, Outcome, Recorder
+from saga.messaging import Header, Outgoing, Unreadable, answer, header, request_of
+from saga.order import SERVICE, AnswerLost, Reply, Request, TransientError
+from saga.services.participant import IMPOSSIBLE
+from saga.services.shop import Services, Shop
+from saga.transport import TABLES, Inlet, Outlet, Place, advance, park, reached
+from saga.windows import Hook, HostWindow, nowhere
 from shared.postgres import Connection
-from shared.servers.server import Endpoint
 
 WAIT = 0.1  # seconds until the host looks whether it is to stop
 MOST = 100  # commands of one transaction: answers wait for its end
-CarryOut = Callable[[Connection, Request, Fates, Also], Reply]
+
+
+def unseen(requests: Sequence[Request]) -> None:
+    """What is done needs to be told to nobody but who asked for it."""
 
 
 class Host:
-    """Some services, in one process."""
+    """Some services, in one process. `done` is told what a transaction has done when it is committed."""
 
     def __init__(
         self,
@@ -42,16 +37,14 @@ class Host:
         inlet: Inlet,
         outlet: Outlet,
         at: Hook = nowhere,
-        carry_out: CarryOut = perform,
-        recorder: Recorder | None = None,
+        done: Callable[[Sequence[Request]], None] = unseen,
         most: int = MOST,
     ) -> None:
         self.services = services
         self.inlet = inlet
         self.outlet = outlet
         self.at = at
-        self.carry_out = carry_out
-        self.recorder = recorder
+        self.done = done
         self.most = most
         self._answered: dict[str, dict[Place, int]] = {}  # topic -> places up to which answers are sent
         self._effects: list[Request] = []  # of the open transaction
@@ -81,11 +74,11 @@ class Host:
             answers = [found for message in messages if (found := self._answer(connection, message))]
             self.outlet.flush()  # by now they are with the broker, mostly: the answers to what was read before
             advance(connection, self._answered.get(topic, {}))
-            self.outlet.note(answers, Outcome.INVOKE)
+            self.outlet.promise(answers)
             self.at(HostWindow.DONE)
-        self._note_effects()
+        self.done(self._effects)
+        self._effects.clear()
         self.at(HostWindow.COMMITTED)
-        self.outlet.note(answers, Outcome.OK)
         self.outlet.send(answers)
         self._answered[topic] = reached(messages)
         self.at(HostWindow.SENT)
@@ -102,7 +95,7 @@ class Host:
             park(connection, message, str(error))
             return None
         try:
-            return answer(message, self.carry_out(connection, request, self.services.fates, self._has_effect))
+            return answer(message, self.services(request, self._has_effect))
         except AnswerLost:
             return None
         except TransientError as error:
@@ -120,15 +113,8 @@ class Host:
         return request
 
     def _has_effect(self, connection: Connection, request: Request, reply: Reply) -> None:
-        if self.recorder and not reply.refused:
+        if not reply.refused:
             self._effects.append(request)
-
-    def _note_effects(self) -> None:
-        for request in self._effects:
-            if self.recorder:
-                key, group = request.saga, SERVICE[request.action]
-                self.recorder.record(Action.EFFECT, Outcome.OK, request.id, key=key, group=group)
-        self._effects.clear()
 
 
 def service_of(topic: str) -> str:
@@ -141,29 +127,3 @@ def prepare(shop: Shop) -> None:
     with shop.open() as services:
         for connection in services.connections.values():
             connection.execute(TABLES)
-
-
-def host(
-    shop: Shop,
-    topics: Topics,
-    broker: Endpoint,
-    services: Sequence[str] = SERVICES,
-    kill: Kill | None = None,
-    history: Path | None = None,
-    carry_out: CarryOut = perform,
-    most: int = MOST,
-) -> None:
-    """A process: hosts these services of the shop until SIGTERM or until killed; writes a history if it has one.
-
-    With `most` 1, every command has a commit of its own.
-    """
-    stop = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    with ExitStack() as things:
-        recorder = things.enter_context(Recorder(history, " and ".join(services))) if history else None
-        opened = things.enter_context(replace(shop, conninfos={name: shop.conninfos[name] for name in services}).open())
-        start = {place: at for connection in opened.connections.values() for place, at in offsets(connection).items()}
-        inlet = Inlet(broker, [topics.commands[name] for name in services], start, recorder=recorder)
-        things.callback(inlet.close)
-        at = things.enter_context(hook(kill))
-        Host(opened, inlet, Outlet(broker, recorder), at, carry_out, recorder, most).run(stop)

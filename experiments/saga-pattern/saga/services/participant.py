@@ -11,11 +11,9 @@ from psycopg.errors import DataError, IntegrityError, ProgramLimitExceeded, Uniq
 from saga.order import DOES, Action, Reply, Request
 from saga.reading import reader
 from saga.services.effects import EFFECTS, Effect
-from saga.stage.fates import KIND, Fates
-from saga.windows import EffectWindow
+from saga.windows import EffectWindow, Hook, nowhere
 from shared import codec
 from shared.errors import NotReadable, NotWritable
-from shared.faults import Hook, nowhere
 from shared.postgres import Connection
 
 KNOWN = "select reply from inbox where request_id = %s"
@@ -32,19 +30,17 @@ _reply = reader(Reply)
 def perform(
     connection: Connection,
     request: Request,
-    fates: Fates = KIND,
     also: Also | None = None,
     at: Hook = nowhere,
     effects: Mapping[Action, Effect] = EFFECTS,
 ) -> Reply:
-    """Carry out the request; returns its one and only answer. Raises TransientError: nothing done, or nobody knows."""
+    """Carry out the request; returns its one and only answer. Raises what the effect raises; then nothing is done."""
     if (reply := answer(connection, request)) is None:
-        refused = fates.before(connection, request)
         at(EffectWindow.BEFORE)
         try:
             with connection.transaction():
                 _forestall(connection, request)
-                refused = refused or effects[request.action](connection, request.order)
+                refused = effects[request.action](connection, request.order)
                 reply = Reply(request.saga, request.action, refused)
                 connection.execute(ANSWER, [request.id, codec.encode(reply)], prepare=True)
                 if also:
@@ -55,7 +51,6 @@ def perform(
             if reply is None:
                 raise
     at(EffectWindow.AFTER)
-    fates.after(connection, request)
     return reply
 
 

@@ -15,8 +15,6 @@ create table outbox (
     sent_at  timestamptz
 );
 create index outbox_unsent on outbox (position) where sent_at is null;
-create table attempts (request_id text primary key, number int not null);   -- of fates that are counted
-create table mended (request_id text primary key);                          -- by an operator
 
 -- {{orders}}
 create table orders (

@@ -1,17 +1,17 @@
 """The four services' databases: made, opened, and judged when all is at rest."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-from saga.order import SERVICE, Reply, Request, World
+from saga.order import SERVICE, Action, Reply, Request, World
+from saga.services.effects import EFFECTS, Effect
 from saga.services.participant import Also, perform
-from saga.stage.fates import KIND, Fates
+from saga.windows import Hook, nowhere
 from shared import postgres
-from shared.faults import Hook, nowhere
 from shared.postgres import Connection
 from shared.servers.server import Endpoint
 
@@ -21,18 +21,22 @@ SERVICES = "orders", "stock", "payments", "shipping"
 
 @dataclass(frozen=True)
 class Shop:
-    """Where the services live: a conninfo for each, by name. Can be sent to worker processes."""
+    """Where the services live, a conninfo for each by name, and what they do. Can be sent to worker processes."""
 
     conninfos: dict[str, str]
-    fates: Fates = KIND
     world: World = field(default_factory=World)
+    effects: Mapping[Action, Effect] = field(default_factory=lambda: EFFECTS)
 
     @contextmanager
     def open(self) -> Iterator["Services"]:
         """A connection to each service's database."""
         with ExitStack() as things:
             connections = {name: things.enter_context(postgres.connect(url)) for name, url in self.conninfos.items()}
-            yield Services(connections, self.fates)
+            yield self.called(connections)
+
+    def called(self, connections: dict[str, Connection]) -> "Services":
+        """The services on these connections."""
+        return Services(connections, self.effects)
 
 
 @dataclass(frozen=True)
@@ -40,17 +44,22 @@ class Services:
     """The services as a process calls them directly, without messages between. Not for several threads at once."""
 
     connections: dict[str, Connection]
-    fates: Fates = KIND
+    effects: Mapping[Action, Effect] = field(default_factory=lambda: EFFECTS)
 
     def __call__(self, request: Request, also: Also | None = None, at: Hook = nowhere) -> Reply:
-        """Have the service of the action carry it out. Raises TransientError."""
-        return perform(self.connections[SERVICE[request.action]], request, self.fates, also, at)
+        """Have the service of the action carry it out, once. Raises TransientError."""
+        effects = {request.action: self.effect(request.action)}
+        return perform(self.connections[SERVICE[request.action]], request, also, at, effects)
+
+    def effect(self, action: Action) -> Effect:
+        """What the service does for an action."""
+        return self.effects[action]
 
 
-def create(endpoint: Endpoint, prefix: str, fates: Fates = KIND, world: World | None = None) -> Shop:
+def create(endpoint: Endpoint, prefix: str, world: World | None = None) -> Shop:
     """Make the four schemas `<prefix>_<service>`, with what the world has in them."""
     world = world or World()
-    return Shop({name: add(endpoint, prefix, name, world) for name in SERVICES}, fates, world)
+    return Shop({name: add(endpoint, prefix, name, world) for name in SERVICES}, world)
 
 
 def add(endpoint: Endpoint, prefix: str, service: str, world: World) -> str:

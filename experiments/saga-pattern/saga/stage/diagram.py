@@ -12,15 +12,9 @@ from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 from xml.sax.saxutils import escape
 
-from saga.engines.camunda import BPMN
+from saga.engines.camunda import BPMN, SPACES
 
 PICTURE = BPMN.with_suffix(".svg")
-SPACES = {
-    "bpmn": "http://www.omg.org/spec/BPMN/20100524/MODEL",
-    "bpmndi": "http://www.omg.org/spec/BPMN/20100524/DI",
-    "dc": "http://www.omg.org/spec/DD/20100524/DC",
-    "di": "http://www.omg.org/spec/DD/20100524/DI",
-}
 MARGIN, LINE = 20, 15  # px
 STYLE = (
     "text{font:13px sans-serif;fill:#1d2125;text-anchor:middle}.small{font-size:11px;fill:#4d555d}"

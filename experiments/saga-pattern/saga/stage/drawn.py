@@ -10,17 +10,20 @@ from saga.engines.camunda.worker import Policy
 from saga.engines.camunda.worker import work as work_for_camunda
 from saga.engines.stepfunctions.client import Definition, as_samples_catch, definition, without_retries
 from saga.engines.stepfunctions.worker import work as work_on_queues
-from saga.order import STEPS, Action, Order, Request, World, orders
-from saga.services.shop import Shop
+from saga.order import STEPS, Action, Order, Reply, Request, World, orders
+from saga.services.shop import Services
 from saga.stage.drawn_traces import end_of, reserved
 from saga.stage.engines import Ended, Engine, Opener, Site, wait
 from saga.stage.engines.camunda import CamundaEngine
 from saga.stage.engines.stepfunctions import StepFunctions
 from saga.stage.engines.stepfunctions import opened as state_machine
-from saga.stage.fates import Fate, Fates, mend
-from saga.windows import EffectWindow, Kill
+from saga.stage.fates import COUNT, Fate, FatedShop, Fates, mend
+from saga.stage.killing import RecordedKill
+from saga.windows import EffectWindow, Hook
+from saga.wrong.keyless import charge_again
 from shared import postgres
 from shared.faults import Faults
+from shared.postgres import Connection
 from shared.run import Run
 from shared.servers.handle import Handle
 from shared.wait import until
@@ -31,20 +34,27 @@ AT_ONCE = 50  # sagas on each engine
 WHOLE_TIME = 8  # seconds that a state machine gives a saga when it gives it any: its three steps take one of them
 STEP_TIME = 3  # seconds that it gives an attempt at a step
 HASTY, PATIENT = Policy(lock=2.0), Policy(attempts=1_000, longest=0.3)
+LOCK = 0.3  # seconds: shorter than the work, which is not over before it is asked for again
+ASKED = "select number from attempts where request_id = %s and number > 1"
 LOST = "drawn", "mended", "caught", "mended-catch"  # cases whose payment is made, and its first answer lost
 
 
-def site_of(run: Run, shop: Shop, name: str, workers: int = 1, kill: Kill | None = None) -> Site:
+def site_of(run: Run, shop: FatedShop, name: str, workers: int = 1, kill: RecordedKill | None = None) -> Site:
     return Site(shop, f"{run.name}_{name}", run.endpoints, run.folder, run.worker, workers, kill, run.keep)
 
 
-def dying(run: Run, shop: Shop, name: str, ahead: int = 0) -> Site:
+def dying(run: Run, shop: FatedShop, name: str, ahead: int = 0) -> Site:
     """A site whose only worker dies when it has made the payment and told nobody. The history has the same name.
 
     `ahead`: so many sagas come before the one of that payment, and are carried out.
     """
     nth = ahead * len(STEPS) + CHARGE
-    return site_of(run, shop, name, kill=Kill(EffectWindow.AFTER, run.history_file(name), nth, "worker"))
+    return site_of(
+        run,
+        shop,
+        name,
+        kill=RecordedKill(EffectWindow.AFTER, nth=nth, history=run.history_file(name), process="worker"),
+    )
 
 
 def second(run: Run, site: Site, engine: Engine, policy: Policy | None = None) -> Worker:
@@ -67,14 +77,14 @@ def durable(run: Run, count: int) -> list[Order]:
     return list(orders(run.seed, count, World(), "durable"))
 
 
-def repair(shop: Shop, wanted: Sequence[Order]) -> None:
+def repair(shop: FatedShop, wanted: Sequence[Order]) -> None:
     """From now on, their payments succeed."""
     with postgres.connect(shop.conninfos["payments"]) as connection:
         for order in wanted:
             mend(connection, Request(order.id, Action.CHARGE, order).id)
 
 
-def await_reserved(shop: Shop, wanted: Sequence[Order]) -> None:
+def await_reserved(shop: FatedShop, wanted: Sequence[Order]) -> None:
     """All of them have come to their payment, or stand right before it."""
     until("all stock to be reserved", lambda: reserved(shop, wanted) == len(wanted))
 
@@ -126,7 +136,7 @@ def carry_out(
     return ended
 
 
-def out_of_time(run: Run, shop: Shop) -> dict[str, tuple[str, int]]:
+def out_of_time(run: Run, shop: FatedShop) -> dict[str, tuple[str, int]]:
     """Step Functions, with a timeout of the whole machine, and with one of each step; by case, what `end_of` says.
 
     One saga ahead shows that the worker is up. The time begins with the next one, whose worker dies.
@@ -163,3 +173,42 @@ def killed(run: Run, history: str, server: Handle) -> float:
 
 def samples(asl: Definition) -> Definition:
     return as_samples_catch(without_retries(asl))
+
+
+# The work takes longer than the lock.
+
+
+def slowly(services: Services, request: Request, at: Hook) -> Reply:
+    """Have the service carry it out; the first payment of an order takes its time to answer."""
+    reply = services(request, at=at)
+    if request.action is Action.CHARGE:
+        _linger(services.connections["payments"], request, _count(services.connections["payments"], request))
+    return reply
+
+
+def slowly_without_a_key(services: Services, request: Request, at: Hook) -> Reply:
+    """Likewise, but the payment service does not remember what it has been asked."""
+    if request.action is not Action.CHARGE:
+        return services(request, at=at)
+    with (payments := services.connections["payments"]).transaction():  # what is charged is counted
+        charge_again(payments, request.order)
+        number = _count(payments, request)
+    _linger(payments, request, number)
+    return Reply(request.saga, request.action)
+
+
+def _count(payments: Connection, request: Request) -> int:
+    """How often this payment has been asked for, this time included."""
+    row = payments.execute(COUNT, [_slow(request)]).fetchone()
+    return int(row[0]) if row else 0
+
+
+def _linger(payments: Connection, request: Request, number: int) -> None:
+    """The provider is slow at the first time: its answer comes when Camunda has lost patience, and not by luck."""
+    if number == 1:
+        until(f"{request.id} to be asked for again", lambda: payments.execute(ASKED, [_slow(request)]).fetchone())
+
+
+def _slow(request: Request) -> str:
+    """Its row in `attempts` is none that a fate counts in."""
+    return f"{request.id}:slow"

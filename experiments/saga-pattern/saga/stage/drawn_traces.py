@@ -5,8 +5,8 @@ from collections.abc import Iterable
 from saga.engines.camunda.client import Camunda
 from saga.engines.stepfunctions.client import Sagas
 from saga.order import Action, Order
+from saga.services.invariant import Standing
 from saga.services.shop import Shop
-from saga.stage.invariant import Standing
 from shared import postgres
 from shared.wait import until
 

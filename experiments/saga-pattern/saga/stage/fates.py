@@ -10,9 +10,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from saga.order import STEPS, Action, Order, Request
-from shared.errors import LabError
+from saga.order import SERVICE, STEPS, Action, AnswerLost, Order, Reply, Request, TransientError, World
+from saga.services import shop as shops
+from saga.services.effects import Effect
+from saga.services.participant import Also, answer
+from saga.services.shop import Services, Shop
+from saga.windows import Hook, nowhere
+from shared import postgres
 from shared.postgres import Connection
+from shared.run import Run
+from shared.servers.server import Endpoint
 
 
 class Fate(StrEnum):
@@ -26,14 +33,10 @@ class Fate(StrEnum):
     BROKEN = "broken"  # fails before anything is done until an operator mends it
 
 
-class TransientError(LabError):
-    """The service could not do it now; nothing was done, or nobody knows. Asking again is right."""
-
-
-class AnswerLost(TransientError):
-    """It was done, and whoever asked is not told."""
-
-
+TABLES = """
+create table attempts (request_id text primary key, number int not null);   -- of fates that are counted
+create table mended (request_id text primary key);                          -- by an operator
+"""
 COUNT = """
 insert into attempts (request_id, number) values (%s, 1)
 on conflict (request_id) do update set number = attempts.number + 1 returning number
@@ -65,18 +68,15 @@ class Fates:
                 return fate
         return Fate.FINE
 
-    def before(self, connection: Connection, request: Request) -> str:
-        """What happens before the service does anything: the reason of a refusal, or empty. Raises TransientError."""
+    def before(self, connection: Connection, request: Request) -> None:
+        """What happens before the service does anything. Raises TransientError."""
         match self.of(request.order, request.action):
-            case Fate.REFUSED:
-                return f"{request.action}: the business refuses order {request.order.id}"
             case Fate.TRANSIENT if _count(connection, request) <= FAILURES:
                 raise TransientError(f"{request.id}: the service is busy")
             case Fate.BROKEN if connection.execute(MENDED, [request.id]).fetchone() is None:
                 raise TransientError(f"{request.id}: the service is broken")
             case Fate.SLOW:
                 time.sleep(PAUSE)
-        return ""
 
     def after(self, connection: Connection, request: Request) -> None:
         """What happens when it is done and committed. Raises AnswerLost."""
@@ -85,6 +85,61 @@ class Fates:
 
 
 KIND = Fates(steps={}, undos={})  # nothing ever goes wrong
+
+
+@dataclass(frozen=True)
+class FatedServices(Services):
+    """The services, as fate has it."""
+
+    fates: Fates = KIND
+
+    def __call__(self, request: Request, also: Also | None = None, at: Hook = nowhere) -> Reply:
+        if self.fates.of(request.order, request.action) is Fate.FINE:
+            return super().__call__(request, also, at)
+        connection = self.connections[SERVICE[request.action]]
+        if answer(connection, request) is None:  # what is answered already cannot fail any more
+            self.fates.before(connection, request)
+        reply = super().__call__(request, also, at)
+        self.fates.after(connection, request)
+        return reply
+
+    def effect(self, action: Action) -> Effect:
+        """The business refuses what is fated to be refused."""
+        effect = super().effect(action)
+
+        def fated(connection: Connection, order: Order) -> str:
+            if self.fates.of(order, action) is Fate.REFUSED:
+                return f"{action}: the business refuses order {order.id}"
+            return effect(connection, order)
+
+        return fated
+
+
+@dataclass(frozen=True)
+class FatedShop(Shop):
+    """A shop in which steps go as fate has it."""
+
+    fates: Fates = KIND
+
+    def called(self, connections: dict[str, Connection]) -> FatedServices:
+        return FatedServices(connections, self.effects, self.fates)
+
+
+def create(endpoint: Endpoint, prefix: str, fates: Fates = KIND, world: World | None = None) -> FatedShop:
+    """A shop with what the fates need in each of its schemas."""
+    made = shops.create(endpoint, prefix, world)
+    for conninfo in made.conninfos.values():
+        with postgres.connect(conninfo) as connection:
+            connection.execute(TABLES)
+    return FatedShop(made.conninfos, made.world, fates=fates)
+
+
+def open_shop(run: Run, name: str, fates: Fates = KIND, world: World | None = None) -> FatedShop:
+    """The shop `<run>_<name>`. Its schemas are gone at the end of the run, unless they are kept for a look."""
+    server, prefix = run.endpoints["postgres"], f"{run.name}_{name}"
+    if not run.keep:
+        run.cleanup(lambda: shops.drop(server, prefix))
+    return create(server, prefix, fates, world)
 
 
 def mend(connection: Connection, request_id: str) -> None:

@@ -11,10 +11,9 @@ from saga.orchestrator.machine import MOVING
 from saga.orchestrator.office import Client, Office, client
 from saga.orchestrator.store import Store, create
 from saga.orchestrator.worker import Orchestrator
-from saga.order import Action, Order
+from saga.order import Action
 from saga.services.host import Host, prepare
-from saga.services.shop import Shop
-from saga.stage.fates import Fate, Fates
+from saga.stage.fates import Fate, FatedShop, Fates
 from saga.transport import Inlet, Outlet, offsets
 from shared.postgres import Connection, connect
 from shared.servers.server import Endpoint
@@ -29,16 +28,17 @@ class Stage:
     """One worker, one host of all services, one client."""
 
     office: Office
-    shop: Shop
+    shop: FatedShop
     connection: Connection  # to look into the orchestrator's database
     client: Client
     orchestrator: Orchestrator
     host: Host
 
-    def fate(self, order: Order, action: Action, fate: Fate) -> None:
+    def fate(self, fixed: dict[tuple[str, Action], Fate]) -> None:
         """From now on nothing happens but this."""
-        fates = Fates(steps={}, undos={}, fixed={(order.id, action): fate})
-        self.host.services = replace(self.host.services, fates=fates)
+        fates = Fates(steps={}, undos={}, fixed=fixed)
+        self.shop = replace(self.shop, fates=fates)
+        self.host.services = self.shop.called(self.host.services.connections)
 
     def status(self, saga: str) -> str:
         """How a saga stands; empty when there is none."""
@@ -74,7 +74,7 @@ class Stage:
 
 
 @contextmanager
-def staged(conninfo: str, broker: Endpoint, topics: Topics, shop: Shop, definition: Definition) -> Iterator[Stage]:
+def staged(conninfo: str, broker: Endpoint, topics: Topics, shop: FatedShop, definition: Definition) -> Iterator[Stage]:
     """Set up in a fresh schema and on fresh topics, both of which are there already."""
     create(conninfo, definition)
     prepare(shop)

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import psutil
 
 from saga.order import Order
+from saga.services.invariant import Ending, judge
 from saga.services.shop import Shop
 from saga.stage.engines import PATIENCE, Ended, Engine, await_ends, drive, wait
-from saga.stage.invariant import Ending, judge
 from shared.errors import DeadlineExceeded, FaultNotFired, LabError
 from shared.postgres import Connection, connect
 from shared.wait import until

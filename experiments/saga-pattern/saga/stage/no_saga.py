@@ -11,14 +11,13 @@ from psycopg.errors import LockNotAvailable
 
 from saga import plain
 from saga.order import Order, World
-from saga.services.shop import Shop, create
-from saga.stage.fates import KIND, Fates
-from saga.stage.invariant import Ending, judge
-from saga.windows import Kill, hook
+from saga.services.invariant import Ending, judge
+from saga.stage.fates import KIND, FatedShop, Fates, create
+from saga.stage.killing import RecordedKill, hook
+from saga.windows import Hook, nowhere
 from saga.wrong import nosaga
 from saga.wrong.nosaga import Locked
 from shared import postgres
-from shared.faults import Hook, nowhere
 from shared.servers.server import Endpoint
 from shared.wait import until
 from shared.worker import Worker
@@ -30,6 +29,12 @@ HELD = "select 1 from locks where ends_at >= clock_timestamp()"
 WAITING = """
 select gid from pg_prepared_xacts p join pg_locks l on l.transactionid = p.transaction
 where not granted and waitstart < clock_timestamp() - make_interval(secs => %s)
+"""
+
+SPAN = """
+select split_part(request_id, ':', 1), extract(epoch from min(answered_at))::float8,
+       extract(epoch from max(answered_at))::float8
+from inbox group by 1
 """
 
 
@@ -47,7 +52,7 @@ class Way(StrEnum):
 class Site:
     """The four services, and the database of whoever has them work together: locks, and the log of sagas."""
 
-    shop: Shop
+    shop: FatedShop
     own: str
 
 
@@ -82,7 +87,7 @@ def carrier(site: Site, way: Way, at: Hook = nowhere) -> Iterator[Callable[[Orde
         yield carry_out
 
 
-def die(site: Site, way: Way, order: Order, kill: Kill) -> None:
+def die(site: Site, way: Way, order: Order, kill: RecordedKill) -> None:
     """A process that carries out an order and is killed meanwhile."""
     with hook(kill) as at, carrier(site, way, at) as carry_out:
         carry_out(order)
@@ -141,7 +146,7 @@ def others(site: Site, order: Order, when: str) -> list[Order]:
 def entered(site: Site, order: Order, before: float) -> list[str]:
     """Which others of the same customer or product a service has answered before this second of Unix time."""
     came = {one.id for when in ("early", "late") for one in others(site, order, when)[:2]}
-    return [ident for ident, (first, _) in plain.spans(site.shop).items() if ident in came and first < before]
+    return [ident for ident, (first, _) in spans(site.shop).items() if ident in came and first < before]
 
 
 def cannot_pay(site: Site, way: Way) -> tuple[Ending | None, str]:
@@ -153,7 +158,7 @@ def cannot_pay(site: Site, way: Way) -> tuple[Ending | None, str]:
     return standing.endings.get(order.id), "; ".join(one for one in standing.violations if one.startswith(order.id))
 
 
-def carry_out_all(site: Site, orders: Iterable[Order], kill: Kill | None = None) -> None:
+def carry_out_all(site: Site, orders: Iterable[Order], kill: RecordedKill | None = None) -> None:
     """A process: the sagas that have not ended, then those of the orders that have not begun."""
     with hook(kill) as at, postgres.connect(site.own) as log, site.shop.open() as services:
         plain.resume(log, services)
@@ -169,3 +174,14 @@ def watch(site: Site, worker: Worker) -> list[bool]:
         looks.append(judge(site.shop).count(Ending.INCONSISTENT) > 0)
     worker.wait()
     return looks
+
+
+def spans(shop: FatedShop) -> dict[str, tuple[float, float]]:
+    """Order -> when the first service answered, and the last, in seconds of Unix time. Between, it is half done."""
+    first, last = dict[str, float](), dict[str, float]()
+    for conninfo in shop.conninfos.values():
+        with postgres.connect(conninfo) as connection:
+            for order, began, ended in connection.execute(SPAN):
+                first[order] = min(began, first.get(order, began))
+                last[order] = max(ended, last.get(order, ended))
+    return {order: (first[order], last[order]) for order in first}

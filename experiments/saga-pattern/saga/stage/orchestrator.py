@@ -10,19 +10,18 @@ from saga.orchestrator.definition import Definition
 from saga.orchestrator.office import Office, client
 from saga.orchestrator.shares import each_reads_its_own
 from saga.orchestrator.store import create
-from saga.orchestrator.worker import work
+from saga.orchestrator.worker import Orchestrator
 from saga.order import STEPS, UNDO, Order, orders
 from saga.order import Action as Did
-from saga.services import shop as shops
-from saga.services.host import CarryOut, host, prepare
-from saga.services.participant import perform
+from saga.services.host import prepare
+from saga.services.invariant import Standing, judge
 from saga.services.shop import SERVICES, Shop
 from saga.stage.engines.own import ENDED
-from saga.stage.fates import KIND, Fate, Fates
-from saga.stage.invariant import Standing, judge
+from saga.stage.fates import KIND, Fate, FatedShop, Fates, open_shop
+from saga.stage.killing import RecordedKill
+from saga.stage.processes import RecordedOutlet, host, work, work_in_memory
 from saga.transport import Place
-from saga.windows import HostWindow, Kill, WorkerWindow
-from saga.wrong.orchestrating import work_in_memory
+from saga.windows import HostWindow, WorkerWindow
 from shared import kafka
 from shared.history import Action, History, Recorder
 from shared.postgres import Connection, connect
@@ -39,12 +38,12 @@ class Trial:
 
     run: Run
     name: str
-    shop: Shop
+    shop: FatedShop
     office: Office
     definition: Definition
     client: Recorder
-    carry_out: CarryOut = perform
     rounds: list[list[Order]] = field(default_factory=list)
+    hosted: Shop | None = None  # a shop in place of its own for hosts that are started from now on
 
     @property
     def path(self) -> Path:
@@ -62,7 +61,8 @@ class Trial:
 
     def begin(self, count: int, definition: Definition | None = None) -> None:
         """Begin the sagas of a new round."""
-        with client(self.office, definition or self.definition, self.client) as beginner:
+        outlet = RecordedOutlet(self.client, self.office.broker)
+        with client(self.office, definition or self.definition, outlet) as beginner:
             for order in self.next_orders(count):
                 beginner.start(order)
 
@@ -85,24 +85,28 @@ class Trial:
         until(f"{topic} to fill", lambda: sum(kafka.end_offsets(self.office.broker, topic).values()) >= len(self.sagas))
 
     def worker(
-        self, number: int = 0, window: WorkerWindow | None = None, nth: int = NTH, send_first: bool = False
+        self,
+        number: int = 0,
+        window: WorkerWindow | None = None,
+        nth: int = NTH,
+        kind: type[Orchestrator] = Orchestrator,
     ) -> Worker:
         """A started worker, to be killed in a window if there is one."""
-        kill = Kill(window, self.path, nth, f"worker-{number}") if window else None
+        kill = RecordedKill(window, nth=nth, history=self.path, process=f"worker-{number}") if window else None
         name = f"{self.name}-worker-{number}"
-        return self.run.worker(name, work, self.office, number, kill, self.path, send_first)
+        return self.run.worker(name, work, self.office, number, kill, self.path, kind)
 
     def memory_worker(self, count: int, window: WorkerWindow) -> Worker:
         """A started worker that has the sagas of a new round in its memory."""
-        kill = Kill(window, self.path, NTH, "worker-0")
+        kill = RecordedKill(window, nth=NTH, history=self.path, process="worker-0")
         arguments = (self.office, self.definition, self.next_orders(count), kill, self.path)
         return self.run.worker(f"{self.name}-worker-0", work_in_memory, *arguments)
 
     def host(self, window: HostWindow | None = None, services: tuple[str, ...] = SERVICES, nth: int = NTH) -> Worker:
         """A started host of services, to be killed in a window if there is one."""
-        kill = Kill(window, self.path, nth, " and ".join(services)) if window else None
+        kill = RecordedKill(window, nth=nth, history=self.path, process=" and ".join(services)) if window else None
         office, name = self.office, f"{self.name}-host-{'-'.join(services)}"
-        arguments = (self.shop, office.topics, office.broker, services, kill, self.path, self.carry_out)
+        arguments = (self.hosted or self.shop, office.topics, office.broker, services, kill, self.path)
         return self.run.worker(name, host, *arguments)
 
     def await_end(self) -> None:
@@ -151,21 +155,16 @@ class Trial:
         return [place for place, end in ends.items() if read.get(place, 0) < end]
 
 
-def set_up(
-    run: Run, name: str, definition: Definition, fates: Fates = KIND, workers: int = 1, carry_out: CarryOut = perform
-) -> Trial:
+def set_up(run: Run, name: str, definition: Definition, fates: Fates = KIND, workers: int = 1) -> Trial:
     """Everything but processes. It is gone at the end of the run."""
-    database, prefix = run.endpoints["postgres"], f"{run.name}_{name}"
-    if not run.keep:
-        run.cleanup(lambda: shops.drop(database, prefix))
-    shop = shops.create(database, prefix, fates)
+    shop = open_shop(run, name, fates)
     prepare(shop)
     conninfo = run.schema(f"_{name}_office")
     create(conninfo, definition)
     topics = Topics(f"{run.name}.{name}")
     topics.create(run.endpoints["kafka"], partitions=2 * workers)
     office = Office(conninfo, run.endpoints["kafka"], topics, workers)
-    return Trial(run, name, shop, office, definition, run.recorder(name, "client"), carry_out)
+    return Trial(run, name, shop, office, definition, run.recorder(name, "client"))
 
 
 def recoveries(history: History) -> dict[str, float]:

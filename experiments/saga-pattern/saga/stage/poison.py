@@ -11,7 +11,6 @@ from saga.orchestrator import machine
 from saga.orchestrator.office import Client
 from saga.orchestrator.store import Saga
 from saga.order import SERVICE, Action, Order, Reply, Request
-from saga.services.participant import perform
 from saga.services.shop import Shop
 from saga.stage.foreign import odd
 from saga.transport import Inlet, advance, offsets, reached
@@ -92,7 +91,7 @@ def consume(
             for message in inlet.read(seconds=1):
                 with connection.transaction():
                     if request := read(message):
-                        perform(connection, request, services.fates)
+                        services(request)
                     advance(connection, reached([message]))
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from saga.orchestrator.definition import Retry
 from saga.order import Action, Order, Request
 from saga.reading import reader
-from saga.services.participant import IMPOSSIBLE, perform
+from saga.services.participant import IMPOSSIBLE
 from saga.services.shop import Services, Shop
 from shared import codec
 from shared.errors import NotReadable
@@ -85,7 +85,7 @@ class Provider(asyncio.DatagramProtocol):
     def _charge(self, call: bytes) -> None:
         if (request := _request(call)).action is not Action.CHARGE:
             raise NotReadable(f"it asks for {request.action}")
-        perform(self.services.connections["payments"], request, self.services.fates)
+        self.services(request)
 
 
 def provide(shop: Shop, seconds: float, port: Path) -> None:

@@ -8,11 +8,11 @@ import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from saga.order import STEPS, Action, Order, World, orders
+from saga.order import STEPS, Action, Order, Outcome, World, orders
+from saga.services.invariant import Ending, judge
 from saga.services.shop import Shop
-from saga.stage.engines import PATIENCE, Ended, Engine, Outcome, await_ends
+from saga.stage.engines import PATIENCE, Ended, Engine, await_ends
 from saga.stage.fates import Fate, Fates
-from saga.stage.invariant import Ending, judge
 from shared.errors import DeadlineExceeded
 from shared.wait import until
 from shared.worker import Worker

@@ -1,4 +1,4 @@
-"""The diagram as tutorials draw it, kept to be seen failing, and a step without an idempotency key.
+"""The diagram as tutorials draw it.
 
 It compensates with a single throw event, and does nothing about the step that failed.
 """
@@ -6,19 +6,9 @@ It compensates with a single throw event, and does nothing about the step that f
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
 
-from saga.engines.camunda import BPMN
-from saga.order import Action, Reply, Request
-from saga.services.shop import Services
-from saga.stage.diagram import SPACES
-from saga.stage.fates import COUNT
-from saga.wrong.keyless import charge_again
-from shared.faults import Hook
-from shared.postgres import Connection
-from shared.wait import until
+from saga.engines.camunda import BPMN, SPACES
 
 MODEL = f"{{{SPACES['bpmn']}}}"
-LOCK = 0.3  # seconds: shorter than the work, which is not over before it is asked for again
-ASKED = "select number from attempts where request_id = %s and number > 1"
 
 
 def as_tutorials_draw_it() -> bytes:
@@ -36,42 +26,6 @@ def as_tutorials_draw_it() -> bytes:
     for source, target in (("step-failed", "compensate"), ("compensate", "compensated")):
         SubElement(failed, f"{MODEL}sequenceFlow", id=f"to-{target}", sourceRef=source, targetRef=target)
     return ElementTree.tostring(root)
-
-
-def slowly(services: Services, request: Request, at: Hook) -> Reply:
-    """Have the service carry it out; the first payment of an order takes its time to answer."""
-    reply = services(request, at=at)
-    if request.action is Action.CHARGE:
-        _linger(services.connections["payments"], request, _count(services.connections["payments"], request))
-    return reply
-
-
-def slowly_without_a_key(services: Services, request: Request, at: Hook) -> Reply:
-    """Likewise, but the payment service does not remember what it has been asked."""
-    if request.action is not Action.CHARGE:
-        return services(request, at=at)
-    with (payments := services.connections["payments"]).transaction():  # what is charged is counted
-        charge_again(payments, request.order)
-        number = _count(payments, request)
-    _linger(payments, request, number)
-    return Reply(request.saga, request.action)
-
-
-def _count(payments: Connection, request: Request) -> int:
-    """How often this payment has been asked for, this time included."""
-    row = payments.execute(COUNT, [_slow(request)]).fetchone()
-    return int(row[0]) if row else 0
-
-
-def _linger(payments: Connection, request: Request, number: int) -> None:
-    """The provider is slow at the first time: its answer comes when Camunda has lost patience, and not by luck."""
-    if number == 1:
-        until(f"{request.id} to be asked for again", lambda: payments.execute(ASKED, [_slow(request)]).fetchone())
-
-
-def _slow(request: Request) -> str:
-    """Its row in `attempts` is none that a fate counts in."""
-    return f"{request.id}:slow"
 
 
 def _found(root: Element, path: str) -> Element:

@@ -4,10 +4,10 @@ from dataclasses import replace
 from typing import Any
 
 from saga.choreography import store
-from saga.choreography.service import Service, Tell
+from saga.choreography.service import Service, Tell, submitted
 from saga.choreography.store import Outgoing
 from saga.order import DOES, Action, Order, Request
-from saga.services.effects import EFFECTS, Effect
+from saga.services.effects import EFFECTS
 from saga.wrong.keyless import charge_again
 from shared import codec
 from shared.event import Event, new_id
@@ -38,8 +38,17 @@ class ByCustomer(Service):
         return replace(said, data=data, correlation_id=order.customer, partition_key=order.customer)
 
 
+def submitted_by_customer(order: Order) -> Event:
+    """The event that begins a saga, for `ByCustomer`: a customer may have several orders."""
+    return replace(submitted(order), correlation_id=order.customer, partition_key=order.customer)
+
+
 class WithoutInbox(Service):
-    """Every event that comes is acted upon, also when it comes again."""
+    """Every event that comes is acted upon, also when it comes again. So must be what it does: charges have no key."""
+
+    def __init__(self, *arguments: Any, **more: Any) -> None:
+        super().__init__(*arguments, **more)
+        self.services = replace(self.services, effects={**EFFECTS, Action.CHARGE: charge_again})
 
     def handle(self, event: Event) -> None:
         saga, order = self.about(event)
@@ -48,7 +57,7 @@ class WithoutInbox(Service):
 
     def perform(self, request: Request, tell: Tell) -> None:
         with self.connection.transaction():
-            tell(self.fates.before(self.connection, request) or AGAIN[request.action](self.connection, request.order))
+            tell(self.services.effect(request.action)(self.connection, request.order))
 
     def say(self, saga: str, heard: Event, said: Event) -> None:
         store.say(self.connection, saga, replace(heard, id=new_id()), said, store.outgoing(self.prefix, said))
@@ -69,6 +78,3 @@ class WithoutOutbox(Service):
         if self.unsent:
             self.send(self.unsent)
             self.unsent.clear()
-
-
-AGAIN: dict[Action, Effect] = {**EFFECTS, Action.CHARGE: charge_again}

@@ -15,8 +15,8 @@ from psycopg.errors import LockNotAvailable
 from saga.order import SERVICE, STEPS, Order, Request
 from saga.services.effects import EFFECTS
 from saga.services.shop import Services, Shop
+from saga.windows import CALLED, CallWindow, Hook, nowhere
 from shared.errors import DeadlineExceeded, LabError
-from shared.faults import Hook, nowhere
 from shared.postgres import Connection
 from shared.wait import until
 
@@ -32,16 +32,6 @@ PATIENCE = 0.05  # seconds for which an order waits for another's lock
 PARTIES = tuple(SERVICE[action] for action in STEPS)
 
 
-class CallWindow(StrEnum):
-    """Where a process can die that makes four calls."""
-
-    BEFORE = "before place-order"
-    PLACED = "after place-order"
-    RESERVED = "after reserve-stock"
-    CHARGED = "after charge-payment"
-    SHIPPED = "after ship-order"
-
-
 class CommitWindow(StrEnum):
     """Where the coordinator of a two-phase commit can die."""
 
@@ -52,7 +42,6 @@ class CommitWindow(StrEnum):
     COMMITTED = "all have committed"
 
 
-AFTER = dict(zip(STEPS, list(CallWindow)[1:], strict=True))
 PREPARED = {1: CommitWindow.PREPARING, 3: CommitWindow.PREPARED}  # by the number of the party, from 0
 COMMITTED = {0: CommitWindow.COMMITTING, 3: CommitWindow.COMMITTED}
 
@@ -67,7 +56,7 @@ def four_calls(services: Services, order: Order, at: Hook = nowhere) -> str:
     for action in STEPS:
         if refused := services(Request(order.id, action, order)).refused:
             return refused
-        at(AFTER[action])
+        at(CALLED[action])
     return ""
 
 

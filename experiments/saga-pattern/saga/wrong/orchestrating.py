@@ -1,26 +1,19 @@
-"""The popular ways to be wrong, small and honest: state in memory, and services that do what they are asked each time.
+"""The popular ways to be wrong: state in memory, commands sent before the commit, services that know no key."""
 
-The third one, sending before the commit, is a switch of the Orchestrator.
-"""
-
-import signal
-import threading
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from pathlib import Path
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 from saga.orchestrator.definition import Definition
-from saga.orchestrator.office import Client, Office
 from saga.orchestrator.store import Changes, Saga, Store
-from saga.orchestrator.worker import Orchestrator
-from saga.order import Action, Order, Reply, Request
+from saga.orchestrator.worker import Orchestrator, Turns
+from saga.order import SERVICE, Action, Order, Reply, Request
 from saga.services.effects import EFFECTS
 from saga.services.participant import Also
-from saga.stage.fates import Fates
-from saga.transport import Inlet, Outlet, Place
-from saga.windows import Kill, hook
+from saga.services.shop import Services, Shop
+from saga.transport import Place
+from saga.windows import Hook, WorkerWindow, nowhere
 from saga.wrong.keyless import charge_again
-from shared.history import Recorder
 from shared.postgres import Connection
 
 
@@ -58,35 +51,46 @@ class MemoryStore(Store):
         return self._definition
 
 
-def work_in_memory(
-    office: Office, definition: Definition, orders: Sequence[Order], kill: Kill | None, history: Path
-) -> None:
-    """A process: a worker whose sagas are in its memory. It begins them itself; nobody else could."""
-    stop = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    with ExitStack() as things:
-        recorder = things.enter_context(Recorder(history, "worker-0"))
-        store = MemoryStore(definition)
-        # From the first reply on: those to a worker that was here before mean nothing to this one.
-        inlet = Inlet(office.broker, [office.topics.replies], {}, recorder=recorder)
-        things.callback(inlet.close)
-        outlet = Outlet(office.broker, recorder)
-        client = Client(store, outlet, office.topics, definition)
-        for order in orders:
-            client.start(order)
-        outlet.flush()
-        Orchestrator(store, inlet, outlet, office.topics, things.enter_context(hook(kill))).run(stop)
+class SendFirst(Orchestrator):
+    """Commands leave before the state that asks for them is committed."""
+
+    @contextmanager
+    def _transaction(self) -> Iterator[Turns]:
+        turns = Turns()
+        with self.store.transaction():
+            yield turns
+            if turns == Turns():
+                return
+            self.store.save(turns.changes)
+            self.outlet.promise(turns.commands)
+            for one in turns.commands:
+                self.outlet.put(one.topic, one.value, one.saga, one.headers)
+            self.outlet.flush()
+            self.at(WorkerWindow.SAVED)
+        self.at(WorkerWindow.COMMITTED)
+        self.at(WorkerWindow.SENT)
 
 
-def perform_each_time(connection: Connection, request: Request, fates: Fates, also: Also) -> Reply:
-    """What a service does that knows no idempotency key: what it is asked, each time it is asked."""
-    refused = fates.before(connection, request)
-    with connection.transaction():
-        refused = refused or NO_KEY[request.action](connection, request.order)
-        reply = Reply(request.saga, request.action, refused)
-        also(connection, request, reply)
-    fates.after(connection, request)
-    return reply
+@dataclass(frozen=True)
+class EachTime(Services):
+    """Services that know no idempotency key: they do what they are asked, each time they are asked."""
+
+    def __call__(self, request: Request, also: Also | None = None, at: Hook = nowhere) -> Reply:
+        connection = self.connections[SERVICE[request.action]]
+        with connection.transaction():
+            refused = self.effect(request.action)(connection, request.order)
+            reply = Reply(request.saga, request.action, refused)
+            if also:
+                also(connection, request, reply)
+        return reply
+
+
+@dataclass(frozen=True)
+class EachTimeShop(Shop):
+    """A shop of such services."""
+
+    def called(self, connections: dict[str, Connection]) -> EachTime:
+        return EachTime(connections, NO_KEY)
 
 
 def _place(connection: Connection, order: Order) -> str:

@@ -6,9 +6,8 @@ with workflow.unsafe.imports_passed_through():
     from saga.engines.temporal.activities import Activities
     from saga.engines.temporal.messages import Begin, Progress
     from saga.order import UNDO, Action, Reply, Request
-    from saga.windows import EffectWindow
+    from saga.windows import EffectWindow, Hook
     from saga.wrong.keyless import charge_again
-    from shared.faults import Hook
     from shared.postgres import Connection
 
 from saga.engines.temporal.workflow import OrderSaga

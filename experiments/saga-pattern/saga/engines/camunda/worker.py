@@ -15,14 +15,12 @@ import psycopg
 
 from saga.engines.camunda.client import Camunda, CamundaError, Task, Unavailable
 from saga.engines.side_by_side import side_by_side
-from saga.order import STEPS, Action, Order, Reply, Request
+from saga.order import STEPS, Action, Order, Reply, Request, TransientError
 from saga.reading import reader, storable
 from saga.services.participant import IMPOSSIBLE
 from saga.services.shop import Services, Shop
-from saga.stage.fates import TransientError
-from saga.windows import Kill, hook
+from saga.windows import Hook, nowhere
 from shared.errors import NotReadable
-from shared.faults import Hook
 
 Ask = Callable[[Services, Request, Hook], Reply]
 REFUSED, GIVEN_UP = "REFUSED", "GIVEN_UP"  # codes of BPMN errors
@@ -59,14 +57,13 @@ def work(
     url: str,
     tenant: str,
     policy: Policy | None = None,
-    kill: Kill | None = None,
     how: Ask = ask,
+    at: Hook = nowhere,
 ) -> None:
     """Work until killed, in several threads, each with its own connections."""
     policy = policy or Policy()
-    with hook(kill) as at:
-        names = (f"{os.getpid()}-{number}" for number in range(policy.threads))
-        side_by_side([_Loop(name, shop, url, tenant, policy, at, how) for name in names])
+    names = (f"{os.getpid()}-{number}" for number in range(policy.threads))
+    side_by_side([_Loop(name, shop, url, tenant, policy, at, how) for name in names])
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ refuses the old one, and the service's inbox makes both one effect.
 """
 
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import psycopg
@@ -14,15 +14,13 @@ from botocore.exceptions import ClientError
 
 from saga.engines.side_by_side import side_by_side
 from saga.engines.stepfunctions.client import OPERATOR, SILENT, Body, Machine, Tokened, unreadable
-from saga.order import SERVICE, Request
+from saga.order import SERVICE, Request, TransientError
 from saga.reading import reader
 from saga.services.participant import IMPOSSIBLE
 from saga.services.shop import SERVICES, Services, Shop
-from saga.stage.fates import TransientError
-from saga.windows import Kill, hook
-from shared import codec, postgres
+from saga.windows import Hook, nowhere
+from shared import codec
 from shared.errors import NotReadable
-from shared.faults import Hook
 
 _body, _tokened = reader(Body), reader(Tokened)
 WAIT, BATCH = 2, 2  # seconds of a long poll, messages of one answer
@@ -30,11 +28,10 @@ AWAY = 0.2  # seconds before a server that does not answer, or refuses, is asked
 LATE = {"TaskTimedOut", "TaskDoesNotExist", "InvalidToken"}  # the state machine has gone on without us
 
 
-def work(shop: Shop, machine: Machine, kill: Kill | None = None) -> None:
+def work(shop: Shop, machine: Machine, at: Hook = nowhere) -> None:
     """Work until killed, in a thread per service."""
-    with hook(kill) as at:
-        desks = {service: _Desk(machine, service, at) for service in SERVICES}
-        side_by_side([_Loop(shop, service, desk) for service, desk in desks.items()])
+    desks = {service: _Desk(machine, service, at) for service in SERVICES}
+    side_by_side([_Loop(shop, service, desk) for service, desk in desks.items()])
 
 
 @dataclass(frozen=True)
@@ -48,8 +45,7 @@ class _Loop:
     def __call__(self, stop: threading.Event) -> None:
         while not stop.is_set():
             try:
-                with postgres.connect(self.shop.conninfos[self.service]) as connection:
-                    services = Services({self.service: connection}, self.shop.fates)
+                with replace(self.shop, conninfos={self.service: self.shop.conninfos[self.service]}).open() as services:
                     while not stop.is_set():
                         self.desk.work(services)
             except (*SILENT, ClientError, psycopg.OperationalError) as error:  # what was not told comes again

@@ -15,7 +15,7 @@ from temporalio.exceptions import ApplicationError
 
 from saga.order import Reply, Request
 from saga.services.shop import Services, Shop
-from shared.faults import Hook, nowhere
+from saga.windows import Hook, nowhere
 
 REFUSED = "Refused"  # the type of error of a business refusal
 BEAT = 0.3  # seconds between two signs of life; several fit into Limits.heartbeat

@@ -14,8 +14,7 @@ from saga.engines.temporal.activities import Activities
 from saga.engines.temporal.client import connect
 from saga.engines.temporal.workflow import OrderSaga
 from saga.services.shop import Shop
-from saga.windows import Kill, hook
-from shared.faults import Hook, nowhere
+from saga.windows import Hook, nowhere
 
 
 @dataclass(frozen=True)
@@ -30,24 +29,23 @@ class Job:
     shop: Shop
     workflow: type | None = OrderSaga
     activities: Callable[[Shop, Hook], Activities] | None = Activities
-    kill: Kill | None = None
     threads: int = 8  # activities at the same time; each thread holds a connection to each of the four databases
 
 
-def work(job: Job) -> None:
-    """Work until SIGTERM, then let running activities end. To be the target of a process (`shared.worker`).
+def work(job: Job, at: Hook = nowhere) -> None:
+    """Work until SIGTERM, then let running activities end. To be the target of a process.
 
     Not to be called in a process that will end in the ordinary way: the client's threads may still call into an
     interpreter that is shutting down, which then aborts (seen in 10 to 20 of 100 exits). Processes made by
     multiprocessing end by `os._exit` and have no such moment.
     """
-    asyncio.run(_work(job))
+    asyncio.run(_work(job, at))
 
 
-async def _work(job: Job) -> None:
+async def _work(job: Job, at: Hook) -> None:
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    with hook(job.kill) as at, ThreadPoolExecutor(job.threads) as pool:
+    with ThreadPoolExecutor(job.threads) as pool:
         async with made(await connect(job.address), job, pool, at):
             await stop.wait()
 

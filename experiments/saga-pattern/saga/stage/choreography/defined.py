@@ -8,20 +8,19 @@ import tomllib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 
 import msgspec
 
 from saga.orchestrator.definition import ORDER_FILE, Definition, Retry, load, timed
 from saga.orchestrator.store import publish
-from saga.order import SERVICE, Action, Order, Reply, Request
-from saga.services.host import host, prepare
-from saga.services.participant import Also, perform
+from saga.order import SERVICE, Action, Order, Outcome
+from saga.services.host import prepare
 from saga.services.shop import Shop, add
 from saga.stage.choreography.changes import Change, change, suspect, with_check
-from saga.stage.engines import Outcome, Site, wait
+from saga.stage.engines import Site, wait
 from saga.stage.engines.own import HOSTS, Own, opened
 from saga.stage.fates import Fate, Fates
+from saga.stage.processes import host
 from shared import postgres
 from shared.postgres import Connection
 from shared.worker import Worker
@@ -37,11 +36,6 @@ select distinct split_part(request_id, ':', 2) from inbox where split_part(reque
 def check(_: Connection, order: Order) -> str:
     """The effect of the new command, as one of `saga.services`: the reason of a refusal, or nothing."""
     return suspect(order)
-
-
-def carry_out(connection: Connection, request: Request, fates: Fates, also: Also) -> Reply:
-    """What the host of the new service does with a command. It knows no other one."""
-    return perform(connection, request, fates, also, effects={Action.CHECK: check})
 
 
 @dataclass(frozen=True)
@@ -77,11 +71,11 @@ def play(site: Site, before: Sequence[Order], after: Sequence[Order]) -> Played:
 def new_service(site: Site, engine: Own) -> Iterator[tuple[Shop, Worker]]:
     """The fraud service in a process and a schema of its own, and the shop with it."""
     office, database = engine.office, site.endpoints["postgres"]
-    shop = replace(site.shop, conninfos={FRAUD: add(database, site.name, FRAUD, site.shop.world)})
+    conninfo = add(database, site.name, FRAUD, site.shop.world)
+    shop = replace(site.shop, conninfos={FRAUD: conninfo}, effects={Action.CHECK: check})
     try:
         prepare(shop)
-        target = partial(host, carry_out=carry_out)
-        with site.worker(f"host-{FRAUD}", target, shop, office.topics, office.broker, [FRAUD]) as worker:
+        with site.worker(f"host-{FRAUD}", host, shop, office.topics, office.broker, [FRAUD]) as worker:
             yield replace(shop, conninfos=site.shop.conninfos | shop.conninfos), worker
     finally:
         if not site.keep:

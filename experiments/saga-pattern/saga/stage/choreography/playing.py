@@ -5,10 +5,11 @@ from dataclasses import replace
 from enum import StrEnum
 from functools import partial
 
-from saga.choreography.service import Service, ServiceWindow
+from saga.choreography.service import Service
 from saga.stage.choreography.process import serve
 from saga.stage.choreography.stage import Stage, at_rest, ended
-from saga.windows import Kill
+from saga.stage.killing import RecordedKill
+from saga.windows import ServiceWindow
 from saga.wrong import choreographing as naive
 from shared.wait import until
 from shared.worker import Worker
@@ -39,15 +40,15 @@ class Cast:
         self.worker = worker
         self.kinds = kinds or {}
         self.workers: dict[str, Worker] = {}
-        self.kills: dict[str, list[Kill]] = {}  # that are still to come, by service
+        self.kills: dict[str, list[RecordedKill]] = {}  # that are still to come, by service
 
     def start(self, *services: str, kills: Sequence[ServiceWindow] = ()) -> "Cast":
         """Start these services, or all; each is to be killed once in each of these windows."""
         for name in services or [machine.service for machine in self.stage.machines]:
-            self.launch(name, [Kill(window, self.stage.history, process=name) for window in kills])
+            self.launch(name, [RecordedKill(window, history=self.stage.history, process=name) for window in kills])
         return self
 
-    def launch(self, name: str, kills: Sequence[Kill]) -> None:
+    def launch(self, name: str, kills: Sequence[RecordedKill]) -> None:
         """Start one service, for the first of the kills that are to come."""
         self.kills[name] = list(kills)
         kind, kill = self.kinds.get(name, Kind.RIGHT), next(iter(kills), None)

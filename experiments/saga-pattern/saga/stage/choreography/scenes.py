@@ -7,18 +7,19 @@ from dataclasses import dataclass, replace
 from saga.choreography import store
 from saga.choreography.flow import Flow
 from saga.choreography.machine import ENDS, Machine
-from saga.choreography.service import Service, ServiceWindow
+from saga.choreography.service import Service, submitted
 from saga.choreography.store import Letter, Outgoing
 from saga.choreography.wire import sending
 from saga.order import STEPS, Action, Order, World
+from saga.services.shop import Services
 from saga.stage.choreography.playing import Cast, Kind
-from saga.stage.choreography.process import submitted
 from saga.stage.choreography.stage import Stage, ended, said, submit
 from saga.stage.fates import Fate, Fates
+from saga.windows import ServiceWindow
+from saga.wrong.choreographing import submitted_by_customer
 from shared import postgres
 from shared.event import Event, new_id
 from shared.history import Recorder
-from shared.postgres import Connection
 from shared.tap import Tap
 from shared.worker import Worker
 
@@ -113,7 +114,7 @@ def play_pairs(stage: Stage, orders: Sequence[Order], kind: Kind, starter: Start
     names = [machine.service for machine in stage.machines] if kind is Kind.BY_CUSTOMER else ["payments"]
     cast, kills = Cast(stage, starter, dict.fromkeys(names, kind)), KILLS[kind]
     with recorded(stage) as tap:
-        submit(stage, orders, by_customer=kind is Kind.BY_CUSTOMER)
+        submit(stage, orders, submitted_by_customer if kind is Kind.BY_CUSTOMER else submitted)
         cast.start("orders")
         cast.wait_for("orders to be placed", lambda: said(stage, "orders", ["orders.placed"]) == len(orders))
         cast.start("stock", kills=kills.get("stock", ()))
@@ -146,10 +147,10 @@ def held(stage: Stage) -> list[store.Held]:
     return found
 
 
-def alone(machine: Machine, connection: Connection, fates: Fates, order: Order, heard: Iterable[str]) -> list[str]:
+def alone(machine: Machine, services: Services, order: Order, heard: Iterable[str]) -> list[str]:
     """What one service says to these events about an order, one after the other: a unit test, nobody else is there."""
     said: list[Outgoing] = []
-    service = Service(machine, connection, said.extend, "alone", fates)
+    service = Service(machine, services, said.extend, "alone")
     for number, kind in enumerate(heard):
         one = store.outgoing("alone", replace(submitted(order), type=kind, id=f"{order.id}/{number}"))
         service.turn([Letter(f"alone/{order.id}/{number}", one.key.encode(), one.value, one.headers)])
@@ -163,8 +164,8 @@ def passing(stage: Stage, order: Order, seen: Flow) -> dict[str, bool]:
     for machine in (machine for machine in stage.machines if machine.service in seen.services):
         answers = {arrow.heard: arrow.said for arrow in seen.arrows if arrow.service == machine.service}
         heard = [reaction.hears for reaction in machine.reactions if reaction.hears in answers]
-        with postgres.connect(stage.conninfo(machine.service)) as connection:
-            told = alone(machine, connection, stage.shop.fates, order, heard)
+        with stage.shop.open() as services:
+            told = alone(machine, services, order, heard)
         found[machine.service] = told == [answers[event] for event in heard]
     return found
 

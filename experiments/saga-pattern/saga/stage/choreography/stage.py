@@ -1,18 +1,20 @@
 """Where a choreography is played: databases, topics, machines; made, filled with orders, and looked at from outside."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from saga.choreography import store, wire
 from saga.choreography.machine import ENDS, MACHINES, SUBMITTED, Machine, Machines, emitter
+from saga.choreography.service import submitted
 from saga.order import Order, World
-from saga.services import shop as shops
-from saga.services.shop import SERVICES, Shop
-from saga.stage.choreography.process import Post, submitted
-from saga.stage.fates import KIND, Fates
+from saga.services.shop import SERVICES
+from saga.stage.choreography.process import Post
+from saga.stage.fates import KIND, FatedShop, Fates
+from saga.stage.fates import create as create_shop
 from saga.transport import Place, offsets
 from shared import kafka, postgres
+from shared.event import Event
 from shared.history import Action, Outcome, Recorder
 from shared.postgres import Connection
 from shared.servers.server import Endpoint
@@ -29,7 +31,7 @@ SAID = (
 class Stage:
     """Can be sent to worker processes."""
 
-    shop: Shop
+    shop: FatedShop
     broker: Endpoint
     prefix: str  # of topics and schemas
     history: Path
@@ -50,9 +52,7 @@ class Stage:
 
     def post(self, service: str) -> Post:
         """Where a service of this stage works."""
-        return Post(
-            self.machine(service), self.conninfo(service), self.broker, self.prefix, self.shop.fates, self.history
-        )
+        return Post(self.machine(service), self.shop, self.broker, self.prefix, self.history)
 
     def conninfo(self, service: str) -> str:
         return self.shop.conninfos[service]
@@ -68,7 +68,7 @@ def create(
     world: World | None = None,
 ) -> Stage:
     """Make the shop, a schema for every service that is not of it, and the topics."""
-    shop = shops.create(database, prefix, fates, world)
+    shop = create_shop(database, prefix, fates, world)
     new = [machine.service for machine in machines if machine.service not in SERVICES]
     conninfos = {name: postgres.create_schema(database, f"{prefix}_{name}") for name in new}
     stage = Stage(replace(shop, conninfos=shop.conninfos | conninfos), broker, prefix, history, machines)
@@ -89,9 +89,9 @@ def drop(database: Endpoint, stage: Stage) -> None:
         postgres.drop_schema(database, f"{stage.prefix}_{name}")
 
 
-def submit(stage: Stage, orders: Iterable[Order], by_customer: bool = False) -> None:
+def submit(stage: Stage, orders: Iterable[Order], click: Callable[[Order], Event] = submitted) -> None:
     """What the customers' clicks come to: an event for each order."""
-    events = [submitted(order, by_customer) for order in orders]
+    events = [click(order) for order in orders]
     with Recorder(stage.history, "checkout") as recorder:
         for event in events:
             recorder.record(Action.WRITE, Outcome.OK, event.id, key=event.correlation_id)

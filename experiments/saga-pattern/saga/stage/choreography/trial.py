@@ -3,10 +3,10 @@
 from saga.choreography.flow import Flow
 from saga.choreography.machine import MACHINES, Machines
 from saga.order import World
+from saga.services.invariant import Ending, Standing
 from saga.stage.choreography.playing import Kind
 from saga.stage.choreography.stage import Stage, create, drop, settle
 from saga.stage.fates import KIND, Fates
-from saga.stage.invariant import Ending, Standing
 from shared.history import History
 from shared.run import Run
 

@@ -7,27 +7,21 @@ idempotent, and compensates in reverse order whatever may have been done. Which 
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
+from urllib.parse import urlsplit
 
-from saga.order import Order
-from saga.services.shop import Shop
-from saga.windows import Kill
+import psutil
+
+from saga.order import Order, Outcome
+from saga.stage.fates import FatedShop
+from saga.stage.killing import RecordedKill
 from shared.errors import DeadlineExceeded
 from shared.servers.server import Endpoint
 from shared.wait import until
 from shared.worker import Worker
 
 PATIENCE = 60.0  # seconds after which a saga is called stuck
-
-
-class Outcome(StrEnum):
-    """How a saga ended. One that has not is in no answer."""
-
-    COMPLETED = "completed"
-    COMPENSATED = "compensated"
-    PARKED = "parked"  # it waits for an operator
 
 
 @dataclass(frozen=True)
@@ -66,13 +60,13 @@ class Engine(Protocol):
 class Site:
     """What an engine is brought up with. `name` begins the name of whatever it makes on shared servers."""
 
-    shop: Shop
+    shop: FatedShop
     name: str
     endpoints: Mapping[str, Endpoint]
     folder: Path  # of logs, and files of servers
     worker: Callable[..., Worker]  # (name, function, *arguments): a started process, as `Run.worker`
     workers: int = 1
-    kill: Kill | None = None  # of the first worker
+    kill: RecordedKill | None = None  # of the first worker
     keep: bool = False  # what is made on shared servers stays, for a look
 
 
@@ -118,3 +112,11 @@ def drive(engine: Engine, orders: Iterable[Order], concurrent: int, seconds: flo
         open_now.add(order.id)
     until(f"{len(open_now)} sagas of {engine.name} to end", lambda: room(concurrent), seconds)
     return found
+
+
+def listening(name: str, url: str) -> dict[str, int]:
+    """{name: process id} of who listens at the address; empty where that cannot be seen, as with a container."""
+    port = urlsplit(url).port
+    found = (each for each in psutil.net_connections("tcp") if each.status == psutil.CONN_LISTEN)
+    pid = next((each.pid for each in found if each.laddr and each.laddr.port == port and each.pid), None)
+    return {name: pid} if pid else {}

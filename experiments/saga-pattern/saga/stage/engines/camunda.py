@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 
 from saga.engines.camunda.client import Camunda, CamundaError, Instance, Unavailable
 from saga.engines.camunda.worker import Ask, Policy, ask, work
-from saga.engines.side_by_side import listening
-from saga.order import Order
-from saga.stage.engines import Ended, Outcome, Site
+from saga.order import Order, Outcome
+from saga.stage.engines import Ended, Site, listening
+from saga.stage.killing import doomed
 from shared.wait import until
 from shared.worker import Worker
 
@@ -88,7 +88,7 @@ def opened(
         camunda.deploy(bpmn)
         kills = [site.kill] + [None] * (site.workers - 1)
         workers = [
-            site.worker(f"{site.name}-camunda-{number}", work, site.shop, url, site.name, policy, kill, how)
+            site.worker(f"{site.name}-camunda-{number}", doomed, kill, work, site.shop, url, site.name, policy, how)
             for number, kill in enumerate(kills[: site.workers])
         ]
         try:

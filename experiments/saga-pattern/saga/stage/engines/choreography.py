@@ -11,12 +11,11 @@ from dataclasses import dataclass, field
 
 from saga.choreography import store, wire
 from saga.choreography.machine import ENDS
-from saga.choreography.service import Send
-from saga.order import Order
+from saga.choreography.service import Send, submitted
+from saga.order import Order, Outcome
 from saga.stage.choreography.playing import Cast
-from saga.stage.choreography.process import submitted
 from saga.stage.choreography.stage import Stage, prepare
-from saga.stage.engines import Ended, Outcome, Site
+from saga.stage.engines import Ended, Site
 from shared import kafka, postgres
 from shared.postgres import Connection
 from shared.worker import Worker

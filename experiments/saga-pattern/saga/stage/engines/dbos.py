@@ -8,11 +8,14 @@ from dbos import DBOS, DBOSClient, EnqueueOptions
 from psycopg import sql
 
 from saga.engines.dbos import APP, CLASS, INSTANCE, QUEUE, VERSION, WORKFLOW, System, work
-from saga.order import Order
-from saga.stage.engines import Ended, Outcome, Site
+from saga.order import Order, Outcome
+from saga.services.shop import Shop
+from saga.stage.engines import Ended, Site
+from saga.stage.killing import RecordedKill, doomed
 from saga.windows import EffectWindow
 from shared import codec, postgres
 from shared.errors import ConfigurationError
+from shared.history import History
 from shared.servers.server import Endpoint
 from shared.worker import Worker
 
@@ -69,6 +72,16 @@ class Dbos:
         self.client.rewind_workflow(saga, start_step=failed)
 
 
+def once_doomed(kill: RecordedKill | None, shop: Shop, system: System, number: int) -> None:
+    """A process: a worker whose kill is for its first life. One that is started again lives on."""
+    doomed(None if kill and _fired(kill) else kill, work, shop, system, number)
+
+
+def _fired(kill: RecordedKill) -> bool:
+    note = f"SIGKILL {kill.window}"
+    return kill.history.exists() and any(fault.note == note for fault in History.read(kill.history).faults)
+
+
 @contextmanager
 def opened(site: Site, **limits: int) -> Iterator[Dbos]:
     """Bring it up; `limits` are those of `System`. A kill in an EffectWindow is of the first worker.
@@ -85,7 +98,7 @@ def opened(site: Site, **limits: int) -> Iterator[Dbos]:
         client.register_queue(QUEUE, worker_concurrency=system.at_once, polling_interval_sec=POLLING)
         for number in range(site.workers):
             kill = None if number else site.kill
-            workers.append(site.worker(f"dbos-{number}", work, site.shop, system, number, kill))
+            workers.append(site.worker(f"dbos-{number}", once_doomed, kill, site.shop, system, number))
             things.callback(workers[-1].stop)
         yield Dbos(client, system, workers)
 

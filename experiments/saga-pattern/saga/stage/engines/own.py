@@ -9,11 +9,12 @@ from saga.messaging import Topics
 from saga.orchestrator.definition import Definition, read
 from saga.orchestrator.office import Client, Office, client
 from saga.orchestrator.store import create
-from saga.orchestrator.worker import work
-from saga.order import Order
-from saga.services.host import MOST, host, prepare
-from saga.stage.engines import Ended, Outcome, Site
-from saga.windows import HostWindow, Kill, WorkerWindow
+from saga.order import Order, Outcome
+from saga.services.host import MOST, prepare
+from saga.stage.engines import Ended, Site
+from saga.stage.killing import RecordedKill
+from saga.stage.processes import host, work
+from saga.windows import HostWindow, WorkerWindow
 from shared import kafka, postgres
 from shared.errors import ConfigurationError
 from shared.worker import Worker
@@ -96,10 +97,10 @@ def _office(site: Site, definition: Definition) -> Iterator[Office]:
             kafka.delete_topics(broker, topics.prefix)
 
 
-def _host(site: Site, office: Office, services: tuple[str, ...], kill: Kill | None, most: int) -> Worker:
+def _host(site: Site, office: Office, services: tuple[str, ...], kill: RecordedKill | None, most: int) -> Worker:
     name, target = f"host-{'-'.join(services)}", partial(host, most=most)
     return site.worker(name, target, site.shop, office.topics, office.broker, services, kill)
 
 
-def _worker(site: Site, office: Office, number: int, kill: Kill | None) -> Worker:
+def _worker(site: Site, office: Office, number: int, kill: RecordedKill | None) -> Worker:
     return site.worker(f"orchestrator-{number}", work, office, number, kill)

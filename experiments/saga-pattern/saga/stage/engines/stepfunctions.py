@@ -4,7 +4,6 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 
-from saga.engines.side_by_side import listening
 from saga.engines.stepfunctions.client import (
     SILENT,
     Account,
@@ -17,8 +16,9 @@ from saga.engines.stepfunctions.client import (
     make_queues,
 )
 from saga.engines.stepfunctions.worker import work
-from saga.order import Order
-from saga.stage.engines import Ended, Outcome, Site
+from saga.order import Order, Outcome
+from saga.stage.engines import Ended, Site, listening
+from saga.stage.killing import doomed
 from shared.errors import LabError
 from shared.worker import Worker
 
@@ -102,7 +102,7 @@ def opened(site: Site, change: Change = dict, visible_again: int = VISIBLE) -> I
     machine = deploy(account, site.name, queues, change(definition(queues)))
     kills = [site.kill] + [None] * (site.workers - 1)
     workers = [
-        site.worker(f"{site.name}-queue-{number}", work, site.shop, machine, kill)
+        site.worker(f"{site.name}-queue-{number}", doomed, kill, work, site.shop, machine)
         for number, kill in enumerate(kills[: site.workers])
     ]
     sagas = Sagas(machine)

@@ -6,13 +6,13 @@ from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 
-from saga.engines.side_by_side import listening
 from saga.engines.temporal.client import Sagas
 from saga.engines.temporal.messages import USUAL, Limits
 from saga.engines.temporal.worker import Job, work
-from saga.order import Order
+from saga.order import Order, Outcome
 from saga.stage.apart import Apart
-from saga.stage.engines import Ended, Engine, Outcome, Site
+from saga.stage.engines import Ended, Engine, Site, listening
+from saga.stage.killing import doomed
 from shared.servers.server import Endpoint
 from shared.worker import Worker
 
@@ -106,5 +106,5 @@ def opened(site: Site, limits: Limits = USUAL) -> Iterator[Engine]:
 
 
 def _worker(site: Site, server: Endpoint, number: int) -> Worker:
-    job = Job(server.url, site.name, site.shop, kill=site.kill if number == 0 else None)
-    return site.worker(f"{site.name}-worker-{number}", work, job)
+    kill, job = None if number else site.kill, Job(server.url, site.name, site.shop)
+    return site.worker(f"{site.name}-worker-{number}", doomed, kill, work, job)

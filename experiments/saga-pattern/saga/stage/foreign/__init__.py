@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from saga.order import Order
-from saga.stage.engines import Ended, Engine, Outcome, wait
+from saga.order import Order, Outcome
+from saga.stage.engines import Ended, Engine, wait
 from shared import codec
 from shared.wait import until
 

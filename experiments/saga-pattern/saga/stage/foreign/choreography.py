@@ -3,9 +3,9 @@
 from dataclasses import dataclass, field, replace
 
 from saga.choreography import store
+from saga.choreography.service import submitted
 from saga.choreography.store import Outgoing
 from saga.order import Order
-from saga.stage.choreography.process import submitted
 from saga.stage.engines.choreography import Choreography
 
 

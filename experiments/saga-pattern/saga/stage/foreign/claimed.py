@@ -4,10 +4,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from saga.order import World, orders
+from saga.services.invariant import Ending, judge
 from saga.stage.engines import Opener, Site
+from saga.stage.fates import open_shop
 from saga.stage.foreign import Foreign, between
-from saga.stage.invariant import Ending, judge
-from saga.stage.shops import open_shop
 from shared.run import Run
 from shared.servers.server import Endpoint
 

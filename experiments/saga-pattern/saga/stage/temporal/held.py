@@ -7,7 +7,7 @@ from pathlib import Path
 from saga.engines.temporal.activities import Activities
 from saga.order import Action, Request
 from saga.services.shop import Shop
-from shared.faults import Hook, nowhere
+from saga.windows import Hook, nowhere
 from shared.wait import until
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from saga.engines.temporal.messages import Limits, Progress
 from saga.order import STEPS, UNDO, Action, Order
+from saga.services.invariant import Standing, judge
 from saga.services.shop import Shop
 from saga.stage.fates import Fate
-from saga.stage.invariant import Standing, judge
 from saga.stage.temporal.held import Gate, HeldActivities
 from saga.stage.temporal.stage import Case, Stage, answered, order, slug, visible
 from saga.windows import EffectWindow

@@ -5,7 +5,7 @@ import re
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,13 @@ from saga.engines.temporal.client import Sagas
 from saga.engines.temporal.messages import USUAL, Limits, Progress
 from saga.engines.temporal.worker import Job, work
 from saga.order import SERVICE, Action, Order, Request, World
+from saga.services.invariant import STATES
 from saga.services.participant import answer
 from saga.services.shop import Shop
 from saga.stage.apart import Apart
-from saga.stage.fates import Fate, Fates, mend
-from saga.stage.invariant import STATES
-from saga.stage.shops import open_shop
-from saga.windows import EffectWindow, Kill
+from saga.stage.fates import Fate, Fates, mend, open_shop
+from saga.stage.killing import RecordedKill, doomed
+from saga.windows import EffectWindow
 from shared import postgres
 from shared.errors import FaultNotFired
 from shared.experiment import Run
@@ -54,8 +54,8 @@ class Case:
     job: Job
     limits: Limits = USUAL
 
-    def doomed(self, history: Path) -> Job:
-        return replace(self.job, kill=Kill(self.window, history, self.nth, self.order.id))
+    def kill(self, history: Path) -> RecordedKill:
+        return RecordedKill(self.window, nth=self.nth, history=history, process=self.order.id)
 
 
 class Stage:
@@ -77,10 +77,10 @@ class Stage:
     def job(self, shop: Shop, queue: str, **what: Any) -> Job:
         return Job(self.server.url, f"{self.name}-{slug(queue)}", shop, **what)
 
-    def worker(self, job: Job) -> Worker:
-        """A process that works on the job."""
+    def worker(self, job: Job, kill: RecordedKill | None = None) -> Worker:
+        """A process that works on the job, and is killed if it is to be."""
         self._workers += 1
-        return self.run.worker(f"{job.queue.removeprefix(f'{self.name}-')}-{self._workers}", work, job)
+        return self.run.worker(f"{job.queue.removeprefix(f'{self.name}-')}-{self._workers}", doomed, kill, work, job)
 
     def start(self, orders: Iterable[Order], queue: str, limits: Limits = USUAL, timeout: float = 0.0) -> None:
         """Begin them, with the heartbeat of this stage."""
@@ -103,10 +103,10 @@ class Stage:
 
         Returns the seconds from each death until the saga has ended. Raises FaultNotFired when a worker lived on.
         """
-        doomed = [self.worker(case.doomed(history)) for case in cases]
+        victims = [self.worker(case.job, case.kill(history)) for case in cases]
         for case in cases:
             self.start([case.order], case.job.queue, case.limits)
-        for worker in doomed:
+        for worker in victims:
             worker.wait()
         with self.working([case.job for case in cases]):
             ends = self.client.call(moments, [case.order.id for case in cases])

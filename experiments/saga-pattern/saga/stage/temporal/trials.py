@@ -9,9 +9,9 @@ from saga.engines.temporal.histories import given_up, refusals
 from saga.engines.temporal.messages import Limits, Progress, Status
 from saga.engines.temporal.workflow import OrderSaga
 from saga.order import Action, Order
+from saga.services.invariant import Ending, Standing, judge
 from saga.services.shop import Shop
 from saga.stage.fates import Fate
-from saga.stage.invariant import Ending, Standing, judge
 from saga.stage.temporal.held import Gate, HeldActivities
 from saga.stage.temporal.kills import broken
 from saga.stage.temporal.stage import Stage, order, repair, visible
