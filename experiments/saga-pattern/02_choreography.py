@@ -9,18 +9,18 @@ from collections.abc import Sequence
 
 from saga.choreography.flow import Wrong, declared, problems, recorded
 from saga.choreography.machine import MACHINES
+from saga.choreography.service import Service
 from saga.order import Action, Order, Outcome, orders
 from saga.services.invariant import Ending, Standing, judge
-from saga.stage.choreography import defined, scenes
-from saga.stage.choreography.changes import FORGOTTEN, LOOPING, WITH_FRAUD, suspect, told
-from saga.stage.choreography.playing import Kind
-from saga.stage.choreography.stage import Stage, ended
-from saga.stage.choreography.trial import WORLD, endings, judged, note_flow, open_stage
+from saga.stage import changes, plays
+from saga.stage.changes import FORGOTTEN, LOOPING, WITH_FRAUD, suspect, told
+from saga.stage.choreography import RIGHT, WORLD, Stage, ended, endings, judged, note_flow, open_stage
 from saga.stage.engines import Site, choreography
 from saga.stage.fates import Fate, Fates, open_shop
 from saga.stage.foreign.choreography import Events
 from saga.stage.foreign.claimed import claim_foreign
 from saga.windows import ServiceWindow
+from saga.wrong.choreographing import ByCustomer, WithoutInbox, WithoutOutbox
 
 from shared.checkers import duplicate_delivery, duplicate_effect, lost, phantom
 from shared.event import Event
@@ -45,7 +45,6 @@ experiment = Experiment(
         "I.4/choreography-challenges/adding-steps-requires-multiple-changes",
     ),
 )
-RIGHT = Kind.RIGHT
 
 
 @experiment.run
@@ -58,9 +57,9 @@ def main(run: Run) -> None:
         play_repeats(run, stage, events)
     with run.step("kill -9 every service in every window"):
         play_kills(run)
-    for kind in (Kind.BY_CUSTOMER, Kind.NO_INBOX, Kind.NO_OUTBOX, Kind.RIGHT):
-        with run.step(f"two orders of each customer at once: {kind}"):
-            play_kind(run, kind)
+    for number, kind in ((1, ByCustomer), (2, WithoutInbox), (3, WithoutOutbox), (0, Service)):
+        with run.step(f"two orders of each customer at once: {VARIANTS[kind]}"):
+            play_kind(run, kind, number)
     with run.step("a fraud check comes in, and payments is told, or not"):
         play_fraud(run)
     with run.step("events that nobody can read, among others"):
@@ -72,11 +71,11 @@ def main(run: Run) -> None:
 def play_flow(run: Run) -> tuple[Stage, list[Event]]:
     """Orders of which one is refused at each step, and the others have their seeded fates."""
     todo = list(orders(run.seed, run.pick(smoke=8, demo=60, full=300), WORLD))
-    stage = open_stage(run, "flow", fates=scenes.one_refused_at_each(todo, run.seed))
-    away, events = scenes.play_without_shipping(stage, todo, run.worker)
+    stage = open_stage(run, "flow", fates=plays.one_refused_at_each(todo, run.seed))
+    away, events = plays.play_without_shipping(stage, todo, run.worker)
     judged(run, stage)
     fates, ends = stage.shop.fates, ended(stage)
-    payable = {order.id for order in todo if scenes.refused_at(fates, order) in (None, Action.SHIP)}
+    payable = {order.id for order in todo if plays.refused_at(fates, order) in (None, Action.SHIP)}
     run.claim(
         "with shipping away, the others carry each order as far as they can: paid, or undone; when it is back, it all"
         " goes on by itself",
@@ -85,7 +84,7 @@ def play_flow(run: Run) -> tuple[Stage, list[Event]]:
         fact=f"{len(away.paid)} paid and {away.ended} ended without shipping; {ends} of {len(todo)} ended with it",
         variant=RIGHT,
     )
-    refused = {order.id for order in todo if scenes.refused_at(fates, order)}
+    refused = {order.id for order in todo if plays.refused_at(fates, order)}
     standing = judge(stage.shop)
     complete = endings(standing, Ending.COMPLETE)
     run.claim(
@@ -133,8 +132,8 @@ def draw(run: Run, events: Sequence[Event]) -> None:
 
 def play_repeats(run: Run, stage: Stage, events: Sequence[Event]) -> None:
     before = judge(stage.shop)
-    count = scenes.play_again(stage, events, run.worker)
-    kept, after = scenes.held(stage), judge(stage.shop)
+    count = plays.play_again(stage, events, run.worker)
+    kept, after = plays.held(stage), judge(stage.shop)
     run.claim(
         "an event that does not fit a service's state of the saga changes nothing, and is kept with the reason",
         len(kept) == count > 0 and all("does not expect" in one.reason for one in kept) and after == before,
@@ -147,7 +146,7 @@ def play_repeats(run: Run, stage: Stage, events: Sequence[Event]) -> None:
 def play_kills(run: Run) -> None:
     todo = list(orders(run.seed, run.pick(smoke=16, demo=150, full=600), WORLD))
     stage = open_stage(run, "kills", fates=Fates(run.seed))
-    scenes.play(stage, todo, run.worker, kills=list(ServiceWindow))
+    plays.play(stage, todo, run.worker, kills=list(ServiceWindow))
     history, standing = judged(run, stage, fault="SIGKILL"), judge(stage.shop)
     wrong = lost(history) + phantom(history) + duplicate_effect(history)
     kills = {(fault.process, fault.note) for fault in history.faults}
@@ -169,43 +168,43 @@ def play_kills(run: Run) -> None:
     )
 
 
-CLAIMS = {
-    Kind.BY_CUSTOMER: "failure events that name only the customer, a key that is not unique, undo another order",
-    Kind.NO_INBOX: "without an inbox, an event that comes again charges again",
-    Kind.NO_OUTBOX: "without an outbox, a kill between commit and send stops the saga for good, half done",
-    Kind.RIGHT: "with all three, the same orders under the same kills end as they should, charged once at most",
+VARIANTS = {
+    ByCustomer: "correlated by customer",
+    WithoutInbox: "no inbox",
+    WithoutOutbox: "no outbox",
+    Service: RIGHT,
 }
-TOPICS = {Kind.NO_INBOX: f"{MADE}/event-handlers", Kind.NO_OUTBOX: f"{MADE}/event-publishing"}
+CLAIMS = {
+    ByCustomer: "failure events that name only the customer, a key that is not unique, undo another order",
+    WithoutInbox: "without an inbox, an event that comes again charges again",
+    WithoutOutbox: "without an outbox, a kill between commit and send stops the saga for good, half done",
+    Service: "with all three, the same orders under the same kills end as they should, charged once at most",
+}
+TOPICS = {WithoutInbox: f"{MADE}/event-handlers", WithoutOutbox: f"{MADE}/event-publishing"}
 
 
-def play_kind(run: Run, kind: Kind) -> None:
-    todo, fates = scenes.pairs(run.pick(smoke=5, demo=10, full=20), WORLD)
-    stage = open_stage(run, f"pairs-{list(Kind).index(kind)}", fates=fates)
-    scenes.play_pairs(stage, todo, kind, run.worker)
-    judged(run, stage, kind, fault=None if kind is Kind.BY_CUSTOMER else "SIGKILL")
+def play_kind(run: Run, kind: type[Service], number: int) -> None:
+    todo, fates = plays.pairs(run.pick(smoke=5, demo=10, full=20), WORLD)
+    stage = open_stage(run, f"pairs-{number}", fates=fates)
+    plays.play_pairs(stage, todo, kind, run.worker)
+    judged(run, stage, VARIANTS[kind], fault=None if kind is ByCustomer else "SIGKILL")
     standing = judge(stage.shop)
-    twice = sum("charged 2," in one for one in standing.violations)
-    half = standing.count(Ending.INCONSISTENT)
-    holds = {Kind.NO_INBOX: twice > 0, Kind.RIGHT: not standing.violations}.get(kind, half > 0)
-    for what, count in {"orders half done": half, "orders charged twice": twice}.items():
-        run.figure(what, count, "orders", variant=kind, wrong_way=kind is not RIGHT)
-    run.claim(
-        CLAIMS[kind],
-        holds,
-        topics=[TOPICS.get(kind, f"{MADE}/correlation-handling")],
-        fact=f"of {len(todo)} orders {half} half done, {twice} charged twice",
-        variant=kind,
-        wrong_way=kind is not RIGHT,
-    )
+    twice, half = sum("charged 2," in one for one in standing.violations), standing.count(Ending.INCONSISTENT)
+    about = run.about(VARIANTS[kind], wrong_way=kind is not Service)
+    about.figure("orders half done", half, "orders")
+    about.figure("orders charged twice", twice, "orders")
+    holds = {WithoutInbox: twice > 0, Service: not standing.violations}.get(kind, half > 0)
+    topics, fact = TOPICS.get(kind, f"{MADE}/correlation-handling"), f"{half} half done, {twice} charged twice"
+    about.claim(CLAIMS[kind], holds, topics=[topics], fact=f"of {len(todo)} orders {fact}")
 
 
 def play_fraud(run: Run) -> None:
-    todo = scenes.suspects(run.pick(smoke=8, demo=20, full=100), WORLD)
+    todo = plays.suspects(run.pick(smoke=8, demo=20, full=100), WORLD)
     suspects = {order.id for order in todo if suspect(order)}
     claim_fraud(run, todo, suspects)
     stage = open_stage(run, "fraud-not-told", FORGOTTEN)
-    orphans = recorded(scenes.play(stage, todo, run.worker)).orphans()
-    half, kept = endings(judge(stage.shop), Ending.INCONSISTENT), scenes.held(stage)
+    orphans = recorded(plays.play(stage, todo, run.worker)).orphans()
+    half, kept = endings(judge(stage.shop), Ending.INCONSISTENT), plays.held(stage)
     run.claim(
         "one of these changes forgotten: suspects have paid and are never refunded, and no service sees an error",
         half == suspects and not kept and orphans == {"fraud.suspected"},
@@ -220,7 +219,7 @@ def play_fraud(run: Run) -> None:
 def claim_fraud(run: Run, todo: Sequence[Order], suspects: set[str]) -> None:
     """The same orders, with payments and shipping told, and by a new version of a definition."""
     stage = open_stage(run, "fraud-told", WITH_FRAUD)
-    scenes.play(stage, todo, run.worker)
+    plays.play(stage, todo, run.worker)
     note_flow(run, declared(WITH_FRAUD), "with a fraud check")
     heard, ours, (asked, played) = judge(stage.shop), told(), play_defined(run, todo)
     theirs = played.change
@@ -248,12 +247,12 @@ def claim_fraud(run: Run, todo: Sequence[Order], suspects: set[str]) -> None:
     )
 
 
-def play_defined(run: Run, todo: Sequence[Order]) -> tuple[Standing, defined.Played]:
+def play_defined(run: Run, todo: Sequence[Order]) -> tuple[Standing, changes.Played]:
     """By our orchestrator: the same orders before there is a check, and with it."""
-    before, fates = defined.earlier(todo)
+    before, fates = changes.earlier(todo)
     shop = open_shop(run, "defined", fates, WORLD)
     site = Site(shop, f"{run.name}_defined", run.endpoints, run.folder, run.worker, keep=run.keep)
-    played = defined.play(site, before, todo)
+    played = changes.play(site, before, todo)
     return judge(shop), played
 
 
@@ -261,7 +260,7 @@ def play_cycle(run: Run) -> None:
     order, another = orders(run.seed, 2, WORLD)
     fates = Fates(steps={}, undos={}, fixed={(one.id, Action.CHARGE): Fate.REFUSED for one in (order, another)})
     stage = open_stage(run, "cycle", LOOPING, fates)
-    events = scenes.run_away(stage, order, run.worker, run.pick(smoke=100, demo=500, full=1_500))
+    events = plays.run_away(stage, order, run.worker, run.pick(smoke=100, demo=500, full=1_500))
     cycles = [problem.detail for problem in problems(events) if problem.wrong is Wrong.CYCLE]
     paths = list(declared(MACHINES).paths())
     longest = max(len(path) for path in paths) + 1
@@ -275,7 +274,7 @@ def play_cycle(run: Run) -> None:
         variant="a cycle",
         wrong_way=True,
     )
-    passed = scenes.passing(stage, another, recorded(events))
+    passed = plays.passing(stage, another, recorded(events))
     run.claim(
         "no test of one service finds the cycle: alone, each answers what it hears as meant, once, and rests",
         passed.keys() >= {"stock", "payments"} and all(passed.values()) and len(cycles) == 1,

@@ -17,18 +17,24 @@ from saga.services.invariant import Ending, Standing, judge
 from saga.stage.engines import temporal
 from saga.stage.foreign.claimed import claim_foreign
 from saga.stage.foreign.temporal import Workflows
-from saga.stage.temporal.kills import (
+from saga.stage.temporal import (
     AFTER,
     BACKWARD,
     KEYLESS,
     RIGHT,
+    Changed,
     Killed,
+    Late,
     Lost,
+    Operated,
+    change,
+    counted,
     kill_server,
     kill_workers,
     lose_outcomes,
+    operate,
+    run_late,
 )
-from saga.stage.temporal.trials import Changed, Late, Operated, change, counted, operate, run_late
 from saga.windows import EffectWindow
 
 from shared.experiment import Experiment, Run

@@ -12,12 +12,25 @@ from typing import Any
 
 from saga.engines.camunda.client import Camunda
 from saga.engines.camunda.worker import Policy
-from saga.engines.stepfunctions.client import Change, without_retries
+from saga.engines.stepfunctions.client import Change
 from saga.order import Action, Order, Outcome, World, orders
 from saga.services.invariant import Ending, Standing, judge
 from saga.stage import drawn as drawn_engines
-from saga.stage.drawn import HASTY, PATIENT, await_reserved, dying, one, repair, second, site_of, slug
-from saga.stage.drawn_traces import attempts, overlap, said
+from saga.stage.drawn import (
+    HASTY,
+    PATIENT,
+    attempts,
+    await_reserved,
+    dying,
+    one,
+    overlap,
+    repair,
+    said,
+    second,
+    site_of,
+    slug,
+    without_retries,
+)
 from saga.stage.engines import Ended, Engine, Opener, Site, wait
 from saga.stage.engines import camunda as camundas
 from saga.stage.engines import stepfunctions as machines

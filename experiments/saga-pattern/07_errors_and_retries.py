@@ -24,9 +24,23 @@ from saga.stage.engines import Ended, Site, wait
 from saga.stage.engines.own import Own, opened
 from saga.stage.fates import Fate, Fates, mend, open_shop
 from saga.stage.processes import host
-from saga.stage.retrying import FOR_EVER, RIGHT, Limits, Rush, note_rushes, policies, port_of, provide, rush, together
-from saga.stage.rushed import BACKOFF, claim_counts, claim_rushes
+from saga.stage.retrying import (
+    BACKOFF,
+    FOR_EVER,
+    RIGHT,
+    Limits,
+    Rush,
+    claim_counts,
+    claim_rushes,
+    note_rushes,
+    policies,
+    port_of,
+    provide,
+    rush,
+    together,
+)
 from saga.transport import Outlet
+from saga.wrong import consuming
 
 from shared import postgres
 from shared.errors import StartFailed
@@ -256,7 +270,10 @@ def poisoned_commands(run: Run, count: int) -> None:
     with closing(Outlet(broker)) as outlet:
         outlet.send(poison.commands(topics, Action.PLACE, made, place))
         outlet.flush()
-    ways = {"crash and restart": (poison.careless, "not a request"), "its parser's own error": (poison.half, "Decode")}
+    ways = {
+        "crash and restart": (consuming.careless, "not a request"),
+        "its parser's own error": (consuming.half, "Decode"),
+    }
     for way, (consumer, dies_of) in ways.items():
         shop = opened_shop(run, f"dies{len(way)}")
         crashes = sum(crashed(run, shop, topics, consumer, dies_of) for _ in range(CRASHES))

@@ -30,8 +30,20 @@ from saga.stage.engines import Engine, Site
 from saga.stage.fates import KIND, FatedShop, Fates, open_shop
 from saga.stage.foreign.claimed import claim_foreign
 from saga.stage.foreign.dbos import Workflows
-from saga.stage.measuring import Journal, Usage, alone, carry, goes_on, recover, require_complete
-from saga.stage.noted import GOES_ON, Alone, Timed, note, note_alone
+from saga.stage.measuring import (
+    GOES_ON,
+    Alone,
+    Journal,
+    Timed,
+    Usage,
+    alone,
+    carry,
+    goes_on,
+    note,
+    note_alone,
+    recover,
+    require_complete,
+)
 from saga.stage.ran import lines as ran_lines
 from saga.stage.ran import noted, noting
 from saga.stage.schedules import Verdict, drawn, endure, fates

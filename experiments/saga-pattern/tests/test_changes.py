@@ -9,8 +9,8 @@ import pytest
 from saga.orchestrator.definition import ORDER_FILE, DefinitionError, load
 from saga.order import STEPS, Action, Outcome, World
 from saga.services.invariant import judge
-from saga.stage.choreography import defined, scenes
-from saga.stage.choreography.changes import Change, change, suspect, told, with_check
+from saga.stage import changes, plays
+from saga.stage.changes import Change, change, suspect, told, with_check
 from saga.stage.engines import Site
 from saga.stage.fates import FatedShop
 
@@ -37,11 +37,11 @@ def test_a_step_that_is_not_in_the_list_of_commands_is_refused() -> None:
 def test_a_step_in_the_definition_is_carried_out_and_none_of_the_four_services_changes(
     shop: FatedShop, unique: str, postgres: Endpoint, kafka: Endpoint, starter: Callable[..., Worker], tmp_path: Path
 ) -> None:
-    todo = scenes.suspects(5, World())
-    before, fates = defined.earlier(todo)
+    todo = plays.suspects(5, World())
+    before, fates = changes.earlier(todo)
     shop = replace(shop, fates=fates)
     site = Site(shop, unique, {"postgres": postgres, "kafka": kafka}, tmp_path, starter)
-    played = defined.play(site, before, todo)
+    played = changes.play(site, before, todo)
     assert played.change == Change(services=(), others=("definition", "list of commands"), new=("fraud",))
     compensated = {order.id for order in todo if suspect(order)}
     assert {saga for saga, outcome in played.checked.items() if outcome is Outcome.COMPENSATED} == compensated

@@ -15,17 +15,16 @@ from saga.choreography.store import Letter, Outgoing
 from saga.order import Action, Order, Outcome, World, orders
 from saga.services.invariant import Ending, judge
 from saga.services.shop import Services
-from saga.stage.choreography import scenes
-from saga.stage.choreography.changes import LOOPING
-from saga.stage.choreography.playing import KINDS, Cast, Kind
-from saga.stage.choreography.stage import Stage, drop, settle, submit
-from saga.stage.choreography.stage import create as create_stage
+from saga.stage import plays
+from saga.stage.changes import LOOPING
+from saga.stage.choreography import Cast, Stage, drop, settle, submit
+from saga.stage.choreography import create as create_stage
 from saga.stage.engines import Site, drive
 from saga.stage.engines import choreography as engine
 from saga.stage.fates import Fate, FatedShop, Fates, mend
 from saga.stage.foreign import odd
 from saga.windows import Hook, ServiceWindow, nowhere
-from saga.wrong.choreographing import submitted_by_customer
+from saga.wrong.choreographing import ByCustomer, WithoutInbox, WithoutOutbox, submitted_by_customer
 
 from shared.checkers import duplicate_effect, lost, phantom
 from shared.event import Event
@@ -53,7 +52,9 @@ def die(window: str) -> Hook:
 class Hall:
     """All services in one room: what one says all others hear, in turns, without a broker."""
 
-    def __init__(self, services: Services, kinds: dict[str, Kind] | None = None, machines: Machines = MACHINES) -> None:
+    def __init__(
+        self, services: Services, kinds: dict[str, type[Service]] | None = None, machines: Machines = MACHINES
+    ) -> None:
         self.connections = services.connections
         self.called = services
         self.kinds = kinds or {}
@@ -65,7 +66,7 @@ class Hall:
         self.services = {name: self.service(name) for name in self.machines}
 
     def service(self, name: str, at: Hook = nowhere) -> Service:
-        kind = KINDS[self.kinds.get(name, Kind.RIGHT)]
+        kind = self.kinds.get(name, Service)
         return kind(self.machines[name], self.called, self.send, "hall", at)
 
     def send(self, messages: Sequence[Outgoing]) -> None:
@@ -111,7 +112,7 @@ def hall(services: Services) -> Hall:
 
 def test_all_orders_end_consistent_under_seeded_failures(shop: FatedShop) -> None:
     todo = list(orders(3, 25, World()))
-    shop = replace(shop, fates=scenes.one_refused_at_each(todo, seed=3))
+    shop = replace(shop, fates=plays.one_refused_at_each(todo, seed=3))
     with shop.open() as services:
         (hall := Hall(services)).play(*todo)
     assert (judge(shop).violations, problems(hall.said)) == ([], [])
@@ -249,7 +250,7 @@ def test_event_that_a_dead_process_left_unsent_is_sent_by_the_next(hall: Hall, o
 
 
 def test_without_an_outbox_such_an_event_is_lost(services: Services, order: Order, shop: FatedShop) -> None:
-    hall = Hall(services, {"payments": Kind.NO_OUTBOX})
+    hall = Hall(services, {"payments": WithoutOutbox})
     hall.submit(order)
     reserved = hall.until_said("stock.reserved")
     with suppress(Died):
@@ -261,21 +262,21 @@ def test_without_an_outbox_such_an_event_is_lost(services: Services, order: Orde
 def test_without_an_inbox_an_event_that_comes_again_charges_again(
     services: Services, order: Order, shop: FatedShop
 ) -> None:
-    hall = Hall(services, {"payments": Kind.NO_INBOX})
+    hall = Hall(services, {"payments": WithoutInbox})
     hall.submit(order)
     hall.services["payments"].turn([hall.until_said("stock.reserved")])
     hall.play()
     assert judge(shop).violations == [f"{order.id}: charged 2, refunded 0 times"]
 
 
-@pytest.mark.parametrize(("kind", "wrong"), [(Kind.RIGHT, 0), (Kind.BY_CUSTOMER, 4)])
+@pytest.mark.parametrize(("kind", "wrong"), [(Service, 0), (ByCustomer, 4)])
 def test_failure_that_names_only_the_customer_undoes_another_order_of_that_customer(
-    shop: FatedShop, kind: Kind, wrong: int
+    shop: FatedShop, kind: type[Service], wrong: int
 ) -> None:
-    todo, fates = scenes.pairs(3, World())
+    todo, fates = plays.pairs(3, World())
     with replace(shop, fates=fates).open() as services:
         kinds = {machine.service: kind for machine in MACHINES}
-        Hall(services, kinds).play(*todo, click=submitted_by_customer if kind is Kind.BY_CUSTOMER else submitted)
+        Hall(services, kinds).play(*todo, click=submitted_by_customer if kind is ByCustomer else submitted)
     assert judge(shop).count(Ending.INCONSISTENT) == wrong
 
 
@@ -287,7 +288,7 @@ def test_each_looping_service_passes_alone_and_together_they_go_round(
     services = replace(shop, fates=fates).called(services.connections)
     hall = Hall(services, machines=LOOPING)
     tests = {"stock": ["orders.placed", "payments.refused"], "payments": ["stock.reserved", "stock.held"]}
-    said = {name: scenes.alone(hall.machines[name], services, another, heard) for name, heard in tests.items()}
+    said = {name: plays.alone(hall.machines[name], services, another, heard) for name, heard in tests.items()}
     assert said == {"stock": ["stock.reserved", "stock.held"], "payments": ["payments.refused"] * 2}
     hall.submit(order)
     for _ in range(20):
@@ -308,7 +309,7 @@ def test_service_killed_in_every_window_leaves_every_order_consistent(
     stage: Stage, starter: Callable[..., Worker]
 ) -> None:
     todo = list(orders(2, 8, World()))
-    with scenes.recorded(stage) as tap:
+    with plays.recorded(stage) as tap:
         cast = Cast(stage, starter).start("orders", "stock", "shipping").start("payments", kills=list(ServiceWindow))
         submit(stage, todo)
         cast.until_ended(len(todo))

@@ -6,7 +6,7 @@ import pytest
 from saga.choreography.flow import Arrow, Wrong, declared, problems, recorded
 from saga.choreography.machine import MACHINES, SUBMITTED, Machine, MachineError, Reaction
 from saga.order import Action
-from saga.stage.choreography.changes import FORGOTTEN, LOOPING, WITH_FRAUD
+from saga.stage.changes import FORGOTTEN, LOOPING, WITH_FRAUD
 
 from shared.event import Event
 

@@ -18,6 +18,7 @@ from saga.stage.fates import FatedShop
 from saga.stage.foreign import odd
 from saga.stage.retrying import Call, Limits, Rush, policies, port_of, provide, rush
 from saga.transport import Outlet
+from saga.wrong import consuming
 
 from shared import codec
 from shared.kafka import delete_topics
@@ -107,7 +108,7 @@ def test_a_consumer_that_dies_of_a_message_never_comes_to_those_behind_it(
     outlet.flush()
     for _ in range(2):
         with pytest.raises(Unreadable, match="not a request"):
-            poison.careless(shop, topics, kafka, "orders")
+            consuming.careless(shop, topics, kafka, "orders")
     rows = services.connections["orders"].execute("select id from orders order by id").fetchall()
     assert [ident for (ident,) in rows] == [order.id for order in made[:2]]
     delete_topics(kafka, unique)

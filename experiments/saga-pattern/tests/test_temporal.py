@@ -25,11 +25,21 @@ from saga.stage.fates import Fate, FatedShop, Fates
 from saga.stage.fates import create as create_shop
 from saga.stage.foreign.temporal import signal
 from saga.stage.killing import RecordedKill
-from saga.stage.temporal.held import Gate, HeldActivities
-from saga.stage.temporal.kills import BACKWARD, TURN, broken
-from saga.stage.temporal.skipping import Skipping
-from saga.stage.temporal.stage import CALM, WORLD, beaten, killed_in_the_end, repair
-from saga.stage.temporal.trials import hanging, some
+from saga.stage.skipping import Skipping
+from saga.stage.temporal import (
+    BACKWARD,
+    CALM,
+    TURN,
+    WORLD,
+    Gate,
+    HeldActivities,
+    beaten,
+    broken,
+    hanging,
+    killed_in_the_end,
+    repair,
+    some,
+)
 from saga.windows import EffectWindow
 
 from shared.errors import NotWritable, StartFailed

@@ -10,7 +10,7 @@ from saga.engines.temporal.histories import actions, happened, written
 from saga.engines.temporal.workflow import STEPS_BEFORE, OrderSaga
 from saga.order import STEPS
 from saga.stage.apart import Apart
-from saga.stage.temporal.kills import BACKWARD
+from saga.stage.temporal import BACKWARD
 from saga.wrong.temporal_versions import Before, Unpatched
 from temporalio.api.history.v1 import HistoryEvent
 from temporalio.client import WorkflowHistory

@@ -1,18 +1,19 @@
-"""What experiment 05 sets up: sites, orders that are cases, workers that die, state machines as they should not be."""
+"""What experiment 05 needs: sites, orders that are cases, workers that die, and the traces that are left of them."""
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from itertools import product
 
+from saga.engines.camunda.client import Camunda
 from saga.engines.camunda.worker import Policy
 from saga.engines.camunda.worker import work as work_for_camunda
-from saga.engines.stepfunctions.client import Definition, as_samples_catch, definition, without_retries
+from saga.engines.stepfunctions.client import Definition, Sagas, definition
 from saga.engines.stepfunctions.worker import work as work_on_queues
 from saga.order import STEPS, Action, Order, Reply, Request, World, orders
-from saga.services.shop import Services
-from saga.stage.drawn_traces import end_of, reserved
+from saga.services.invariant import Standing
+from saga.services.shop import Services, Shop
 from saga.stage.engines import Ended, Engine, Opener, Site, wait
 from saga.stage.engines.camunda import CamundaEngine
 from saga.stage.engines.stepfunctions import StepFunctions
@@ -21,6 +22,7 @@ from saga.stage.fates import COUNT, Fate, FatedShop, Fates, mend
 from saga.stage.killing import RecordedKill
 from saga.windows import EffectWindow, Hook
 from saga.wrong.keyless import charge_again
+from saga.wrong.stepfunctions_catch import as_samples_catch
 from shared import postgres
 from shared.faults import Faults
 from shared.postgres import Connection
@@ -171,6 +173,13 @@ def killed(run: Run, history: str, server: Handle) -> float:
     return time.monotonic() - began
 
 
+def without_retries(asl: Definition) -> Definition:
+    """The same, but a step that fails once has failed."""
+    for step in STEPS:
+        asl["States"][step]["Retry"] = []
+    return asl
+
+
 def samples(asl: Definition) -> Definition:
     return as_samples_catch(without_retries(asl))
 
@@ -212,3 +221,51 @@ def _linger(payments: Connection, request: Request, number: int) -> None:
 def _slow(request: Request) -> str:
     """Its row in `attempts` is none that a fate counts in."""
     return f"{request.id}:slow"
+
+
+# What is left: traces in the services, in Camunda and on moto.
+
+
+CHARGED = """
+select coalesce((select number from attempts where request_id = %s), 0), charged from charges where order_id = %s
+"""
+
+
+def attempts(shop: Shop, order: Order) -> tuple[int, int]:
+    """How often the slow payment was asked for (others do not count), and how often the customer has paid."""
+    with postgres.connect(shop.conninfos["payments"]) as connection:
+        found = connection.execute(CHARGED, [f"{order.id}:{Action.CHARGE}:slow", order.id]).fetchone()
+    return found or (0, 0)
+
+
+def reserved(shop: Shop, wanted: Iterable[Order]) -> int:
+    """How many of these orders have their stock."""
+    query, names = "select count(*) from reservations where order_id = any(%s)", [order.id for order in wanted]
+    with postgres.connect(shop.conninfos["stock"]) as connection:
+        (count,) = connection.execute(query, [names]).fetchone() or (0,)
+    return int(count)
+
+
+def said(standing: Standing, order: Order) -> list[str]:
+    """What is wrong with this order."""
+    return [violation for violation in standing.violations if violation.startswith(f"{order.id}:")]
+
+
+def overlap(camunda: Camunda, order: Order, first: Action, second: Action) -> bool:
+    """Whether Camunda had the second begun before the first was done."""
+    [instance] = camunda.instances([order.id])
+    by_id = {activity.id: activity for activity in camunda.activities(instance)}
+    ended, began = by_id[first].ended, by_id[second].began
+    return ended is None or began is None or began < ended
+
+
+def end_of(sagas: Sagas, saga: str) -> tuple[str, int]:
+    """Wait for the end of an execution, whichever; returns its status, and how many attempts were out of time."""
+
+    def status() -> str:
+        found = sagas.look(saga)
+        return found.status if found and found.status != "RUNNING" else ""
+
+    ended, arn = until(f"saga {saga} to end", status, 60), sagas.machine.execution(saga)
+    events = sagas.states.get_execution_history(executionArn=arn, maxResults=1000)["events"]
+    return ended, sum(event["type"] == "TaskTimedOut" for event in events)

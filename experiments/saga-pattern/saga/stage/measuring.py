@@ -3,15 +3,18 @@
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import psutil
 
 from saga.order import Order
 from saga.services.invariant import Ending, judge
 from saga.services.shop import Shop
+from saga.stage.contenders import Contender
 from saga.stage.engines import PATIENCE, Ended, Engine, await_ends, drive, wait
 from shared.errors import DeadlineExceeded, FaultNotFired, LabError
 from shared.postgres import Connection, connect
+from shared.run import Run
 from shared.wait import until
 from shared.worker import Worker
 
@@ -189,3 +192,54 @@ def _flushes(connection: Connection) -> int:
 def _one(connection: Connection, query: str) -> int:
     row = connection.execute(query).fetchone()
     return int(row[0]) if row else 0
+
+
+# What the figures are called in a record.
+
+
+GOES_ON = "goes on when one of its workers stays dead"
+
+
+@dataclass(frozen=True)
+class Timed:
+    """What one engine did while nothing failed in the services."""
+
+    load: Load
+    took: Usage  # by its processes, of which server they may be: CPU and writes for the load, memory after it
+    database: Usage  # by Postgres, likewise
+    flushes: float  # of Postgres' log to the disk, per saga
+    log: float  # of Postgres, kB per saga
+
+
+@dataclass(frozen=True)
+class Alone:
+    """What it did with a saga at a time, and when workers were killed."""
+
+    spent: list[float]  # ms
+    back: list[float]  # s from kill -9 of all workers, started again at once, to the end of the last saga
+    goes_on: bool | None  # with one worker fewer; None: not tried
+
+
+def note(run: Run, contender: Contender, timed: Timed) -> None:
+    figure, count = partial(run.figure, variant=contender.name), len(timed.load.ended)
+    figure("sagas", timed.load.rate, "sagas/s", at_once=contender.at_once)
+    among = figure("a saga among others", timed.load.milliseconds, "ms", at_once=contender.at_once)
+    figure("99 of 100 sagas among others within", among.p99 or among.value, "ms", at_once=contender.at_once)
+    figure("CPU time of the engine", 1000 * timed.took.cpu / count, "ms per saga")
+    figure("written by the engine's processes", timed.took.written / count, "kB per saga")
+    figure("memory of the engine (PSS: what processes share counts once)", timed.took.memory, "MB")
+    if timed.database.memory:
+        figure("CPU time of Postgres", 1000 * timed.database.cpu / count, "ms per saga")
+    figure("flushes of Postgres' log (no engine's own store elsewhere is in it)", timed.flushes, "per saga")
+    figure("Postgres' log", timed.log, "kB per saga")
+    figure("CPU time of who starts the sagas and waits for them", timed.load.asking, "ms per saga")
+
+
+def note_alone(run: Run, contender: Contender, found: Alone) -> None:
+    figure = partial(run.figure, variant=contender.name)
+    one = figure("a saga alone", found.spent, "ms")
+    figure("99 of 100 sagas alone within", one.p99 or one.value, "ms")
+    if found.back:
+        figure("recovery from kill -9 of all workers, started again at once", found.back, "s")
+    if found.goes_on is not None:
+        figure(GOES_ON, float(found.goes_on), "1: seen here")

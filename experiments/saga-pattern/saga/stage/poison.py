@@ -1,21 +1,15 @@
-"""Messages and sagas that nobody can read: how they come about, and the consumers that die of them."""
+"""Messages and sagas that nobody can read: how they come about."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-import msgspec
-from confluent_kafka import Message
-
-from saga.messaging import Header, Outgoing, Topics, command, request_of
+from saga.messaging import Header, Outgoing, Topics, command
 from saga.orchestrator import machine
 from saga.orchestrator.office import Client
 from saga.orchestrator.store import Saga
 from saga.order import SERVICE, Action, Order, Reply, Request
-from saga.services.shop import Shop
 from saga.stage.foreign import odd
-from saga.transport import Inlet, advance, offsets, reached
-from shared import codec, kafka
-from shared.servers.server import Endpoint
+from shared import codec
 
 GARBAGE = b"\xff\xfe not JSON"
 
@@ -68,37 +62,3 @@ def commands(topics: Topics, action: Action, orders: Sequence[Order], poisoned: 
     order = orders[poisoned]
     made[poisoned : poisoned + 1] = [garbage(topics, action, order.id, value) for value in values(action, order)]
     return made
-
-
-def careless(shop: Shop, topics: Topics, broker: Endpoint, service: str) -> None:
-    """A process: the consumer of many tutorials. It dies of what it cannot read, and reads it again when started."""
-    consume(shop, topics, broker, service, request_of)
-
-
-def half(shop: Shop, topics: Topics, broker: Endpoint, service: str) -> None:
-    """A process: a consumer that puts aside what its parser calls an error, and dies of what the parser dies of."""
-    consume(shop, topics, broker, service, msgspec_only)
-
-
-def consume(
-    shop: Shop, topics: Topics, broker: Endpoint, service: str, read: Callable[[Message], Request | None]
-) -> None:
-    """What both do."""
-    with shop.open() as services:
-        connection = services.connections[service]
-        inlet = Inlet(broker, [topics.commands[service]], offsets(connection))
-        while True:
-            for message in inlet.read(seconds=1):
-                with connection.transaction():
-                    if request := read(message):
-                        services(request)
-                    advance(connection, reached([message]))
-
-
-def msgspec_only(message: Message) -> Request | None:
-    """Nothing for what msgspec says that it cannot be read."""
-    try:
-        return msgspec.json.decode(kafka.value(message) or b"", type=Request)
-    except msgspec.MsgspecError as error:
-        print(f"put aside: {error}")
-        return None

@@ -21,7 +21,7 @@ from botocore.config import Config
 from botocore.exceptions import ConnectionError as NotConnected
 from botocore.exceptions import HTTPClientError
 
-from saga.order import STEPS, UNDO, Action, Order
+from saga.order import Action, Order
 from saga.reading import reader
 from saga.services.shop import SERVICES
 from shared import codec
@@ -128,21 +128,6 @@ def definition(queues: Mapping[str, str]) -> Definition:
 
     filled: Definition = json.loads(NAMED.sub(url, ASL.read_text()))
     return filled
-
-
-def without_retries(asl: Definition) -> Definition:
-    """The same, but a step that fails once has failed."""
-    for step in STEPS:
-        asl["States"][step]["Retry"] = []
-    return asl
-
-
-def as_samples_catch(asl: Definition) -> Definition:
-    """The same, with the catchers of most samples: whatever happened, undo the steps *before* the one that failed."""
-    for step, before in zip(STEPS, (None, *STEPS), strict=False):
-        for catcher in asl["States"][step]["Catch"]:
-            catcher["Next"] = UNDO[before] if before else "compensated"
-    return asl
 
 
 def make_queues(account: Account, name: str, visible_again: int) -> dict[str, str]:

@@ -13,8 +13,7 @@ from saga.choreography import store, wire
 from saga.choreography.machine import ENDS
 from saga.choreography.service import Send, submitted
 from saga.order import Order, Outcome
-from saga.stage.choreography.playing import Cast
-from saga.stage.choreography.stage import Stage, prepare
+from saga.stage.choreography import Cast, Stage, prepare
 from saga.stage.engines import Ended, Site
 from shared import kafka, postgres
 from shared.postgres import Connection

@@ -1,4 +1,4 @@
-"""Make the histories of the replay tests: python -m saga.stage.temporal.record experiments/saga-pattern/tests/histories
+"""Make the histories of the replay tests: `python record_histories.py histories`, in this folder.
 
 A stored history stands for the sagas that are under way wherever this code is deployed. When a test says that the code
 does not agree with one any more, the code needs a patch: to record the history anew would only hide it.
@@ -20,12 +20,10 @@ from saga.engines.temporal.messages import Limits
 from saga.engines.temporal.workflow import OrderSaga
 from saga.order import Action
 from saga.services.shop import Shop
-from saga.stage.temporal.held import Gate, HeldActivities
-from saga.stage.temporal.kills import await_held
-from saga.stage.temporal.stage import Stage, order
-from saga.stage.temporal.trials import MANY, doing, intervene, needy
+from saga.stage.temporal import MANY, Gate, HeldActivities, Stage, await_held, doing, intervene, needy, order
 from saga.windows import EffectWindow
 from saga.wrong.temporal_versions import Before
+
 from shared.output import Output
 from shared.run import Run, Scale
 from shared.servers.stack import Stack

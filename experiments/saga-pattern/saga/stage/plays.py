@@ -12,11 +12,10 @@ from saga.choreography.store import Letter, Outgoing
 from saga.choreography.wire import sending
 from saga.order import STEPS, Action, Order, World
 from saga.services.shop import Services
-from saga.stage.choreography.playing import Cast, Kind
-from saga.stage.choreography.stage import Stage, ended, said, submit
+from saga.stage.choreography import Cast, Stage, ended, said, submit
 from saga.stage.fates import Fate, Fates
 from saga.windows import ServiceWindow
-from saga.wrong.choreographing import submitted_by_customer
+from saga.wrong.choreographing import ByCustomer, WithoutInbox, WithoutOutbox, submitted_by_customer
 from shared import postgres
 from shared.event import Event, new_id
 from shared.history import Recorder
@@ -26,11 +25,11 @@ from shared.worker import Worker
 CHARGED = "select order_id from charges where status = 'charged'"
 Starter = Callable[..., Worker]  # Run.worker, or what a test has in its place
 # Who dies when, in a play of each kind: where its own weakness shows.
-KILLS: Mapping[Kind, Mapping[str, Sequence[ServiceWindow]]] = {
-    Kind.BY_CUSTOMER: {},
-    Kind.NO_INBOX: {"stock": [ServiceWindow.SENT]},  # what it has sent comes again
-    Kind.NO_OUTBOX: {"payments": [ServiceWindow.COMMITTED]},
-    Kind.RIGHT: {"stock": [ServiceWindow.SENT], "payments": [ServiceWindow.COMMITTED]},
+KILLS: Mapping[type[Service], Mapping[str, Sequence[ServiceWindow]]] = {
+    ByCustomer: {},
+    WithoutInbox: {"stock": [ServiceWindow.SENT]},  # what it has sent comes again
+    WithoutOutbox: {"payments": [ServiceWindow.COMMITTED]},
+    Service: {"stock": [ServiceWindow.SENT], "payments": [ServiceWindow.COMMITTED]},
 }
 
 
@@ -109,12 +108,12 @@ def charged(stage: Stage) -> frozenset[str]:
         return frozenset(order for (order,) in connection.execute(CHARGED))
 
 
-def play_pairs(stage: Stage, orders: Sequence[Order], kind: Kind, starter: Starter) -> None:
+def play_pairs(stage: Stage, orders: Sequence[Order], kind: type[Service], starter: Starter) -> None:
     """Each service finds all orders there when it starts; shipping starts with payments. Until nothing more happens."""
-    names = [machine.service for machine in stage.machines] if kind is Kind.BY_CUSTOMER else ["payments"]
+    names = [machine.service for machine in stage.machines] if kind is ByCustomer else ["payments"]
     cast, kills = Cast(stage, starter, dict.fromkeys(names, kind)), KILLS[kind]
     with recorded(stage) as tap:
-        submit(stage, orders, submitted_by_customer if kind is Kind.BY_CUSTOMER else submitted)
+        submit(stage, orders, submitted_by_customer if kind is ByCustomer else submitted)
         cast.start("orders")
         cast.wait_for("orders to be placed", lambda: said(stage, "orders", ["orders.placed"]) == len(orders))
         cast.start("stock", kills=kills.get("stock", ()))

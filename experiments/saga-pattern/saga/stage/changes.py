@@ -1,22 +1,19 @@
-"""The fraud check where one definition has the flow: carried out by our orchestrator, beside services that run on.
-
-The orchestrator and the hosts of the four services are started once. First come sagas of the definition as it was; then
-the new service is started and the new version published; then come sagas of that. Nobody tells the four anything.
-"""
+"""Changes to the choreography, as teams make them, and the same change where one definition has the flow."""
 
 import tomllib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Any
 
 import msgspec
 
+from saga.choreography.machine import MACHINES, PAYMENTS, SHIPPING, STOCK, Machine, Machines, Reaction
 from saga.orchestrator.definition import ORDER_FILE, Definition, Retry, load, timed
 from saga.orchestrator.store import publish
 from saga.order import SERVICE, Action, Order, Outcome
 from saga.services.host import prepare
-from saga.services.shop import Shop, add
-from saga.stage.choreography.changes import Change, change, suspect, with_check
+from saga.services.shop import SERVICES, Shop, add
 from saga.stage.engines import Site, wait
 from saga.stage.engines.own import HOSTS, Own, opened
 from saga.stage.fates import Fate, Fates
@@ -25,7 +22,90 @@ from shared import postgres
 from shared.postgres import Connection
 from shared.worker import Worker
 
-FRAUD = SERVICE[Action.CHECK]
+SUSPECT = 20_000  # cents of an order that nobody ships unasked
+
+
+def suspect(order: Order) -> str:
+    """The fraud service's own decision: the reason to stop the order, or nothing."""
+    return f"{order.cents} cents are suspicious" if order.cents > SUSPECT else ""
+
+
+FRAUD = Machine("fraud", (Reaction("payments.charged", "fraud.cleared", None, "fraud.suspected", check=suspect),))
+SHIPPING_WAITS = Machine("shipping", (replace(SHIPPING.reactions[0], hears="fraud.cleared"),))
+PAYMENTS_REFUND = Machine(
+    "payments",
+    (
+        *PAYMENTS.reactions,
+        Reaction("fraud.suspected", "payments.refunded", Action.REFUND, after=("payments.charged",)),
+    ),
+)
+# Stock keeps the pieces and asks once more; payments answers whoever asks once more. Each is sensible by itself.
+STOCK_INSISTS = Machine(
+    "stock",
+    (
+        *(one for one in STOCK.reactions if one.hears != "payments.refused"),
+        Reaction("payments.refused", "stock.held", after=("stock.reserved", "stock.held")),
+    ),
+)
+PAYMENTS_ANSWERS = Machine(
+    "payments",
+    (*PAYMENTS.reactions, Reaction("stock.held", "payments.refused", after=("payments.refused",))),
+)
+
+
+def changed(machines: Machines, *changes: Machine) -> Machines:
+    """The choreography with these machines in place of those of the same services, or beside them."""
+    by_service = {machine.service: machine for machine in (*machines, *changes)}
+    return tuple(by_service.values())
+
+
+WITH_FRAUD = changed(MACHINES, FRAUD, SHIPPING_WAITS, PAYMENTS_REFUND)
+FORGOTTEN = changed(MACHINES, FRAUD, SHIPPING_WAITS)  # payments was not told
+LOOPING = changed(MACHINES, STOCK_INSISTS, PAYMENTS_ANSWERS)
+
+
+def choreographed(machines: Machines) -> dict[str, object]:
+    """Place -> what it knows of the flow. It is in the services, and nowhere else."""
+    return {machine.service: machine for machine in machines}
+
+
+def with_check(definition: Mapping[str, Any]) -> dict[str, Any]:
+    """A new version of a definition, with the check before its last step."""
+    *before, last = definition["steps"]
+    check = {"action": Action.CHECK.value, "compensable": False, "after": [before[-1]["action"]]}
+    steps = [*before, check, {**last, "after": [Action.CHECK.value]}]
+    return {**definition, "version": definition["version"] + 1, "steps": steps}
+
+
+@dataclass(frozen=True)
+class Change:
+    """The places that are not as before: services that were there, other places that were there, and new ones."""
+
+    services: tuple[str, ...]
+    others: tuple[str, ...]
+    new: tuple[str, ...]
+
+
+def change(before: Mapping[str, object], after: Mapping[str, object]) -> Change:
+    """What is different after a change. A place that is gone counts as changed."""
+    changed = sorted(place for place in before if before[place] != after.get(place))
+    services = tuple(place for place in changed if place in SERVICES)
+    others = tuple(place for place in changed if place not in SERVICES)
+    return Change(services, others, tuple(sorted(after.keys() - before.keys())))
+
+
+def told() -> Change:
+    """What the fraud check comes to among services that hear each other. Where one definition has it: `defined`."""
+    return change(choreographed(MACHINES), choreographed(WITH_FRAUD))
+
+
+# The fraud check where one definition has the flow.
+#
+# The orchestrator and the hosts of the four services are started once. First come sagas of the definition as it was;
+# then the new service is started and the new version published; then come sagas of that. Nobody tells the four.
+
+
+NEW = SERVICE[Action.CHECK]
 # A machine that stands still for a while has nothing undone: only a refusal does.
 AGAIN = Retry(attempts=60, longest=1.0)
 ASKED = """
@@ -63,7 +143,7 @@ def play(site: Site, before: Sequence[Order], after: Sequence[Order]) -> Played:
         with new_service(site, engine) as (shop, worker):
             publish(engine.client.store.connection, checked)
             ended_checked = carried_out(engine, checked, after)
-            now = places(engine, checked, shop, after, {FRAUD: worker})
+            now = places(engine, checked, shop, after, {NEW: worker})
     return Played(change(was, now), ended, ended_checked)
 
 
@@ -71,15 +151,15 @@ def play(site: Site, before: Sequence[Order], after: Sequence[Order]) -> Played:
 def new_service(site: Site, engine: Own) -> Iterator[tuple[Shop, Worker]]:
     """The fraud service in a process and a schema of its own, and the shop with it."""
     office, database = engine.office, site.endpoints["postgres"]
-    conninfo = add(database, site.name, FRAUD, site.shop.world)
-    shop = replace(site.shop, conninfos={FRAUD: conninfo}, effects={Action.CHECK: check})
+    conninfo = add(database, site.name, NEW, site.shop.world)
+    shop = replace(site.shop, conninfos={NEW: conninfo}, effects={Action.CHECK: check})
     try:
         prepare(shop)
-        with site.worker(f"host-{FRAUD}", host, shop, office.topics, office.broker, [FRAUD]) as worker:
+        with site.worker(f"host-{NEW}", host, shop, office.topics, office.broker, [NEW]) as worker:
             yield replace(shop, conninfos=site.shop.conninfos | shop.conninfos), worker
     finally:
         if not site.keep:
-            postgres.drop_schema(database, f"{site.name}_{FRAUD}")
+            postgres.drop_schema(database, f"{site.name}_{NEW}")
 
 
 def carried_out(engine: Own, definition: Definition, orders: Iterable[Order]) -> dict[str, Outcome]:

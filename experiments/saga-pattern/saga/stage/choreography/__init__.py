@@ -1,1 +1,0 @@
-"""Where choreographies are played: services as processes, short plays, changes."""
