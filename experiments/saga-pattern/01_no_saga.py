@@ -6,21 +6,17 @@ customer or product, and one that cannot be paid. At last it is measured for how
 """
 
 import math
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from enum import StrEnum
-from functools import partial
 from typing import Any
 
 from saga import plain
-from saga.order import Order, World, orders
+from saga.order import orders
 from saga.services.invariant import Ending, judge
 from saga.services.shop import SERVICES
 from saga.stage import no_saga as ways
-from saga.stage.fates import KIND, Fates
+from saga.stage.fates import Fates
 from saga.stage.killing import RecordedKill
-from saga.stage.no_saga import LEASE, OTHERS, Site, Way, others
+from saga.stage.no_saga import LEASE, OTHERS, Case, Site, Way
 from saga.windows import CallWindow
 from saga.wrong.nosaga import CommitWindow, in_doubt, resolve
 
@@ -28,43 +24,14 @@ from shared import postgres
 from shared.experiment import Experiment, Run
 from shared.faults import Faults
 from shared.servers.handle import Handle
-from shared.servers.server import Endpoint
 
 NO_LOCKS = "I.4/saga-fundamentals/no-distributed-locks"
 EVENTUAL = "I.4/saga-fundamentals/eventual-consistency"
 experiment = Experiment(
     title="No saga: calls, locks, two-phase commit", servers=("postgres",), topics=(NO_LOCKS, EVENTUAL)
 )
-WORLD = World(customers=20, products=12)
 HALF_DONE = (CallWindow.PLACED, CallWindow.RESERVED, CallWindow.CHARGED)
 # Whose rows are locked by what is prepared and not ended. The first two to prepare are orders and stock.
-ROWS_LOCKED = {
-    CommitWindow.PREPARING: ("product",),
-    CommitWindow.PREPARED: ("product", "customer"),
-    CommitWindow.COMMITTING: ("product", "customer"),
-}
-
-
-@dataclass(frozen=True)
-class Case:
-    """One kill: how the order stands, and which other orders wait, before anybody does anything about it."""
-
-    window: StrEnum
-    order: Order
-    standing: Ending | None  # None: no service knows it
-    waiting: list[str] = field(default_factory=list)
-    lock_ends: float = 0  # in seconds of Unix time
-
-
-@dataclass(frozen=True)
-class Freed:
-    """An order that waited for a dead one: for whose transactions and how long, and what an operator did for it."""
-
-    blockers: list[tuple[str, str]]  # (order, service)
-    waited: float  # seconds
-    ended: int  # transactions
-    more: float  # seconds until it was done
-    standing: Ending | None
 
 
 @experiment.run
@@ -72,13 +39,13 @@ def main(run: Run) -> None:
     run.parameters.update({"other orders after each kill": OTHERS})
     cases: dict[Way, list[Case]] = {way: [] for way in (Way.CALLS, Way.LOCK, Way.LEASE, Way.SAGA, Way.TWO_PHASE)}
     unpaid: dict[Way, tuple[Ending | None, str]] = {}
-    leased = open_site(run, run.endpoints["postgres"], Way.LEASE)
+    leased = ways.open_site(run, run.endpoints["postgres"], Way.LEASE)
     with run.step(f"{Way.LEASE}: kill -9 between any two"):  # first: the leases run out while others are killed
-        cases[Way.LEASE] = [kill_once(run, leased, Way.LEASE, window) for window in HALF_DONE]
+        cases[Way.LEASE] = [ways.kill_once(run, leased, Way.LEASE, window) for window in HALF_DONE]
     for way in (Way.CALLS, Way.LOCK, Way.SAGA):
         with run.step(f"{way}: kill -9 between any two"):
-            site = open_site(run, run.endpoints["postgres"], way)
-            cases[way] = [kill_once(run, site, way, window) for window in CallWindow]
+            site = ways.open_site(run, run.endpoints["postgres"], way)
+            cases[way] = [ways.kill_once(run, site, way, window) for window in CallWindow]
             finish(run, site, way, cases[way])
             unpaid[way] = ways.cannot_pay(site, way)
     with run.step(f"{Way.LEASE}: when it has run out"):
@@ -86,8 +53,8 @@ def main(run: Run) -> None:
     with run.step("a Postgres of its own, for prepared transactions"):
         server = run.own("postgres", max_prepared_transactions="40")
     with run.step(f"{Way.TWO_PHASE}: kill -9 the coordinator"):
-        site = open_site(run, server.endpoint, Way.TWO_PHASE)
-        cases[Way.TWO_PHASE] = [kill_once(run, site, Way.TWO_PHASE, window) for window in CommitWindow]
+        site = ways.open_site(run, server.endpoint, Way.TWO_PHASE)
+        cases[Way.TWO_PHASE] = [ways.kill_once(run, site, Way.TWO_PHASE, window) for window in CommitWindow]
     with run.step("kill -9 the database, and then an operator comes"):
         operate(run, site, server, cases[Way.TWO_PHASE])
         unpaid[Way.TWO_PHASE] = ways.cannot_pay(site, Way.TWO_PHASE)
@@ -95,27 +62,6 @@ def main(run: Run) -> None:
     claim_unpaid(run, unpaid)
     with run.step("look at orders while they are carried out"):
         look(run)
-
-
-def open_site(run: Run, database: Endpoint, name: str, fates: Fates = KIND) -> Site:
-    prefix = f"{run.name}_{name.split()[-1].replace('-', '_')}"
-    if not run.keep:
-        for part in (*SERVICES, "own"):
-            run.cleanup(partial(postgres.drop_schema, database, f"{prefix}_{part}"))
-    return ways.build(database, prefix, fates, WORLD)
-
-
-def kill_once(run: Run, site: Site, way: Way, window: StrEnum) -> Case:
-    """Each window has a customer and a product of its own."""
-    number = list(type(window)).index(window)
-    order = Order(f"killed-{number}", WORLD.customer_names()[number], WORLD.product_names()[number], 1, 500)
-    history = f"{way} {window}".replace(" ", "-")
-    run.worker(
-        "coordinator", ways.die, site, way, order, RecordedKill(window, history=run.history_file(history))
-    ).wait()
-    run.judge(history, variant=way, wrong_way=way is not Way.SAGA, fault=f"SIGKILL {window}")
-    standing, ends = judge(site.shop).endings.get(order.id), ways.lock_ends(site, order)
-    return Case(window, order, standing, ways.held_up(site, way, others(site, order, "early")), ends)
 
 
 def finish(run: Run, site: Site, way: Way, cases: Sequence[Case]) -> None:
@@ -138,7 +84,7 @@ def finish(run: Run, site: Site, way: Way, cases: Sequence[Case]) -> None:
             f"{way}: killed between any two calls, the order stays half done, and nothing will ever finish it",
             {case.window for case in left} == set(HALF_DONE) and len(standing.violations) == len(HALF_DONE),
             topics=[EVENTUAL],
-            fact="; ".join(f"{case.window}: {said(standing.violations, case.order)}" for case in left),
+            fact="; ".join(f"{case.window}: {ways.said(standing.violations, case.order)}" for case in left),
             variant=way,
             wrong_way=True,
         )
@@ -147,7 +93,7 @@ def finish(run: Run, site: Site, way: Way, cases: Sequence[Case]) -> None:
 def outlast(run: Run, site: Site, way: Way, cases: Sequence[Case]) -> None:
     """The leases of the dead run out, and the others come again."""
     ways.until_free(site)
-    late = [waiting for case in cases for waiting in ways.held_up(site, way, others(site, case.order, "late"))]
+    late = [waiting for case in cases for waiting in ways.held_up(site, way, ways.others(site, case.order, "late"))]
     standing = judge(site.shop)
     half = [case for case in cases if standing.endings.get(case.order.id) is Ending.INCONSISTENT]
     too_early = [order for case in cases for order in ways.entered(site, case.order, before=case.lock_ends)]
@@ -180,69 +126,46 @@ def claim_unpaid(run: Run, unpaid: dict[Way, tuple[Ending | None, str]]) -> None
     )
 
 
-def said(violations: Sequence[str], order: Order) -> str:
-    return next((one.partition(": ")[2] for one in violations if one.startswith(order.id)), "nothing wrong")
-
-
 def operate(run: Run, site: Site, server: Handle, cases: Sequence[Case]) -> None:
     """The locks outlive the database's process. They end when somebody says how each order is to end."""
+    two_phase = run.about(Way.TWO_PHASE, wrong_way=True, topics=[NO_LOCKS])
     by_window = {case.window: case for case in cases}
     before = in_doubt(site.shop)
     with Faults(run.recorder("database", "experiment")).down(server):
         pass
     run.judge("database", variant=Way.TWO_PHASE, wrong_way=True, fault="SIGKILL, restart")
     after = in_doubt(site.shop)
-    late = {case.window: ways.held_up(site, Way.TWO_PHASE, others(site, case.order, "late")) for case in cases}
-    expected = {window: len(ROWS_LOCKED.get(window, ())) for window in CommitWindow}
-    run.claim(
+    late = {case.window: ways.held_up(site, Way.TWO_PHASE, ways.others(site, case.order, "late")) for case in cases}
+    expected = {window: len(ways.ROWS_LOCKED.get(window, ())) for window in CommitWindow}
+    two_phase.claim(
         "two-phase commit: what is prepared keeps its rows locked, the customer's and the product's, until its outcome"
         " is known, also when the database was killed and has recovered; every other order that needs them waits",
         {window: len(waiting) for window, waiting in late.items()} == expected and after == before,
-        topics=[NO_LOCKS],
         fact=f"{sum(map(len, late.values()))} of {OTHERS * len(cases)} wait for {len(after)} prepared transactions",
-        variant=Way.TWO_PHASE,
-        wrong_way=True,
     )
     patience = run.pick(smoke=0.2, demo=2.0, full=10.0)
     dead = by_window[CommitWindow.PREPARED].order
-    freed = free(run, site, dead, patience)
-    run.claim(
+    freed = ways.free(run, site, dead, patience)
+    two_phase.claim(
         "an order that waits for a dead coordinator waits until an operator ends the prepared transactions by hand",
         (freed.blockers, freed.ended, freed.standing) == ([(dead.id, "payments")], len(SERVICES), Ending.COMPLETE),
-        topics=[NO_LOCKS],
         fact=f"it waited {freed.waited:.1f} s for what was prepared in {freed.blockers[0][1]}, {freed.ended} were ended"
         f" by hand, and {freed.more * 1000:.0f} ms later it was {freed.standing}",
-        variant=Way.TWO_PHASE,
-        wrong_way=True,
     )
     guess(run, site, by_window)
 
 
-def free(run: Run, site: Site, dead: Order, patience: float) -> Freed:
-    """Another order of the customer waits; after so many seconds an operator decides."""
-    began, order = time.monotonic(), others(site, dead, "waiting")[0]
-    waiting = run.worker("waiting", ways.wait_for_turn, site, order)
-    blockers = ways.until_waiting(site, patience)
-    decided = time.monotonic()
-    ended = resolve(site.shop, dead.id, commit=False)
-    waiting.wait()
-    more, standing = time.monotonic() - decided, judge(site.shop).endings.get(order.id)
-    return Freed(blockers, decided - began, ended, more, standing)
-
-
 def guess(run: Run, site: Site, by_window: dict[Any, Case]) -> None:
     """One order was decided to be committed, and one service has done it. The other three do not know."""
+    two_phase = run.about(Way.TWO_PHASE, wrong_way=True, topics=[NO_LOCKS])
     preparing, committing = (by_window[window].order for window in (CommitWindow.PREPARING, CommitWindow.COMMITTING))
     resolve(site.shop, preparing.id, commit=False)
     resolve(site.shop, committing.id, commit=False)
     standing = judge(site.shop)
-    run.claim(
+    two_phase.claim(
         "an operator who rolls back what the coordinator had decided to commit leaves the order half done for good",
         standing.endings.get(committing.id) is Ending.INCONSISTENT and in_doubt(site.shop) == [],
-        topics=[NO_LOCKS],
-        fact=said(standing.violations, committing),
-        variant=Way.TWO_PHASE,
-        wrong_way=True,
+        fact=ways.said(standing.violations, committing),
     )
 
 
@@ -274,9 +197,10 @@ def note(run: Run, cases: dict[Way, list[Case]]) -> None:
 
 def look(run: Run) -> None:
     """Orders under the seeded failures, looked at from outside all the time; the process is killed in the middle."""
+    saga = run.about(Way.SAGA, topics=[EVENTUAL])
     count = run.pick(smoke=40, demo=200, full=600)
-    site = open_site(run, run.endpoints["postgres"], "look", Fates(run.seed))
-    todo = list(orders(run.seed, count, WORLD))
+    site = ways.open_site(run, run.endpoints["postgres"], "look", Fates(run.seed))
+    todo = list(orders(run.seed, count, ways.WORLD))
     kill = RecordedKill(CallWindow.CHARGED, nth=count // 2, history=run.history_file("look"))
     worker = run.worker("saga", ways.carry_out_all, site, todo, kill)
     looks = ways.watch(site, worker)
@@ -285,17 +209,15 @@ def look(run: Run) -> None:
     looks += ways.watch(site, run.worker("saga", ways.carry_out_all, site, todo))
     standing = judge(site.shop)
     spans = [1000 * (last - first) for first, last in ways.spans(site.shop).values()]
-    run.figure("an order is half done for", spans, "ms", variant=Way.SAGA)
-    run.figure("looks that see an order half done", 100 * sum(looks) / len(looks), "%", variant=Way.SAGA)
+    saga.figure("an order is half done for", spans, "ms")
+    saga.figure("looks that see an order half done", 100 * sum(looks) / len(looks), "%")
     with postgres.connect(site.own) as log:
         still = len(plain.unfinished(log))
-    run.claim(
+    saga.claim(
         "orders can be seen half done while their sagas run, one as long as its process is dead, and none at the end",
         any(looks) and dead == 1 and not standing.violations and still == 0,
-        topics=[EVENTUAL],
         fact=f"{sum(looks)} of {len(looks)} looks saw one; {standing.count(Ending.COMPLETE)} complete,"
         f" {standing.count(Ending.COMPENSATED)} compensated, {len(standing.violations)} violations",
-        variant=Way.SAGA,
     )
 
 

@@ -70,101 +70,97 @@ def main(run: Run) -> None:
 
 def play_flow(run: Run) -> tuple[Stage, list[Event]]:
     """Orders of which one is refused at each step, and the others have their seeded fates."""
+    right = run.about(RIGHT)
     todo = list(orders(run.seed, run.pick(smoke=8, demo=60, full=300), WORLD))
     stage = open_stage(run, "flow", fates=plays.one_refused_at_each(todo, run.seed))
     away, events = plays.play_without_shipping(stage, todo, run.worker)
     judged(run, stage)
     fates, ends = stage.shop.fates, ended(stage)
     payable = {order.id for order in todo if plays.refused_at(fates, order) in (None, Action.SHIP)}
-    run.claim(
+    right.claim(
         "with shipping away, the others carry each order as far as they can: paid, or undone; when it is back, it all"
         " goes on by itself",
         away.paid == payable and len(payable) + away.ended == ends == len(todo),
         topics=[f"{BASED}/no-single-coordinator"],
         fact=f"{len(away.paid)} paid and {away.ended} ended without shipping; {ends} of {len(todo)} ended with it",
-        variant=RIGHT,
     )
     refused = {order.id for order in todo if plays.refused_at(fates, order)}
     standing = judge(stage.shop)
     complete = endings(standing, Ending.COMPLETE)
-    run.claim(
+    right.claim(
         "events alone bring every order to its end: complete, or undone by everybody where one service refuses",
         complete == {order.id for order in todo} - refused and not standing.violations,
         topics=[f"{BASED}/event-driven-coordination"],
         fact=f"{len(complete)} complete, {len(refused)} refused by a service, {len(standing.violations)} violations",
-        variant=RIGHT,
     )
     return stage, events
 
 
 def draw(run: Run, events: Sequence[Event]) -> None:
     """The flow as it was recorded, beside what the machines together declare."""
+    right = run.about(RIGHT)
     seen, whole = recorded(events), declared(MACHINES)
     (run.folder / "flow.mmd").write_text(seen.mermaid() + "\n")
     (run.folder / "flow.dot").write_text(seen.dot() + "\n")
     note_flow(run, whole, "four services")
     found = problems(events)
-    run.claim(
+    right.claim(
         "every event is a service's reaction to one other event: the chain from click to end has no gap",
         not found and len(seen.arrows) > 0,
         topics=[f"{BASED}/services-react-to-events", f"{MADE}/correlation-handling"],
         fact=f"{sum(seen.arrows.values()):,} reactions, {len(found)} without their cause or in another's saga",
-        variant=RIGHT,
     )
     known = {machine.service: len(declared((machine,)).arrows) for machine in MACHINES}
     for service, count in known.items():
-        run.figure("reactions that a service knows", count, "reactions", variant=RIGHT, x=service, x_label="service")
-    run.claim(
+        right.figure("reactions that a service knows", count, "reactions", x=service, x_label="service")
+    right.claim(
         "no service has the flow in its code: none has even half of the reactions",
         max(known.values()) * 2 < len(whole.arrows),
         topics=[f"{BASED}/decentralized-logic"],
         fact=", ".join(f"{service} {count}" for service, count in known.items()) + f", of {len(whole.arrows)}",
-        variant=RIGHT,
     )
-    run.claim(
+    right.claim(
         "the flow stands nowhere: causation ids draw it from the events, and so do all machines together",
         seen.arrows.keys() == whole.arrows.keys(),
         topics=[f"{HARD}/hard-to-understand-full-flow"],
         fact=f"{len(seen.events)} event types, {len(seen.messages)} messages between {len(seen.services)} services",
-        variant=RIGHT,
     )
 
 
 def play_repeats(run: Run, stage: Stage, events: Sequence[Event]) -> None:
+    right = run.about(RIGHT)
     before = judge(stage.shop)
     count = plays.play_again(stage, events, run.worker)
     kept, after = plays.held(stage), judge(stage.shop)
-    run.claim(
+    right.claim(
         "an event that does not fit a service's state of the saga changes nothing, and is kept with the reason",
         len(kept) == count > 0 and all("does not expect" in one.reason for one in kept) and after == before,
         topics=[f"{MADE}/state-machines-per-service"],
         fact=f"{count} events again under other ids, {len(kept)} kept, {len(after.violations)} violations",
-        variant=RIGHT,
     )
 
 
 def play_kills(run: Run) -> None:
+    right = run.about(RIGHT)
     todo = list(orders(run.seed, run.pick(smoke=16, demo=150, full=600), WORLD))
     stage = open_stage(run, "kills", fates=Fates(run.seed))
     plays.play(stage, todo, run.worker, kills=list(ServiceWindow))
     history, standing = judged(run, stage, fault="SIGKILL"), judge(stage.shop)
     wrong = lost(history) + phantom(history) + duplicate_effect(history)
     kills = {(fault.process, fault.note) for fault in history.faults}
-    run.claim(
+    right.claim(
         "an event is in the outbox of the transaction that it tells of: kill any service in any window, none is lost",
         not wrong and len(kills) == len(MACHINES) * len(ServiceWindow),
         topics=[f"{MADE}/event-publishing", f"{MADE}/event-handlers"],
         fact=f"{len(kills)} kills, {len(history.committed):,} events, {len(duplicate_delivery(history))} came twice,"
         f" {len(lost(history))} lost, {len(duplicate_effect(history))} handled twice",
-        variant=RIGHT,
     )
-    run.claim(
+    right.claim(
         "under seeded failures and kills, every order ends complete or compensated",
         not standing.violations and standing.count(Ending.COMPLETE) > 0,
         topics=[f"{BASED}/event-driven-coordination"],
         fact=f"{standing.count(Ending.COMPLETE)} complete, {standing.count(Ending.COMPENSATED)} compensated,"
         f" {len(standing.violations)} violations",
-        variant=RIGHT,
     )
 
 
@@ -218,6 +214,7 @@ def play_fraud(run: Run) -> None:
 
 def claim_fraud(run: Run, todo: Sequence[Order], suspects: set[str]) -> None:
     """The same orders, with payments and shipping told, and by a new version of a definition."""
+    right = run.about(RIGHT)
     stage = open_stage(run, "fraud-told", WITH_FRAUD)
     plays.play(stage, todo, run.worker)
     note_flow(run, declared(WITH_FRAUD), "with a fraud check")
@@ -228,7 +225,7 @@ def claim_fraud(run: Run, todo: Sequence[Order], suspects: set[str]) -> None:
         run.figure("other existing places that it changes", len(change.others), "places", variant=variant)
     undone = [endings(standing, Ending.COMPENSATED) for standing in (heard, asked)]
     unchecked = {order for order, outcome in played.without.items() if outcome is Outcome.COMPENSATED}
-    run.claim(
+    right.claim(
         "beside the new service, a fraud check changes two that were there; with one definition, it changes none of"
         " them, only the definition and the list of commands",
         len(ours.services) == 2
@@ -243,7 +240,6 @@ def claim_fraud(run: Run, todo: Sequence[Order], suspects: set[str]) -> None:
         fact=f"new: {', '.join(ours.new)}; changed: {', '.join(ours.services + ours.others)}; with one definition:"
         f" {', '.join(theirs.services + theirs.others)}; {len(undone[0])} suspects undone, and"
         f" {len(undone[1] - unchecked)} of {len(todo)} by the orchestrator, whose four services run on as they were",
-        variant=RIGHT,
     )
 
 
@@ -257,6 +253,8 @@ def play_defined(run: Run, todo: Sequence[Order]) -> tuple[Standing, changes.Pla
 
 
 def play_cycle(run: Run) -> None:
+    cycle = run.about("a cycle", wrong_way=True)
+    right = run.about(RIGHT)
     order, another = orders(run.seed, 2, WORLD)
     fates = Fates(steps={}, undos={}, fixed={(one.id, Action.CHARGE): Fate.REFUSED for one in (order, another)})
     stage = open_stage(run, "cycle", LOOPING, fates)
@@ -264,29 +262,25 @@ def play_cycle(run: Run) -> None:
     cycles = [problem.detail for problem in problems(events) if problem.wrong is Wrong.CYCLE]
     paths = list(declared(MACHINES).paths())
     longest = max(len(path) for path in paths) + 1
-    run.figure("events of one order", longest, "events", variant=RIGHT)
-    run.figure("events of one order", len(events), "events", variant="a cycle", wrong_way=True)
-    run.claim(
+    right.figure("events of one order", longest, "events")
+    cycle.figure("events of one order", len(events), "events")
+    cycle.claim(
         "two sensible reactions together go round for ever; the flow shows the cycle, before it runs and after",
         len(cycles) == 1 and declared(LOOPING).cycle() != () and len(events) > 10 * longest,
         topics=[f"{HARD}/cyclic-dependencies-risk"],
         fact=f"{len(events)} events of one order until it was stopped, {longest} at most without; {'; '.join(cycles)}",
-        variant="a cycle",
-        wrong_way=True,
     )
     passed = plays.passing(stage, another, recorded(events))
-    run.claim(
+    cycle.claim(
         "no test of one service finds the cycle: alone, each answers what it hears as meant, once, and rests",
         passed.keys() >= {"stock", "payments"} and all(passed.values()) and len(cycles) == 1,
         topics=[f"{HARD}/testing-complexity"],
         fact=f"{sum(passed.values())} of {len(passed)} services pass, and all together run in a cycle",
-        variant="a cycle",
-        wrong_way=True,
     )
     for path in paths:
         name = next((arrow.said for arrow in path if arrow.said.endswith("refused")), "all goes well")
         needed = len({arrow.service for arrow in path})
-        run.figure("services that a test needs", needed, "services", variant=RIGHT, x=name, x_label="path")
+        right.figure("services that a test needs", needed, "services", x=name, x_label="path")
 
 
 if __name__ == "__main__":

@@ -99,95 +99,94 @@ def kill_everywhere(trial: Trial, count: int) -> Standing:
 
 
 def claim_kills(run: Run, trial: Trial, standing: Standing, history: History) -> None:
+    right = run.about(RIGHT)
     for window in WINDOWS:
         require(history, f"SIGKILL {window}")
     endings = Counter(standing.endings.values())
-    run.claim(
+    right.claim(
         "a worker or a host killed in any window: every order ends complete, or undone wherever it was begun",
         not standing.violations and endings[Ending.COMPLETE] > 0 and endings[Ending.COMPENSATED] > 0,
         topics=[f"{BASED}/central-saga-orchestrator", CUSTOM],
         fact=f"{len(WINDOWS)} kills, {len(trial.sagas)} sagas, {len(standing.violations)} violations",
-        variant=RIGHT,
     )
     again = sum(not found.value.endswith("/answer") for found in duplicate_delivery(history))
     twice = len(duplicate_effect(history))
-    run.claim(
+    right.claim(
         "commands come again after a crash, read or sent anew, and no service does one of them twice",
         twice == 0 < again,
         topics=[f"{BASED}/command-based-coordination"],
         fact=f"{again} commands came again, {twice} effects doubled",
-        variant=RIGHT,
     )
     for killed, seconds in recoveries(history).items():
-        run.figure("time to the next message", seconds * 1000, "ms", variant=RIGHT, x=killed, x_label="killed")
+        right.figure("time to the next message", seconds * 1000, "ms", x=killed, x_label="killed")
     note_orders(run, RIGHT, False, standing, dict(zip(WINDOWS, trial.rounds, strict=True)))
 
 
 def claim_tracking(run: Run, trial: Trial, standing: Standing, connection: Connection, history: History) -> None:
+    right = run.about(RIGHT)
     rows = connection.execute("select id, status from sagas").fetchall()
     says = {Status.COMPLETED: Ending.COMPLETE, Status.COMPENSATED: Ending.COMPENSATED}
     # An order that was refused before any service had it is in no service.
     agree = [saga for saga, status in rows if standing.endings.get(saga, Ending.COMPENSATED) == says.get(status)]
-    run.claim(
+    right.claim(
         "one table says how every order ended, and all four services agree with it",
         len(agree) == len(rows) == len(trial.sagas),
         topics=[f"{BASED}/centralized-state-tracking"],
         fact=f"{len(agree)} of {len(rows)} sagas",
-        variant=RIGHT,
     )
     wrong = out_of_order(history, {saga: status == Status.COMPENSATED for saga, status in rows})
-    run.claim(
+    right.claim(
         "whatever was killed, steps were asked for in the order of the definition and undone in reverse",
         not wrong,
         topics=[f"{BASED}/explicit-workflow-definition"],
         fact=f"{len(rows)} sagas, {len(wrong)} in another order",
-        variant=RIGHT,
     )
 
 
 def claim_replies(run: Run, trial: Trial, history: History) -> None:
+    right = run.about(RIGHT)
     commands = (op for op in history.delivered if not op.process.startswith("worker"))
     lost, asked = trial.lost_answers(), Counter(op.value.partition("#")[0] for op in commands)
     again = [request for request in lost if asked[request] > 1]
-    run.claim(
+    right.claim(
         "an answer is lost: the request comes again under the same key, and the answer from the inbox",
         len(again) == len(lost) > 0 and not duplicate_effect(history),
         topics=[f"{MADE}/command-reply-pattern"],
         fact=f"{len(lost)} answers lost, {len(again)} requests came again",
-        variant=RIGHT,
     )
 
 
 def claim_workers(run: Run, connection: Connection, history: History) -> None:
+    right = run.about(RIGHT)
     readers = Counter(op.process for op in history.delivered if op.process.startswith("worker"))
     twice = connection.execute(TWICE).fetchall()
-    run.claim(
+    right.claim(
         "two workers share the sagas, and every answer moves its saga on once",
         len(readers) == 2 and not twice,
         topics=[f"{MADE}/saga-orchestrator-service"],
         fact=f"{' and '.join(str(count) for count in readers.values())} replies read, {len(twice)} turns taken twice",
-        variant=RIGHT,
     )
 
 
 def repeat_replies(run: Run, trial: Trial, connection: Connection) -> None:
     """Send the whole topic of replies once more, under the same ids."""
+    right = run.about(RIGHT)
     before, noted = connection.execute(SAGAS).fetchall(), number(connection, IGNORED)
     replies = trial.repeat(trial.office.topics.replies)
     with trial.worker(0), trial.worker(1):
         until("all of them to be noted", lambda: number(connection, IGNORED) - noted >= replies)
     after = connection.execute(SAGAS).fetchall()
-    run.claim(
+    right.claim(
         "every reply of the run comes a second time: no saga changes, and each of them is noted",
         before == after and replies > 0,
         topics=[f"{MADE}/state-machine"],
         fact=f"{replies} replies again, {number(connection, IGNORED) - noted} noted as ignored",
-        variant=RIGHT,
     )
 
 
 def stand_still(run: Run, trial: Trial, connection: Connection, count: int) -> None:
     """SIGSTOP of the host until every step has run out of attempts; then it does all that it was asked, late."""
+    right = run.about(RIGHT)
     publish(connection, IMPATIENT)
     before, faults = number(connection, IGNORED), Faults(run.recorder(trial.name, "experiment"))
     host, worker, other = trial.host(), trial.worker(0), trial.worker(1)
@@ -198,17 +197,17 @@ def stand_still(run: Run, trial: Trial, connection: Connection, count: int) -> N
     standing, came_late = trial.close(host, worker, other), number(connection, IGNORED) - before
     require(History.read(trial.path), "SIGSTOP")
     undone = [standing.endings.get(order.id, Ending.COMPENSATED) for order in trial.rounds[-1]]
-    run.claim(
+    right.claim(
         "a step that nobody answers in time is undone as well, and its answer that comes later changes nothing",
         not standing.violations and set(undone) == {Ending.COMPENSATED} and came_late >= count,
         topics=[f"{MADE}/timeout-handling"],
         fact=f"{count} sagas given up, {came_late} answers too late, {len(standing.violations)} violations",
-        variant=RIGHT,
     )
 
 
 def stand_in(run: Run, count: int, patience: float) -> None:
     """What the dead worker had committed and not sent, its time-out has sent by the other."""
+    right = run.about(RIGHT)
     trial = set_up(run, "gone", timed(read(), patience, OFTEN, 120.0), workers=2)
     host, other = trial.host(), trial.worker(1)
     trial.run_into(trial.worker(0, WorkerWindow.COMMITTED), count)
@@ -218,17 +217,17 @@ def stand_in(run: Run, count: int, patience: float) -> None:
     asked_again = {op.key for op in history.delivered if op.value.endswith("#2")}
     replies = [op for op in history.delivered if op.process == "worker-1" and op.topic == trial.office.topics.replies]
     others = sum(op.partition % 2 == 0 for op in replies)  # the share of worker 0
-    run.claim(
+    right.claim(
         "a worker is killed before it sends, and never comes back: another asks and listens in its place",
         not standing.violations and standing.count(Ending.COMPLETE) == count and min(others, len(asked_again)) > 0,
         topics=[f"{MADE}/saga-orchestrator-service"],
         fact=f"{standing.count(Ending.COMPLETE)} of {count} orders complete, {len(asked_again)} of them asked again;"
         f" {others} of {len(replies)} replies were for the dead one",
-        variant=RIGHT,
     )
 
 
 def forget(run: Run, count: int) -> None:
+    wrong = run.about(MEMORY, wrong_way=True)
     trial = set_up(run, "memory", PATIENT)
     host = trial.host()
     for window in WorkerWindow:
@@ -236,13 +235,11 @@ def forget(run: Run, count: int) -> None:
     standing = trial.close(host)
     run.judge(trial.name, variant=MEMORY, wrong_way=True, fault="SIGKILL")
     left = note_orders(run, MEMORY, True, standing, dict(zip(WorkerWindow, trial.rounds, strict=True)))
-    run.claim(
+    wrong.claim(
         "state in memory: a kill in any window leaves orders half done, and nobody knows of them any more",
         all(broken(standing, orders) for orders in trial.rounds),
         topics=[CUSTOM],
         fact=f"{left} of {len(trial.sagas)} orders inconsistent for good",
-        variant=MEMORY,
-        wrong_way=True,
     )
 
 
@@ -277,6 +274,7 @@ def send_early(run: Run, count: int) -> None:
 
 
 def do_again(run: Run, count: int) -> None:
+    wrong = run.about(KEYLESS, wrong_way=True)
     trial = set_up(run, "keyless", PATIENT)
     trial.hosted = EachTimeShop(trial.shop.conninfos)
     worker, others = trial.worker(0), trial.host(services=("orders", "stock", "shipping"))
@@ -289,13 +287,11 @@ def do_again(run: Run, count: int) -> None:
     standing = trial.close(others, worker)
     history = run.judge(trial.name, variant=KEYLESS, wrong_way=True, fault="SIGKILL")
     left = note_orders(run, KEYLESS, True, standing, dict(zip(HostWindow, trial.rounds, strict=True)))
-    run.claim(
+    wrong.claim(
         "no idempotency key: what was done and not yet answered is done again after the kill",
         [broken(standing, orders) > 0 for orders in trial.rounds] == [window in DOUBLING for window in HostWindow],
         topics=[f"{MADE}/command-reply-pattern"],
         fact=f"{len(duplicate_effect(history))} effects doubled, {left} customers charged twice",
-        variant=KEYLESS,
-        wrong_way=True,
     )
 
 

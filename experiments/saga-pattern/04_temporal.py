@@ -75,35 +75,33 @@ def main(run: Run) -> None:
 
 
 def claim_workers(run: Run, killed: Killed) -> None:
+    right = run.about(RIGHT)
     run.judge("worker", variant=RIGHT, fault="SIGKILL")
     standing = claim_ended(run, killed, "worker")
     histories = [(action, killed.stage.history(one)) for action, one in killed.orders]
     again = [each for action, history in histories for each in asked(history) if each.action is action]
     backward = [each for each in again if each.action in BACKWARD]
-    run.claim(
+    right.claim(
         "a compensation whose worker was killed is carried out again, and undoes nothing twice",
         len(backward) > 0 and all(each.attempts > 1 for each in backward) and not standing.violations,
         topics=["I.4/compensation-design/idempotent-compensations"],
         fact=f"{len(backward)} compensations, {sum(each.attempts for each in backward)} attempts;"
         f" {len(standing.violations)} violations in money, stock and orders",
-        variant=RIGHT,
     )
     missed = [each for each in again if each.timed_out == "HEARTBEAT"]
-    run.claim(
+    right.claim(
         "a dead worker is found out by its missing heartbeats, long before an attempt's time is up",
         len(missed) == len(killed.orders),
         topics=["I.4/orchestration-implementation/timeout-handling"],
         fact=f"{len(missed)} of {len(killed.orders)} after {killed.stage.heartbeat:g} s without one;"
         f" an attempt may take {USUAL.attempt:g} s",
-        variant=RIGHT,
     )
     orders = [actions(history) for action, history in histories if action in BACKWARD]
-    run.claim(
+    right.claim(
         "what may have been done is undone in reverse order, the step of which nobody knows included",
         all(found == [*STEPS, *BACKWARD] for found in orders) and len(orders) > 0,
         topics=["I.4/compensation-design/compensation-ordering"],
         fact=f"{len(orders)} histories: {', '.join(orders[0][len(STEPS) :])}",
-        variant=RIGHT,
     )
 
 
@@ -115,103 +113,99 @@ def claim_server(run: Run, killed: Killed) -> None:
 
 
 def claim_transactions(run: Run, window: EffectWindow, seen: dict[Action, set[str]]) -> None:
+    right = run.about(RIGHT)
     done = window is EffectWindow.AFTER
     expected = {step: {SERVICE[each] for each in STEPS[: number + done]} for number, step in enumerate(STEPS)}
-    run.claim(
+    right.claim(
         f"a row of local transactions: {window} of a step, what came before is committed and nothing of what comes",
         all(seen[step] == services for step, services in expected.items()),
         topics=["I.4/saga-fundamentals/sequence-of-local-transactions"],
         fact="; ".join(f"{step}: in {', '.join(sorted(seen[step])) or 'no service'}" for step in STEPS),
-        variant=RIGHT,
     )
 
 
 def claim_ended(run: Run, killed: Killed, who: str) -> Standing:
     """Returns how all its orders stand."""
+    right = run.about(RIGHT)
     for window, seconds in killed.seconds.items():
         run.figure("until the sagas have ended", seconds, "s", variant=f"{who} killed", x=window, x_label="killed")
     standing, forward = judge(killed.shop), sum(action in STEPS for action, _ in killed.orders)
     complete, compensated = standing.count(Ending.COMPLETE), standing.count(Ending.COMPENSATED)
-    run.claim(
+    right.claim(
         f"{who} killed around the effect of an activity: every saga ends, and has its effects once",
         not standing.violations and (complete, compensated) == (forward, len(killed.orders) - forward),
         topics=[TEMPORAL],
         fact=f"{complete} sagas complete, {compensated} undone, {len(standing.violations)} violations;"
         f" killed {', '.join(killed.seconds)}",
-        variant=RIGHT,
     )
     return standing
 
 
 def claim_outcomes(run: Run, lost: Lost) -> None:
+    keyless = run.about(KEYLESS, wrong_way=True)
+    early = run.about(AFTER, wrong_way=True)
+    right = run.about(RIGHT)
     run.judge("unknown", fault="SIGKILL")
     for way, standing in lost.standings.items():
         wrong, count = len(standing.violations), lost.count
         run.figure("customers charged wrongly", wrong, "customers", variant=way, wrong_way=way != RIGHT, sagas=count)
-    right, after, keyless = (lost.standings[way] for way in (RIGHT, AFTER, KEYLESS))
-    run.claim(
+    undone, missing, doubled = (lost.standings[way] for way in (RIGHT, AFTER, KEYLESS))
+    right.claim(
         "nobody knows whether the customer was charged: the charge is undone with all the rest",
-        not right.violations and right.count(Ending.COMPENSATED) == lost.count,
+        not undone.violations and undone.count(Ending.COMPENSATED) == lost.count,
         topics=["I.4/saga-fundamentals/compensation-for-rollback"],
-        fact=f"{right.count(Ending.COMPENSATED)} of {lost.count} sagas undone in all services",
-        variant=RIGHT,
+        fact=f"{undone.count(Ending.COMPENSATED)} of {lost.count} sagas undone in all services",
     )
-    run.claim(
+    early.claim(
         "registered after the call, a compensation is missing: the saga says undone, the customer has paid",
-        after.count(Ending.INCONSISTENT) == counted(lost.ended[AFTER], Status.COMPENSATED) == lost.count,
+        missing.count(Ending.INCONSISTENT) == counted(lost.ended[AFTER], Status.COMPENSATED) == lost.count,
         topics=["I.4/saga-fundamentals/compensation-for-rollback"],
-        fact=f"{after.count(Ending.INCONSISTENT)} of {lost.count}; {next(iter(after.violations), '')}",
-        variant=AFTER,
-        wrong_way=True,
+        fact=f"{missing.count(Ending.INCONSISTENT)} of {lost.count}; {next(iter(missing.violations), '')}",
     )
-    twice = [each for each in keyless.violations if "charged 2" in each]
-    run.claim(
+    twice = [each for each in doubled.violations if "charged 2" in each]
+    keyless.claim(
         "an activity is carried out at least once: without a key, the attempt after the kill charges again",
         len(twice) == lost.count,
         topics=[TEMPORAL],
         fact=f"{len(twice)} of {lost.count}; {next(iter(twice), '')}",
-        variant=KEYLESS,
-        wrong_way=True,
     )
 
 
 def claim_operator(run: Run, found: Operated) -> None:
+    right = run.about(RIGHT)
     count, standing = len(found.running), found.standing
-    run.claim(
+    right.claim(
         "a query tells where a running saga stands, and what undoing it would take",
         all((each.status, each.doing, each.undo) == (Status.RUNNING, Action.SHIP, BACKWARD) for each in found.running),
         topics=["I.4/orchestration-based-saga/centralized-state-tracking"],
         fact=f"{count} sagas: {found.running[0].status}, {found.running[0].doing}",
-        variant=RIGHT,
     )
     aborted = [each for each in found.ended.values() if each.reason.startswith("aborted")]
-    run.claim(
+    right.claim(
         "an operator aborts running sagas by a signal: each is undone in all services",
         len(aborted) == count and not standing.violations and standing.count(Ending.COMPENSATED) == len(found.ended),
         topics=["I.4/error-handling/manual-intervention", TEMPORAL],
         fact=f"{len(aborted)} of {count} sagas {aborted[0].status}, {aborted[0].reason}",
-        variant=RIGHT,
     )
     parked = [each for each in found.parked if each.status is Status.PARKED]
-    run.claim(
+    right.claim(
         "a compensation that keeps failing is on the operator's list with its reason, and goes on when it is mended",
         len(parked) == len(found.parked) and counted(found.ended, Status.COMPENSATED) == len(found.ended),
         topics=["I.4/error-handling/dead-letter-handling", "I.4/error-handling/manual-intervention"],
         fact=f"{len(parked)} of {len(found.parked)} sagas: {found.parked[0].reason}",
-        variant=RIGHT,
     )
 
 
 def claim_deadline(run: Run, late: Late) -> None:
+    right = run.about(RIGHT)
     undone, left = late.undone(late.ended), late.wrong.count(Ending.INCONSISTENT)
-    run.claim(
+    right.claim(
         "a saga that is out of time by a timer of its own undoes what it has done",
         not late.right.violations and undone == counted(late.ended, Status.COMPENSATED) == late.count,
         topics=["I.4/error-handling/saga-timeout"],
         fact=f"{undone} of {late.count} undone: {next(iter(late.ended.values())).reason}",
-        variant=RIGHT,
     )
-    run.claim(
+    right.claim(
         "an attempt that beats and hangs is found out by its own time limit, and its step is undone with all the rest",
         not late.right.violations
         and late.undone(late.hung) == counted(late.hung, Status.COMPENSATED) == late.count
@@ -219,7 +213,6 @@ def claim_deadline(run: Run, late: Late) -> None:
         topics=["I.4/orchestration-implementation/timeout-handling"],
         fact=f"{late.undone(late.hung)} of {late.count} undone: {next(iter(late.hung.values())).reason}"
         f" after {late.limits.attempt:g} s; without heartbeats, after {late.limits.heartbeat:g} s",
-        variant=RIGHT,
     )
     run.claim(
         "an execution timeout ends the workflow where it stands: what is done stays done, and nobody undoes it",
@@ -232,6 +225,7 @@ def claim_deadline(run: Run, late: Late) -> None:
 
 
 def claim_change(run: Run, found: Changed) -> None:
+    right = run.about(RIGHT)
     count, complete = found.count, found.standing.count(Ending.COMPLETE)
     run.claim(
         "changed without a patch: no saga that began before goes on, until another worker comes",
@@ -242,20 +236,18 @@ def claim_change(run: Run, found: Changed) -> None:
         wrong_way=True,
     )
     old, new = ([actions(history) for history in histories] for histories in (found.old, found.new))
-    run.claim(
+    right.claim(
         "changed with a patch: sagas that began before end by the old steps, those that begin now by the new ones",
         (old, new) == ([list(STEPS_BEFORE)] * count, [list(STEPS)] * count) and complete == 2 * count,
         topics=[TEMPORAL],
         fact=f"{complete} of {2 * count} complete; before: {', '.join(old[0])}; now: {', '.join(new[0])}",
-        variant=RIGHT,
     )
     refused = {code: sum(map(bool, replays)) for code, replays in found.replayed.items()}
-    run.claim(
+    right.claim(
         "a replay of their histories tells the two changes apart before anything is deployed",
         refused == {"OrderSaga": 0, "Unpatched": count},
         topics=[TEMPORAL],
         fact=f"{count} histories; they refute {refused}",
-        variant=RIGHT,
     )
 
 

@@ -252,21 +252,20 @@ def park_and_mend(run: Run, few: int) -> None:
 
 
 def claim_parked(run: Run, parked: set[str], states: list[dict[str, str]], listed: dict[str, str]) -> None:
+    parking = run.about("park it for an operator")
     half = sum(state["payments"] == "refunded" and state["stock"] == "reserved" for state in states)
-    run.figure("sagas in the operator's list", len(listed), "sagas", variant="park it for an operator")
-    run.claim(
+    parking.figure("sagas in the operator's list", len(listed), "sagas")
+    parking.claim(
         "a compensation that fails for good is in the operator's list with its reason; the other sagas go on",
         parked == set(listed) and all("stuck" in saga and "broken" in reason for saga, reason in listed.items()),
         topics=[DEAD_LETTER],
         fact=f"{len(parked)} of {2 * len(states)} sagas parked: {next(iter(listed.values()), 'none')}",
-        variant="park it for an operator",
     )
-    run.claim(
+    parking.claim(
         "what was undone before it stays undone, what comes after it is not begun",
         half == len(parked) == len(states) and all(state["orders"] == "placed" for state in states),
         topics=[PARTIAL],
         fact=f"{half} orders refunded, still holding their pieces, and not cancelled",
-        variant="park it for an operator",
     )
 
 

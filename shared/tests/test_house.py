@@ -13,7 +13,7 @@ from shared import errors
 from shared.report import syllabus
 from shared.settings import ROOT
 
-MODULE_LINES, FUNCTION_LINES, TOPICS = 300, 50, 265
+MODULE_LINES, STAGE_LINES, FUNCTION_LINES, TOPICS = 300, 600, 50, 265
 # The four floors: a module imports from its own floor and from those below it.
 FLOORS = (
     {"errors"},
@@ -124,7 +124,8 @@ def named_topics(path: Path) -> set[str]:
 
 
 def test_no_module_is_too_long() -> None:
-    long = [path for path in modules() if "tests" not in path.parts and path.read_text().count("\n") > MODULE_LINES]
+    most = {path: STAGE_LINES if "stage" in path.parts else MODULE_LINES for path in modules()}
+    long = [path for path in most if "tests" not in path.parts and path.read_text().count("\n") > most[path]]
     assert long == []
 
 

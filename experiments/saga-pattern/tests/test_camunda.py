@@ -17,7 +17,7 @@ from saga.stage.engines import Site, wait
 from saga.stage.engines.camunda import CamundaEngine, opened
 from saga.stage.fates import Fate, FatedShop, Fates, mend
 from saga.stage.fates import create as create_shop
-from saga.stage.killing import RecordedKill
+from saga.stage.killing import RecordedKill, doomed
 from saga.windows import EffectWindow
 
 from shared.faults import require
@@ -207,7 +207,8 @@ def test_a_worker_is_killed_at_any_effect_and_another_takes_over_when_its_locks_
         for window, order in zip(EffectWindow, orders(23, 3, World()), strict=True):
             engine.start(order)
             sagas.append(order.id)
-            assert site.worker("first", work, *arguments, RecordedKill(window, nth=2, history=history)).wait() == -9
+            kill = RecordedKill(window, nth=2, history=history)
+            assert site.worker("first", doomed, kill, work, *arguments).wait() == -9
         with site.worker("second", work, *arguments):
             assert {one.outcome for one in wait(engine, sagas).values()} == {Outcome.COMPLETED}
     for window in EffectWindow:

@@ -7,12 +7,11 @@ from uuid import uuid4
 
 import pytest
 from psycopg import sql
-from saga.engines.dbos import work
 from saga.order import STEPS, Action, Order, Outcome, World, orders
 from saga.services import shop as shops
 from saga.services.invariant import Ending, Standing, judge
 from saga.stage.engines import Site, drive, wait
-from saga.stage.engines.dbos import Dbos, opened
+from saga.stage.engines.dbos import Dbos, once_doomed, opened
 from saga.stage.fates import Fate, FatedShop, Fates, mend
 from saga.stage.fates import create as create_shop
 from saga.stage.killing import RecordedKill
@@ -167,7 +166,7 @@ def test_a_worker_that_is_killed_at_any_effect_goes_on_when_it_starts_anew(makin
             for order in orders(20 + number, 3, World()):
                 engine.start(order)
                 sagas.append(order.id)
-            arguments = (work, site.shop, engine.system, 0, RecordedKill(window, nth=2, history=history))
+            arguments = (once_doomed, RecordedKill(window, nth=2, history=history), site.shop, engine.system, 0)
             assert Worker("dbos-0", tmp_path / "dbos.log", *arguments).start().wait() == -9
         with Worker("dbos-0", tmp_path / "dbos.log", *arguments):  # the kill is for its first life
             outcomes = {saga: one.outcome for saga, one in wait(engine, sagas).items()}

@@ -27,7 +27,7 @@ from saga.stage.engines import Site, wait
 from saga.stage.engines.stepfunctions import StepFunctions, StrangeEnd, opened
 from saga.stage.fates import Fate, FatedShop, Fates, mend
 from saga.stage.fates import create as create_shop
-from saga.stage.killing import RecordedKill
+from saga.stage.killing import RecordedKill, doomed
 from saga.windows import EffectWindow
 
 from shared import codec
@@ -211,12 +211,8 @@ def test_a_worker_is_killed_at_any_effect_and_another_sees_its_message_again(mak
         for window, order in zip(EffectWindow, orders(23, 3, World()), strict=True):
             engine.start(order)
             sagas.append(order.id)
-            assert (
-                site.worker(
-                    "first", work, site.shop, engine.sagas.machine, RecordedKill(window, nth=2, history=history)
-                ).wait()
-                == -9
-            )
+            kill = RecordedKill(window, nth=2, history=history)
+            assert site.worker("first", doomed, kill, work, site.shop, engine.sagas.machine).wait() == -9
         with site.worker("second", work, site.shop, engine.sagas.machine):
             assert {one.outcome for one in wait(engine, sagas).values()} == {Outcome.COMPLETED}
     for window in EffectWindow:

@@ -1,8 +1,9 @@
 """Five ways to have an order carried out by four services, as processes that an experiment starts and kills."""
 
-from collections.abc import Callable, Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import partial
 
@@ -12,12 +13,14 @@ from psycopg.errors import LockNotAvailable
 from saga import plain
 from saga.order import Order, World
 from saga.services.invariant import Ending, judge
+from saga.services.shop import SERVICES
 from saga.stage.fates import KIND, FatedShop, Fates, create
 from saga.stage.killing import RecordedKill, hook
 from saga.windows import Hook, nowhere
 from saga.wrong import nosaga
-from saga.wrong.nosaga import Locked
+from saga.wrong.nosaga import CommitWindow, Locked, resolve
 from shared import postgres
+from shared.experiment import Run
 from shared.servers.server import Endpoint
 from shared.wait import until
 from shared.worker import Worker
@@ -185,3 +188,70 @@ def spans(shop: FatedShop) -> dict[str, tuple[float, float]]:
                 first[order] = min(began, first.get(order, began))
                 last[order] = max(ended, last.get(order, ended))
     return {order: (first[order], last[order]) for order in first}
+
+
+WORLD = World(customers=20, products=12)
+
+
+ROWS_LOCKED = {
+    CommitWindow.PREPARING: ("product",),
+    CommitWindow.PREPARED: ("product", "customer"),
+    CommitWindow.COMMITTING: ("product", "customer"),
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One kill: how the order stands, and which other orders wait, before anybody does anything about it."""
+
+    window: StrEnum
+    order: Order
+    standing: Ending | None  # None: no service knows it
+    waiting: list[str] = field(default_factory=list)
+    lock_ends: float = 0  # in seconds of Unix time
+
+
+@dataclass(frozen=True)
+class Freed:
+    """An order that waited for a dead one: for whose transactions and how long, and what an operator did for it."""
+
+    blockers: list[tuple[str, str]]  # (order, service)
+    waited: float  # seconds
+    ended: int  # transactions
+    more: float  # seconds until it was done
+    standing: Ending | None
+
+
+def open_site(run: Run, database: Endpoint, name: str, fates: Fates = KIND) -> Site:
+    prefix = f"{run.name}_{name.split()[-1].replace('-', '_')}"
+    if not run.keep:
+        for part in (*SERVICES, "own"):
+            run.cleanup(partial(postgres.drop_schema, database, f"{prefix}_{part}"))
+    return build(database, prefix, fates, WORLD)
+
+
+def kill_once(run: Run, site: Site, way: Way, window: StrEnum) -> Case:
+    """Each window has a customer and a product of its own."""
+    number = list(type(window)).index(window)
+    order = Order(f"killed-{number}", WORLD.customer_names()[number], WORLD.product_names()[number], 1, 500)
+    history = f"{way} {window}".replace(" ", "-")
+    run.worker("coordinator", die, site, way, order, RecordedKill(window, history=run.history_file(history))).wait()
+    run.judge(history, variant=way, wrong_way=way is not Way.SAGA, fault=f"SIGKILL {window}")
+    standing, ends = judge(site.shop).endings.get(order.id), lock_ends(site, order)
+    return Case(window, order, standing, held_up(site, way, others(site, order, "early")), ends)
+
+
+def said(violations: Sequence[str], order: Order) -> str:
+    return next((one.partition(": ")[2] for one in violations if one.startswith(order.id)), "nothing wrong")
+
+
+def free(run: Run, site: Site, dead: Order, patience: float) -> Freed:
+    """Another order of the customer waits; after so many seconds an operator decides."""
+    began, order = time.monotonic(), others(site, dead, "waiting")[0]
+    waiting = run.worker("waiting", wait_for_turn, site, order)
+    blockers = until_waiting(site, patience)
+    decided = time.monotonic()
+    ended = resolve(site.shop, dead.id, commit=False)
+    waiting.wait()
+    more, standing = time.monotonic() - decided, judge(site.shop).endings.get(order.id)
+    return Freed(blockers, decided - began, ended, more, standing)
