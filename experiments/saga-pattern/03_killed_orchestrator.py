@@ -1,31 +1,28 @@
 """Our own orchestrator, killed in every window: does every order end in all four services or in none?
 
 Two workers move the same sagas on; one of them, and the host of the services, are killed in every window of their
-protocols, while answers are lost by schedule. Then all replies come a second time, and a host stands still until its
-answers are too late. Three popular ways to build the same are put under the same kills: state in memory, commands
-that are sent before the state is committed, services without idempotency keys.
+protocols, while answers are lost by schedule. Three popular ways to build the same are put under the same kills, all in
+saga/wrong/orchestrating.py: state in memory (MemoryStore), commands that are sent before the state is committed
+(SendFirst, beside Orchestrator._transaction), services without idempotency keys (EachTime).
 """
 
 from collections import Counter
 
-import msgspec
 from saga.orchestrator.definition import Retry, read, timed
 from saga.orchestrator.machine import Status, Verb
 from saga.orchestrator.operator import tell
-from saga.orchestrator.store import publish
 from saga.orchestrator.worker import Orchestrator
 from saga.services.invariant import Ending, Standing
 from saga.stage.fates import Fates
-from saga.stage.orchestrator import Trial, broken, note_orders, number, out_of_order, recoveries, set_up
+from saga.stage.orchestrator import Trial, broken, note_orders, out_of_order, recoveries, set_up
 from saga.windows import HostWindow, WorkerWindow
 from saga.wrong.orchestrating import EachTimeShop, SendFirst
 
 from shared.checkers import duplicate_delivery, duplicate_effect
 from shared.experiment import Experiment, Run
-from shared.faults import Faults, require
+from shared.faults import require
 from shared.history import History
 from shared.postgres import Connection, connect
-from shared.wait import until
 
 BASED, MADE = "I.4/orchestration-based-saga", "I.4/orchestration-implementation"
 CUSTOM = "I.4/orchestration-tools/custom-implementation"
@@ -34,7 +31,7 @@ TOPICS = {
         *("central-saga-orchestrator", "explicit-workflow-definition"),
         *("command-based-coordination", "centralized-state-tracking"),
     ),
-    MADE: ("saga-orchestrator-service", "state-machine", "command-reply-pattern", "timeout-handling"),
+    MADE: ("saga-orchestrator-service", "command-reply-pattern"),
 }
 experiment = Experiment(
     title="Our own orchestrator: killed in every window",
@@ -45,15 +42,10 @@ RIGHT, MEMORY, EARLY, KEYLESS = "durable, keyed", "state in memory", "sent befor
 # The windows in which a host has done something, and forgets by its death that it is answered.
 DOUBLING = HostWindow.COMMITTED, HostWindow.SENT
 WINDOWS = [*WorkerWindow, *HostWindow]
-SAGAS = "select * from sagas order by id"
-IGNORED = "select count(*) from saga_log where note like '% ignored: %'"
 TWICE = "select saga, note from saga_log where note like '% done: %' group by saga, note having count(*) > 1"
 # Where no answer is lost: what comes twice does so by the kill, not by a time-out.
 PATIENT = timed(read(), attempt=60.0, retry=Retry(), whole=600.0)
 OFTEN = Retry(attempts=60, first=0.05, longest=0.5)  # no step is given up because the machine stands still
-IMPATIENT = timed(read(), attempt=0.1, retry=Retry(attempts=2, first=0.02), whole=60.0)
-IMPATIENT = msgspec.structs.replace(IMPATIENT, version=2, undo_timeout=1.0)
-GIVEN_UP = f"select count(*) from sagas where version = {IMPATIENT.version} and undoing"  # noqa: S608
 
 
 @experiment.run
@@ -69,13 +61,7 @@ def main(run: Run) -> None:
         claim_tracking(run, right, standing, connection, history)
         claim_replies(run, right, history)
         claim_workers(run, connection, history)
-        with run.step(f"{RIGHT}: every reply comes a second time"):
-            repeat_replies(run, right, connection)
-        with run.step(f"{RIGHT}: the host stands still until answers are too late"):
-            stand_still(run, right, connection, count)
     run.judge(right.name, variant=RIGHT, fault="SIGKILL")
-    with run.step(f"{RIGHT}: a worker is killed, and does not come back"):
-        stand_in(run, count, patience)
     with run.step(f"{MEMORY}: the same kills of the worker"):
         forget(run, count)
     with run.step(f"{EARLY}: killed in between, and the operator decides otherwise"):
@@ -165,64 +151,6 @@ def claim_workers(run: Run, connection: Connection, history: History) -> None:
         len(readers) == 2 and not twice,
         topics=[f"{MADE}/saga-orchestrator-service"],
         fact=f"{' and '.join(str(count) for count in readers.values())} replies read, {len(twice)} turns taken twice",
-    )
-
-
-def repeat_replies(run: Run, trial: Trial, connection: Connection) -> None:
-    """Send the whole topic of replies once more, under the same ids."""
-    right = run.about(RIGHT)
-    before, noted = connection.execute(SAGAS).fetchall(), number(connection, IGNORED)
-    replies = trial.repeat(trial.office.topics.replies)
-    with trial.worker(0), trial.worker(1):
-        until("all of them to be noted", lambda: number(connection, IGNORED) - noted >= replies)
-    after = connection.execute(SAGAS).fetchall()
-    right.claim(
-        "every reply of the run comes a second time: no saga changes, and each of them is noted",
-        before == after and replies > 0,
-        topics=[f"{MADE}/state-machine"],
-        fact=f"{replies} replies again, {number(connection, IGNORED) - noted} noted as ignored",
-    )
-
-
-def stand_still(run: Run, trial: Trial, connection: Connection, count: int) -> None:
-    """SIGSTOP of the host until every step has run out of attempts; then it does all that it was asked, late."""
-    right = run.about(RIGHT)
-    publish(connection, IMPATIENT)
-    before, faults = number(connection, IGNORED), Faults(run.recorder(trial.name, "experiment"))
-    host, worker, other = trial.host(), trial.worker(0), trial.worker(1)
-    with faults.paused(host):
-        trial.begin(count, IMPATIENT)
-        until("every saga to give up", lambda: number(connection, GIVEN_UP) == count)
-    trial.await_end()
-    standing, came_late = trial.close(host, worker, other), number(connection, IGNORED) - before
-    require(History.read(trial.path), "SIGSTOP")
-    undone = [standing.endings.get(order.id, Ending.COMPENSATED) for order in trial.rounds[-1]]
-    right.claim(
-        "a step that nobody answers in time is undone as well, and its answer that comes later changes nothing",
-        not standing.violations and set(undone) == {Ending.COMPENSATED} and came_late >= count,
-        topics=[f"{MADE}/timeout-handling"],
-        fact=f"{count} sagas given up, {came_late} answers too late, {len(standing.violations)} violations",
-    )
-
-
-def stand_in(run: Run, count: int, patience: float) -> None:
-    """What the dead worker had committed and not sent, its time-out has sent by the other."""
-    right = run.about(RIGHT)
-    trial = set_up(run, "gone", timed(read(), patience, OFTEN, 120.0), workers=2)
-    host, other = trial.host(), trial.worker(1)
-    trial.run_into(trial.worker(0, WorkerWindow.COMMITTED), count)
-    trial.await_end()
-    standing = trial.close(host, other)
-    history = run.judge(trial.name, variant=RIGHT, fault=f"SIGKILL {WorkerWindow.COMMITTED}")
-    asked_again = {op.key for op in history.delivered if op.value.endswith("#2")}
-    replies = [op for op in history.delivered if op.process == "worker-1" and op.topic == trial.office.topics.replies]
-    others = sum(op.partition % 2 == 0 for op in replies)  # the share of worker 0
-    right.claim(
-        "a worker is killed before it sends, and never comes back: another asks and listens in its place",
-        not standing.violations and standing.count(Ending.COMPLETE) == count and min(others, len(asked_again)) > 0,
-        topics=[f"{MADE}/saga-orchestrator-service"],
-        fact=f"{standing.count(Ending.COMPLETE)} of {count} orders complete, {len(asked_again)} of them asked again;"
-        f" {others} of {len(replies)} replies were for the dead one",
     )
 
 

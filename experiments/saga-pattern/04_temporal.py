@@ -1,7 +1,8 @@
 """Temporal: worker and server are killed before, in and after every effect. Does each saga end, with its effects once?
 
 The same saga is also deployed in the popular ways: an activity without an idempotency key, a compensation registered
-after its call, an execution timeout as the saga's deadline, and a change without a patch.
+after its call, an execution timeout as the saga's deadline, and a change without a patch. The lines that differ are in
+saga/wrong: temporal_mistakes.py (Keyless, CompensateAfter) and temporal_versions.py (Unpatched).
 """
 
 from collections.abc import Callable
@@ -14,27 +15,11 @@ from saga.engines.temporal.messages import USUAL, Status
 from saga.engines.temporal.workflow import STEPS_BEFORE
 from saga.order import SERVICE, STEPS, Action
 from saga.services.invariant import Ending, Standing, judge
+from saga.stage import temporal as plays
 from saga.stage.engines import temporal
 from saga.stage.foreign.claimed import claim_foreign
 from saga.stage.foreign.temporal import Workflows
-from saga.stage.temporal import (
-    AFTER,
-    BACKWARD,
-    KEYLESS,
-    RIGHT,
-    Changed,
-    Killed,
-    Late,
-    Lost,
-    Operated,
-    change,
-    counted,
-    kill_server,
-    kill_workers,
-    lose_outcomes,
-    operate,
-    run_late,
-)
+from saga.stage.temporal import AFTER, BACKWARD, KEYLESS, RIGHT, Changed, Killed, Late, Lost, Operated, counted
 from saga.windows import EffectWindow
 
 from shared.experiment import Experiment, Run
@@ -44,16 +29,11 @@ experiment = Experiment(
     title="Temporal: worker and server killed at every effect",
     servers=("postgres", "temporal"),
     topics=(
-        "I.4/orchestration-tools/temporal-io",
-        "I.4/saga-fundamentals/sequence-of-local-transactions",
-        "I.4/saga-fundamentals/compensation-for-rollback",
-        "I.4/orchestration-based-saga/centralized-state-tracking",
+        *("I.4/orchestration-tools/temporal-io", "I.4/orchestration-based-saga/centralized-state-tracking"),
+        *(f"I.4/saga-fundamentals/{name}" for name in ("sequence-of-local-transactions", "compensation-for-rollback")),
         "I.4/orchestration-implementation/timeout-handling",
-        "I.4/compensation-design/idempotent-compensations",
-        "I.4/compensation-design/compensation-ordering",
-        "I.4/error-handling/saga-timeout",
-        "I.4/error-handling/manual-intervention",
-        "I.4/error-handling/dead-letter-handling",
+        *(f"I.4/compensation-design/{name}" for name in ("idempotent-compensations", "compensation-ordering")),
+        *(f"I.4/error-handling/{name}" for name in ("saga-timeout", "manual-intervention", "dead-letter-handling")),
     ),
 )
 TEMPORAL = "I.4/orchestration-tools/temporal-io"
@@ -126,7 +106,7 @@ def claim_transactions(run: Run, window: EffectWindow, seen: dict[Action, set[st
 
 def claim_ended(run: Run, killed: Killed, who: str) -> Standing:
     """Returns how all its orders stand."""
-    right = run.about(RIGHT)
+    right = run.about(RIGHT, topics=[TEMPORAL])
     for window, seconds in killed.seconds.items():
         run.figure("until the sagas have ended", seconds, "s", variant=f"{who} killed", x=window, x_label="killed")
     standing, forward = judge(killed.shop), sum(action in STEPS for action, _ in killed.orders)
@@ -134,7 +114,6 @@ def claim_ended(run: Run, killed: Killed, who: str) -> Standing:
     right.claim(
         f"{who} killed around the effect of an activity: every saga ends, and has its effects once",
         not standing.violations and (complete, compensated) == (forward, len(killed.orders) - forward),
-        topics=[TEMPORAL],
         fact=f"{complete} sagas complete, {compensated} undone, {len(standing.violations)} violations;"
         f" killed {', '.join(killed.seconds)}",
     )
@@ -144,7 +123,7 @@ def claim_ended(run: Run, killed: Killed, who: str) -> Standing:
 def claim_outcomes(run: Run, lost: Lost) -> None:
     keyless = run.about(KEYLESS, wrong_way=True)
     early = run.about(AFTER, wrong_way=True)
-    right = run.about(RIGHT)
+    right = run.about(RIGHT, topics=["I.4/saga-fundamentals/compensation-for-rollback"])
     run.judge("unknown", fault="SIGKILL")
     for way, standing in lost.standings.items():
         wrong, count = len(standing.violations), lost.count
@@ -153,7 +132,6 @@ def claim_outcomes(run: Run, lost: Lost) -> None:
     right.claim(
         "nobody knows whether the customer was charged: the charge is undone with all the rest",
         not undone.violations and undone.count(Ending.COMPENSATED) == lost.count,
-        topics=["I.4/saga-fundamentals/compensation-for-rollback"],
         fact=f"{undone.count(Ending.COMPENSATED)} of {lost.count} sagas undone in all services",
     )
     early.claim(
@@ -197,12 +175,11 @@ def claim_operator(run: Run, found: Operated) -> None:
 
 
 def claim_deadline(run: Run, late: Late) -> None:
-    right = run.about(RIGHT)
+    right = run.about(RIGHT, topics=["I.4/error-handling/saga-timeout"])
     undone, left = late.undone(late.ended), late.wrong.count(Ending.INCONSISTENT)
     right.claim(
         "a saga that is out of time by a timer of its own undoes what it has done",
         not late.right.violations and undone == counted(late.ended, Status.COMPENSATED) == late.count,
-        topics=["I.4/error-handling/saga-timeout"],
         fact=f"{undone} of {late.count} undone: {next(iter(late.ended.values())).reason}",
     )
     right.claim(
@@ -225,7 +202,7 @@ def claim_deadline(run: Run, late: Late) -> None:
 
 
 def claim_change(run: Run, found: Changed) -> None:
-    right = run.about(RIGHT)
+    right = run.about(RIGHT, topics=[TEMPORAL])
     count, complete = found.count, found.standing.count(Ending.COMPLETE)
     run.claim(
         "changed without a patch: no saga that began before goes on, until another worker comes",
@@ -239,25 +216,23 @@ def claim_change(run: Run, found: Changed) -> None:
     right.claim(
         "changed with a patch: sagas that began before end by the old steps, those that begin now by the new ones",
         (old, new) == ([list(STEPS_BEFORE)] * count, [list(STEPS)] * count) and complete == 2 * count,
-        topics=[TEMPORAL],
         fact=f"{complete} of {2 * count} complete; before: {', '.join(old[0])}; now: {', '.join(new[0])}",
     )
     refused = {code: sum(map(bool, replays)) for code, replays in found.replayed.items()}
     right.claim(
         "a replay of their histories tells the two changes apart before anything is deployed",
         refused == {"OrderSaga": 0, "Unpatched": count},
-        topics=[TEMPORAL],
         fact=f"{count} histories; they refute {refused}",
     )
 
 
 PARTS: list[tuple[str, Callable[[Run], Any], Callable[[Run, Any], None]]] = [
-    ("kill -9 of workers in activities and compensations", kill_workers, claim_workers),
-    ("kill -9 of the server while all activities of a saga are under way", kill_server, claim_server),
-    ("the workflow is changed while sagas run, without a patch and with it", change, claim_change),
-    ("kill -9 of workers when a charge is done and nobody knows", lose_outcomes, claim_outcomes),
-    ("sagas run out of time, by a timer of their own and by the server's timeout", run_late, claim_deadline),
-    ("an operator aborts sagas, and mends others that cannot be compensated", operate, claim_operator),
+    ("kill -9 of workers in activities and compensations", plays.kill_workers, claim_workers),
+    ("kill -9 of the server while all activities of a saga are under way", plays.kill_server, claim_server),
+    ("the workflow is changed while sagas run, without a patch and with it", plays.change, claim_change),
+    ("kill -9 of workers when a charge is done and nobody knows", plays.lose_outcomes, claim_outcomes),
+    ("sagas run out of time, by a timer of their own and by the server's timeout", plays.run_late, claim_deadline),
+    ("an operator aborts sagas, and mends others that cannot be compensated", plays.operate, claim_operator),
 ]
 
 

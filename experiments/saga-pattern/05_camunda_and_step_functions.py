@@ -6,11 +6,9 @@ saga which is out of time has to be undone, that a lock runs out. Each is shown 
 
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from saga.engines.camunda.client import Camunda
 from saga.engines.camunda.worker import Policy
 from saga.engines.stepfunctions.client import Change
 from saga.order import Action, Order, Outcome, World, orders
@@ -18,13 +16,10 @@ from saga.services.invariant import Ending, Standing, judge
 from saga.stage import drawn as drawn_engines
 from saga.stage.drawn import (
     HASTY,
-    PATIENT,
     attempts,
-    await_reserved,
     dying,
     one,
     overlap,
-    repair,
     said,
     second,
     site_of,
@@ -43,8 +38,7 @@ from saga.stage.killing import RecordedKill
 from saga.windows import EffectWindow
 from saga.wrong import camunda_drawn as drawn
 
-from shared.experiment import Experiment, Run, Scale
-from shared.servers.handle import Handle
+from shared.experiment import Experiment, Run
 from shared.threads import begin
 
 CAMUNDA = "I.4/orchestration-tools/camunda"
@@ -83,17 +77,8 @@ def main(run: Run) -> None:
     for name, foreign in FOREIGN.items():
         with run.step(f"{name}: orders that nobody can read, among others"):
             claim_foreign(run, name, OPENERS[name], foreign, [TOPICS[name]])
-    moto = begin(partial(run.own, "moto"))  # it has the time that Camunda needs to come back
-    if run.possible("camunda", "kill -9 Camunda"):
-        with run.step("kill -9 Camunda while sagas run"):
-            killed_camunda(run, shop, count)
-    with run.step("kill -9 moto while sagas run"):
-        killed_moto(run, shop, moto.result())
     with run.step("Step Functions: the worker dies after the payment, and the time is up"):
         claim_times(run, shop, outcome, late.result())
-    if run.scale is not Scale.SMOKE:  # two more starts of a Camunda
-        with run.step("kill -9 a Camunda on an H2 with H2's own settings"):
-            forgetful(run)
 
 
 def schedule(run: Run, window: EffectWindow, count: int) -> None:
@@ -242,71 +227,6 @@ def short_lock(run: Run, shop: FatedShop) -> None:
             variant="idempotency key" if way == "keyed" else "no idempotency key",
             wrong_way=way == "keyless",
         )
-
-
-def killed_camunda(run: Run, shop: FatedShop, count: int) -> None:
-    wanted, server = drawn_engines.durable(run, count), run.control("camunda")
-    with camundas.opened(site_of(run, shop, "durable"), PATIENT) as engine:
-        for order in wanted:
-            engine.start(order)
-        await_reserved(shop, wanted)
-        running = count - len(engine.ended([order.id for order in wanted]))
-        run.figure("back after kill -9", drawn_engines.killed(run, "camunda-killed", server), "s", variant="Camunda")
-        repair(shop, wanted)
-        ended = wait(engine, [order.id for order in wanted])
-    run.judge("camunda-killed", variant="Camunda", fault="SIGKILL")
-    endings = judge(shop).endings
-    complete = [order for order in wanted if endings.get(order.id) is Ending.COMPLETE]
-    run.claim(
-        "Camunda: what it has acknowledged survives kill -9, and goes on where it was",
-        len(ended) == len(complete) == count and running > 0,
-        topics=[CAMUNDA],
-        fact=f"{running} sagas were running; {len(complete)} of {count} complete",
-        variant="Camunda",
-    )
-
-
-def forgetful(run: Run) -> None:
-    """What docker/camunda/application.yaml is not content with."""
-    wanted = drawn_engines.durable(run, 20)
-    server = run.own("camunda", spring_datasource_url="jdbc:h2:file:${lab.data}/camunda;DB_CLOSE_ON_EXIT=FALSE")
-    with Camunda(server.endpoint.url, run.name) as camunda:
-        camunda.deploy()
-        for order in wanted:
-            camunda.start(order, timeout=600)
-        drawn_engines.killed(run, "camunda-forgets", server)
-        left = len(camunda.instances(order.id for order in wanted))
-    run.judge("camunda-forgets", variant="Camunda on an H2 as it comes", wrong_way=True, fault="SIGKILL")
-    run.claim(
-        "Camunda on an H2 as it comes: sagas that it has acknowledged are gone after kill -9",
-        left < len(wanted),
-        topics=[CAMUNDA],
-        fact=f"{left} of {len(wanted)} left; H2 writes a commit to its file up to half a second later",
-        variant="Camunda on an H2 as it comes",
-        wrong_way=True,
-    )
-
-
-def killed_moto(run: Run, shop: FatedShop, server: Handle) -> None:
-    wanted = drawn_engines.forgotten(run)
-    with machines.opened(replace(site_of(run, shop, "forgotten"), endpoints={"moto": server.endpoint})) as engine:
-        for order in wanted:
-            engine.start(order)
-        await_reserved(shop, wanted)
-        engine.workers[0].kill()
-        drawn_engines.killed(run, "moto-killed", server)
-        left = engine.sagas.states.list_state_machines()["stateMachines"]
-    run.judge("moto-killed", variant="moto", fault="SIGKILL")
-    endings = judge(shop).endings
-    half_done = [order for order in wanted if endings[order.id] is Ending.INCONSISTENT]
-    run.claim(
-        "moto keeps nothing: after kill -9 the sagas are gone, and their orders stay half done (AWS keeps executions)",
-        left == [] and half_done == wanted,
-        topics=[STEP_FUNCTIONS],
-        fact=f"{len(left)} state machines left, {len(half_done)} of {len(wanted)} orders half done",
-        variant="moto",
-        wrong_way=True,
-    )
 
 
 if __name__ == "__main__":

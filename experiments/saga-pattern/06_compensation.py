@@ -1,6 +1,6 @@
-"""What does it take to undo a step: with what effect, how often, in which order, how far, and what if it cannot be?
+"""What does it take to undo a step: with what effect, in which order, how far, and what if it cannot be?
 
-Popular compensations beside right ones, on the same orders: put back what was there before; pay back whenever asked;
+Popular compensations beside right ones, on the same orders: put back what was there before;
 undo in the order of the steps; undo what reported success; log what could not be undone, and go on.
 """
 
@@ -9,24 +9,19 @@ from itertools import permutations
 import msgspec
 from saga.lessons import compensating, returning
 from saga.lessons.compensating import answered, asked, asker, forward, standing, try_once, undo_carelessly
-from saga.lessons.redelivering import Guard
 from saga.orchestrator import operator
 from saga.orchestrator.definition import Retry, read
-from saga.order import STEPS, Action, Outcome, Request, World, orders
+from saga.order import STEPS, Action, Outcome, World, orders
 from saga.services import effects
 from saga.services.invariant import Ending, judge
-from saga.services.shop import Shop
-from saga.stage.compensation import enqueue, intervene, refunder, stuck
+from saga.stage.compensation import intervene, stuck
 from saga.stage.engines import Site, drive, wait
 from saga.stage.engines.own import opened, schema_of
 from saga.stage.fates import Fate, Fates, open_shop
-from saga.stage.killing import RecordedKill
-from saga.windows import EffectWindow
 
 from shared.experiment import Experiment, Run
 
 SEMANTIC = "I.4/compensation-design/semantic-undo"
-IDEMPOTENT = "I.4/compensation-design/idempotent-compensations"
 ORDERING = "I.4/compensation-design/compensation-ordering"
 PARTIAL = "I.4/compensation-design/partial-compensation"
 DEAD_LETTER = "I.4/error-handling/dead-letter-handling"
@@ -34,23 +29,20 @@ MANUAL = "I.4/error-handling/manual-intervention"
 experiment = Experiment(
     title="Compensation: undo is business, not rollback",
     servers=("postgres", "kafka"),
-    topics=(SEMANTIC, IDEMPOTENT, ORDERING, PARTIAL, DEAD_LETTER, MANUAL),
+    topics=(SEMANTIC, ORDERING, PARTIAL, DEAD_LETTER, MANUAL),
 )
 BACKWARDS, FORWARDS = STEPS[::-1], STEPS
-KILLS = 3  # of the refunding process, under each guard
 
 
 @experiment.run
 def main(run: Run) -> None:
     count = run.pick(smoke=16, demo=80, full=200)
     few = count // 4
-    run.parameters.update({"orders": count, "kills per guard": KILLS})
+    run.parameters["orders"] = count
     with run.step("put back what was there before, while the customer goes on buying"):
         put_back(run, few)
     with run.step("have everything sent back, and sell it again"):
         send_back(run, count)
-    with run.step("deliver refunds again: kill -9 before the acknowledgement, lose answers"):
-        deliver_again(run, count)
     with run.step("undo in every order that there is, and what cannot be recalled"):
         undo_in_every_order(run)
         undo_what_is_delivered(run, few)
@@ -95,51 +87,6 @@ def send_back(run: Run, count: int) -> None:
             f"books and shelf {found.apart} pieces apart, {found.loss / 100:.2f} euro lost"
         )
         run.claim(texts[variant], holds, topics=[SEMANTIC], fact=fact, variant=variant, wrong_way=wrong)
-
-
-def deliver_again(run: Run, count: int) -> None:
-    """A queue of refunds under each guard: its process is killed at the first ones, answers of the last are lost."""
-    made = {guard: list(orders(run.seed, count, World(), guard.name)) for guard in Guard}
-    lost = {order.id for found in made.values() for order in found[-KILLS:]}
-    fixed = {(ident, Action.REFUND): Fate.ANSWER_LOST for ident in lost}
-    shop = open_shop(run, "refunds", Fates(steps={}, undos={}, fixed=fixed))
-    kills = {
-        guard: RecordedKill(EffectWindow.AFTER, nth=2, history=run.history_file(guard.name), process="refunds")
-        for guard in Guard
-    }
-    queues = {guard: run.schema(f"_{guard.name.lower()}") for guard in Guard}
-    with compensating.opened(shop) as services:
-        for guard, found in made.items():
-            for order in found:
-                services(Request(order.id, Action.CHARGE, order))
-            enqueue(queues[guard], [Request(order.id, Action.REFUND, order) for order in found])
-    for faults in [kills] * KILLS + [dict[Guard, RecordedKill]()]:
-        for worker in [run.worker(g.name, refunder, shop, queues[g], g, faults.get(g)) for g in Guard]:
-            worker.wait()
-    for guard in Guard:
-        fired = run.judge(guard.name, variant=guard, fault=f"SIGKILL {EffectWindow.AFTER}").faults
-        claim_delivered(run, shop, guard, lost, len(fired))
-
-
-def claim_delivered(run: Run, shop: Shop, guard: Guard, lost: set[str], fired: int) -> None:
-    texts = {
-        Guard.NONE: "a refund that is delivered again is paid again",
-        Guard.MESSAGE: "an inbox by message id stops a message that comes again, not a question that is asked again",
-        Guard.OPERATION: "an inbox by the id of the operation pays once, whatever comes again",
-        Guard.STATE: "a refund that looks whether there is anything to refund pays once, too",
-    }
-    with shop.open() as services:
-        query = "select order_id, refunded from charges where starts_with(order_id, %s)"
-        times = dict[str, int](services.connections["payments"].execute(query, [guard.name]).fetchall())
-    killed = sum(number - 1 for ident, number in times.items() if ident not in lost)
-    again = sum(number - 1 for ident, number in times.items() if ident in lost)
-    expected = {Guard.NONE: (KILLS, KILLS), Guard.MESSAGE: (0, KILLS)}.get(guard, (0, 0))
-    wrong = sum(expected) > 0
-    for cause, doubled in (("killed before the acknowledgement", killed), ("answer lost, asked again", again)):
-        run.figure("refunds paid twice", doubled, "refunds", variant=guard, wrong_way=wrong, x=cause, x_label="fault")
-    holds = (killed, again) == expected and fired == KILLS and all(times.values())
-    fact = f"of {len(times)} refunds, {killed} paid twice by {fired} kills, {again} by {KILLS} lost answers"
-    run.claim(texts[guard], holds, topics=[IDEMPOTENT], fact=fact, variant=guard, wrong_way=wrong)
 
 
 def undo_in_every_order(run: Run) -> None:

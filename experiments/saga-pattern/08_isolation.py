@@ -6,7 +6,6 @@ Shown for each: what it lets happen, and what it costs in waits, repeated reads 
 
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import partial
 
 from msgspec import structs
@@ -14,21 +13,23 @@ from saga.lessons import isolation
 from saga.lessons.compensating import GIFT, asker, breaches, forward, opened, standing
 from saga.lessons.dirty_reads import MARKED, PATIENT, Giving, Reports, give_back, refused_in_vain, sale
 from saga.lessons.isolation import (
-    Charging,
+    CONCURRENT,
     Commuting,
     End,
     Holding,
     Locks,
+    Outcome,
     Overwriting,
     Rereading,
     Tally,
     Turn,
+    Way,
+    charge_all,
     interleave,
 )
 from saga.order import Action, Order, World, orders
 from saga.services.effects import EFFECTS, Effect
 from saga.services.invariant import judge
-from saga.services.shop import Services
 from saga.stage.fates import Fate, Fates, open_shop
 
 from shared.experiment import Experiment, Run
@@ -42,19 +43,9 @@ experiment = Experiment(
     servers=("postgres",),
     topics=(STEPWISE, COMPENSATION, NO_LOCKS, EVENTUAL),
 )
-OPENING, PRICE = 10_000_000, 5_000  # cents in an account, of an order that takes all of a small account
-CONCURRENT = 8
+PRICE = 5_000  # cents of an order that takes all of a small account
 EVERY = 5  # turns between two reports
 NONE, LOCK = "no countermeasure", "semantic lock"
-
-
-@dataclass(frozen=True)
-class Way:
-    """How sagas charge an account that others charge, too."""
-
-    name: str
-    charging: Charging
-    waits: bool = True
 
 
 WAYS = (
@@ -82,18 +73,6 @@ def main(run: Run) -> None:
 def ends_badly(made: list[Order], action: Action, every: int) -> dict[tuple[str, Action], Fate]:
     """Every so-manieth order is refused this action."""
     return {(order.id, action): Fate.REFUSED for order in made[::every]}
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a way left: cents that are not where the charges say, turns and ends."""
-
-    lost: int
-    tally: Tally
-
-    @property
-    def extra(self) -> int:
-        return self.tally.turns[Turn.WAITED] + self.tally.turns[Turn.REREAD]
 
 
 def lost_updates(run: Run, count: int, sizes: tuple[int, ...]) -> None:
@@ -125,15 +104,6 @@ def case(run: Run, way: Way, size: int, count: int) -> list[Order]:
     prefix = f"{WAYS.index(way)}-{size}"
     made = orders(run.seed, count, World(), prefix)
     return [structs.replace(order, customer=f"{prefix} {number % size}") for number, order in enumerate(made)]
-
-
-def charge_all(services: Services, way: Way, made: list[Order], chance: random.Random, locks: Locks) -> Outcome:
-    payments = services.connections["payments"]
-    for customer in {order.customer for order in made}:
-        payments.execute("insert into accounts values (%s, %s)", [customer, OPENING])
-    sagas = [isolation.purchase(services, order, way.charging, way.waits) for order in made]
-    tally = interleave(sagas, chance, CONCURRENT, locks if isinstance(way.charging, Holding) else lambda: None)
-    return Outcome(isolation.missing(payments, made[0].customer.partition(" ")[0] + " ", OPENING), tally)
 
 
 def claim_lost_updates(run: Run, hot: dict[str, Outcome], found: dict[tuple[str, int], Outcome]) -> None:

@@ -8,11 +8,9 @@ drawn from the same seed.
 import itertools
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
-from saga.order import SERVICE, UNDO, Action, Order, Outcome, World, orders
+from saga.order import UNDO, Action, Outcome
 from saga.stage.contenders import (
     CAMUNDA,
     CHOREOGRAPHY,
@@ -35,22 +33,25 @@ from saga.stage.measuring import (
     Alone,
     Journal,
     Timed,
-    Usage,
+    Tried,
     alone,
+    asked,
     carry,
     goes_on,
     note,
     note_alone,
+    notes,
     recover,
     require_complete,
+    some,
+    usage,
 )
 from saga.stage.ran import lines as ran_lines
 from saga.stage.ran import noted, noting
-from saga.stage.schedules import Verdict, drawn, endure, fates
+from saga.stage.schedules import drawn, endure, fates
 
 from shared.experiment import Experiment, Run, Scale
 from shared.faults import Faults
-from shared.postgres import connect
 from shared.servers.server import Endpoint
 from shared.threads import together
 from shared.worker import Worker
@@ -81,24 +82,6 @@ class Plan(NamedTuple):
     alone: int
     recoveries: int
     schedules: int
-
-
-@dataclass(frozen=True)
-class Tried:
-    """What one engine did when things failed."""
-
-    verdict: Verdict
-    undone: bool  # the shipments of which nobody knows
-    ran: frozenset[str]  # the modules of this lab that its workers carried out
-
-    @property
-    def gives(self) -> dict[str, bool]:
-        """What of it was seen here."""
-        return {
-            "ends all when a killed worker comes back": self.verdict.open_at_kill > 0 and not self.verdict.stuck,
-            "undoes a step of which nobody knows whether it was done": self.undone,
-            "keeps what fails for good for an operator": bool(self.verdict.waiting),
-        }
 
 
 @experiment.run
@@ -143,10 +126,6 @@ def up(
         yield engine, shop
 
 
-def notes(run: Run, worker: str) -> Path:
-    return run.folder / f"{worker}.ran"
-
-
 def time_it(run: Run, contender: Contender, endpoints: Mapping[str, Endpoint], plan: Plan) -> Timed:
     """Speed, and what it takes. Raises NothingToMeasure unless every order is complete."""
     database, sagas = run.endpoints["postgres"].url, WARM_UP + plan.sagas
@@ -183,30 +162,6 @@ def try_it(run: Run, contender: Contender, endpoints: Mapping[str, Endpoint], pl
     doubtful = [order for schedule in schedules for order in schedule.doubtful]
     undone = all(asked(shop, order, UNDO[Action.SHIP]) for order in doubtful)
     return Tried(verdict, undone and {verdict.outcome(order) for order in doubtful} == {Outcome.COMPENSATED}, ran)
-
-
-def some(kind: str, count: int) -> list[Order]:
-    """So many orders, the same for every engine."""
-    return list(orders(0, count, World(), kind))
-
-
-def asked(shop: FatedShop, saga: str, action: Action) -> bool:
-    """Whether the service has answered such a request."""
-    with connect(shop.conninfos[SERVICE[action]]) as connection:
-        known = "select 1 from inbox where request_id = %s"
-        return connection.execute(known, [f"{saga}:{action}"]).fetchone() is not None
-
-
-def usage(run: Run, contender: Contender, engine: Engine) -> tuple[Usage, Usage]:
-    """By the engine's processes with those of its servers, and by Postgres: of servers, where they are ours to see."""
-    servers = [pid for server in contender.servers if server != "postgres" for pid in pids(run, server)]
-    return Usage.of({*engine.pids.values(), *servers}), Usage.of(pids(run, "postgres"))
-
-
-def pids(run: Run, server: str) -> list[int]:
-    """None where it is somebody else's, or runs in a container."""
-    ours = server in run.endpoints and run.endpoints[server].ours
-    return [process.pid for process in run.control(server).record.processes] if ours else []
 
 
 def claim(run: Run, contender: Contender, tried: Tried) -> None:

@@ -242,3 +242,37 @@ class Locks:
         row = self.connection.execute(query, [self.pids, "%ExclusiveLock"]).fetchone()
         self.turns += 1
         self.found += int(row[0]) if row else 0
+
+
+CONCURRENT = 8  # sagas
+OPENING = 10_000_000  # cents in an account
+
+
+@dataclass(frozen=True)
+class Way:
+    """How sagas charge an account that others charge, too."""
+
+    name: str
+    charging: Charging
+    waits: bool = True
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a way left: cents that are not where the charges say, turns and ends."""
+
+    lost: int
+    tally: Tally
+
+    @property
+    def extra(self) -> int:
+        return self.tally.turns[Turn.WAITED] + self.tally.turns[Turn.REREAD]
+
+
+def charge_all(services: Services, way: Way, made: list[Order], chance: random.Random, locks: Locks) -> Outcome:
+    payments = services.connections["payments"]
+    for customer in {order.customer for order in made}:
+        payments.execute("insert into accounts values (%s, %s)", [customer, OPENING])
+    sagas = [purchase(services, order, way.charging, way.waits) for order in made]
+    tally = interleave(sagas, chance, CONCURRENT, locks if isinstance(way.charging, Holding) else lambda: None)
+    return Outcome(missing(payments, made[0].customer.partition(" ")[0] + " ", OPENING), tally)

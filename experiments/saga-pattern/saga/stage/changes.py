@@ -13,12 +13,15 @@ from saga.orchestrator.definition import ORDER_FILE, Definition, Retry, load, ti
 from saga.orchestrator.store import publish
 from saga.order import SERVICE, Action, Order, Outcome
 from saga.services.host import prepare
+from saga.services.invariant import Standing, judge
 from saga.services.shop import SERVICES, Shop, add
+from saga.stage.choreography import WORLD
 from saga.stage.engines import Site, wait
 from saga.stage.engines.own import HOSTS, Own, opened
-from saga.stage.fates import Fate, Fates
+from saga.stage.fates import Fate, Fates, open_shop
 from saga.stage.processes import host
 from shared import postgres
+from shared.experiment import Run
 from shared.postgres import Connection
 from shared.worker import Worker
 
@@ -188,3 +191,19 @@ def places(
             asked = {name for (name,) in connection.execute(ASKED, [sagas])}
         found[service] = hosts[service].process.pid if hosts[service].alive() else None, asked
     return found
+
+
+def play_defined(run: Run, todo: Sequence[Order]) -> tuple[Standing, Played]:
+    """By our orchestrator: the same orders before there is a check, and with it."""
+    before, fates = earlier(todo)
+    shop = open_shop(run, "defined", fates, WORLD)
+    site = Site(shop, f"{run.name}_defined", run.endpoints, run.folder, run.worker, keep=run.keep)
+    played = play(site, before, todo)
+    return judge(shop), played
+
+
+def note_changes(run: Run, changes: Mapping[str, Change]) -> None:
+    """Figures of what a fraud check comes to, by who has the flow."""
+    for variant, change in changes.items():
+        run.figure("existing services that a fraud check changes", len(change.services), "services", variant=variant)
+        run.figure("other existing places that it changes", len(change.others), "places", variant=variant)

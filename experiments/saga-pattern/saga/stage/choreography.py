@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from saga.choreography import store, wire
-from saga.choreography.flow import Flow
+from saga.choreography.flow import Arrow, Flow
 from saga.choreography.machine import ENDS, MACHINES, SUBMITTED, Machine, Machines, emitter
 from saga.choreography.service import Service, submitted
 from saga.order import Order, World
@@ -306,3 +306,17 @@ def note_flow(run: Run, flow: Flow, variant: str) -> None:
     for what, count in {**sizes, "reactions": len(flow.arrows)}.items():
         run.figure("size of the flow", count, "", variant=variant, x=what, x_label="number of")
     run.figure("pairs of services that hear each other", len(flow.mutual()), "pairs", variant=variant)
+
+
+def keep_flow(run: Run, flow: Flow) -> None:
+    """The flow as a picture, in two formats, beside the run's record."""
+    (run.folder / "flow.mmd").write_text(flow.mermaid() + "\n")
+    (run.folder / "flow.dot").write_text(flow.dot() + "\n")
+
+
+def note_paths(run: Run, paths: Iterable[Sequence[Arrow]]) -> None:
+    """Figures of how many services a test of each path of the flow needs."""
+    for path in paths:
+        name = next((arrow.said for arrow in path if arrow.said.endswith("refused")), "all goes well")
+        needed = len({arrow.service for arrow in path})
+        run.figure("services that a test needs", needed, "services", variant=RIGHT, x=name, x_label="path")

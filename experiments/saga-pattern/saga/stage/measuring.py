@@ -4,17 +4,22 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import psutil
 
-from saga.order import Order
+from saga.order import SERVICE, Action, Order, World, orders
 from saga.services.invariant import Ending, judge
 from saga.services.shop import Shop
-from saga.stage.contenders import Contender
+from saga.stage.contenders import (
+    Contender,
+)
 from saga.stage.engines import PATIENCE, Ended, Engine, await_ends, drive, wait
+from saga.stage.fates import FatedShop
+from saga.stage.schedules import Verdict
 from shared.errors import DeadlineExceeded, FaultNotFired, LabError
+from shared.experiment import Run
 from shared.postgres import Connection, connect
-from shared.run import Run
 from shared.wait import until
 from shared.worker import Worker
 
@@ -243,3 +248,49 @@ def note_alone(run: Run, contender: Contender, found: Alone) -> None:
         figure("recovery from kill -9 of all workers, started again at once", found.back, "s")
     if found.goes_on is not None:
         figure(GOES_ON, float(found.goes_on), "1: seen here")
+
+
+@dataclass(frozen=True)
+class Tried:
+    """What one engine did when things failed."""
+
+    verdict: Verdict
+    undone: bool  # the shipments of which nobody knows
+    ran: frozenset[str]  # the modules of this lab that its workers carried out
+
+    @property
+    def gives(self) -> dict[str, bool]:
+        """What of it was seen here."""
+        return {
+            "ends all when a killed worker comes back": self.verdict.open_at_kill > 0 and not self.verdict.stuck,
+            "undoes a step of which nobody knows whether it was done": self.undone,
+            "keeps what fails for good for an operator": bool(self.verdict.waiting),
+        }
+
+
+def notes(run: Run, worker: str) -> Path:
+    return run.folder / f"{worker}.ran"
+
+
+def some(kind: str, count: int) -> list[Order]:
+    """So many orders, the same for every engine."""
+    return list(orders(0, count, World(), kind))
+
+
+def asked(shop: FatedShop, saga: str, action: Action) -> bool:
+    """Whether the service has answered such a request."""
+    with connect(shop.conninfos[SERVICE[action]]) as connection:
+        known = "select 1 from inbox where request_id = %s"
+        return connection.execute(known, [f"{saga}:{action}"]).fetchone() is not None
+
+
+def usage(run: Run, contender: Contender, engine: Engine) -> tuple[Usage, Usage]:
+    """By the engine's processes with those of its servers, and by Postgres: of servers, where they are ours to see."""
+    servers = [pid for server in contender.servers if server != "postgres" for pid in pids(run, server)]
+    return Usage.of({*engine.pids.values(), *servers}), Usage.of(pids(run, "postgres"))
+
+
+def pids(run: Run, server: str) -> list[int]:
+    """None where it is somebody else's, or runs in a container."""
+    ours = server in run.endpoints and run.endpoints[server].ours
+    return [process.pid for process in run.control(server).record.processes] if ours else []

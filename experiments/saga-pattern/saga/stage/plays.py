@@ -12,7 +12,14 @@ from saga.choreography.store import Letter, Outgoing
 from saga.choreography.wire import sending
 from saga.order import STEPS, Action, Order, World
 from saga.services.shop import Services
-from saga.stage.choreography import Cast, Stage, ended, said, submit
+from saga.stage.choreography import (
+    RIGHT,
+    Cast,
+    Stage,
+    ended,
+    said,
+    submit,
+)
 from saga.stage.fates import Fate, Fates
 from saga.windows import ServiceWindow
 from saga.wrong.choreographing import ByCustomer, WithoutInbox, WithoutOutbox, submitted_by_customer
@@ -178,3 +185,11 @@ def run_away(stage: Stage, order: Order, starter: Starter, limit: int) -> list[E
         cast.stop()
         tap.catch_up()
     return tap.events
+
+
+VARIANTS = {
+    ByCustomer: "correlated by customer",
+    WithoutInbox: "no inbox",
+    WithoutOutbox: "no outbox",
+    Service: RIGHT,
+}
