@@ -37,15 +37,20 @@ from shared.event import Event
 from shared.experiment import Experiment, Run
 
 BASED, MADE, HARD = "I.4/choreography-based-saga", "I.4/choreography-implementation", "I.4/choreography-challenges"
-PARTS = {
-    BASED: ("event-driven-coordination", "services-react-to-events", "decentralized-logic", "no-single-coordinator"),
-    MADE: ("event-publishing", "event-handlers", "state-machines-per-service", "correlation-handling"),
-    HARD: ("hard-to-understand-full-flow",),
-}
 experiment = Experiment(
     title="Choreography: services that react to events",
     servers=("postgres", "kafka"),
-    topics=tuple(f"{part}/{name}" for part, names in PARTS.items() for name in names),
+    topics=(
+        "I.4/choreography-based-saga/event-driven-coordination",
+        "I.4/choreography-based-saga/services-react-to-events",
+        "I.4/choreography-based-saga/decentralized-logic",
+        "I.4/choreography-based-saga/no-single-coordinator",
+        "I.4/choreography-implementation/event-publishing",
+        "I.4/choreography-implementation/event-handlers",
+        "I.4/choreography-implementation/state-machines-per-service",
+        "I.4/choreography-implementation/correlation-handling",
+        "I.4/choreography-challenges/hard-to-understand-full-flow",
+    ),
 )
 
 

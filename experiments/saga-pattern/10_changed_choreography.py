@@ -26,11 +26,14 @@ from saga.stage.fates import Fate, Fates
 from shared.experiment import Experiment, Run
 
 HARD = "I.4/choreography-challenges"
-CHALLENGES = "adding-steps-requires-multiple-changes", "cyclic-dependencies-risk", "testing-complexity"
 experiment = Experiment(
     title="Choreography: what a change takes",
     servers=("postgres", "kafka"),
-    topics=tuple(f"{HARD}/{name}" for name in CHALLENGES),
+    topics=(
+        "I.4/choreography-challenges/adding-steps-requires-multiple-changes",
+        "I.4/choreography-challenges/cyclic-dependencies-risk",
+        "I.4/choreography-challenges/testing-complexity",
+    ),
 )
 
 

@@ -22,7 +22,11 @@ MADE = "I.4/orchestration-implementation"
 experiment = Experiment(
     title="Our own orchestrator: answers twice, late, or to the dead",
     servers=("postgres", "kafka"),
-    topics=tuple(f"{MADE}/{name}" for name in ("saga-orchestrator-service", "state-machine", "timeout-handling")),
+    topics=(
+        "I.4/orchestration-implementation/saga-orchestrator-service",
+        "I.4/orchestration-implementation/state-machine",
+        "I.4/orchestration-implementation/timeout-handling",
+    ),
 )
 RIGHT = "durable, keyed"
 OFTEN = Retry(attempts=60, first=0.05, longest=0.5)  # no step is given up because the machine stands still
