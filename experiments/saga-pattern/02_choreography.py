@@ -13,18 +13,9 @@ from saga.choreography.machine import MACHINES
 from saga.choreography.service import Service
 from saga.order import Action, orders
 from saga.services.invariant import Ending, judge
+from saga.stage import choreography as hall
 from saga.stage import plays
-from saga.stage.choreography import (
-    RIGHT,
-    WORLD,
-    Stage,
-    ended,
-    endings,
-    judged,
-    keep_flow,
-    note_flow,
-    open_stage,
-)
+from saga.stage.choreography import RIGHT
 from saga.stage.engines import choreography
 from saga.stage.fates import Fates
 from saga.stage.foreign.choreography import Events
@@ -56,7 +47,7 @@ experiment = Experiment(
 
 @experiment.run
 def main(run: Run) -> None:
-    run.parameters["customers"] = WORLD.customers
+    run.parameters["customers"] = hall.WORLD.customers
     with run.step("orders come while shipping is not there, and then it is"):
         stage, events = play_flow(run)
     draw(run, events)
@@ -71,14 +62,14 @@ def main(run: Run) -> None:
         claim_foreign(run, "choreography", choreography.opened, Events, [f"{MADE}/event-handlers"], variant=RIGHT)
 
 
-def play_flow(run: Run) -> tuple[Stage, list[Event]]:
+def play_flow(run: Run) -> tuple[hall.Stage, list[Event]]:
     """Orders of which one is refused at each step, and the others have their seeded fates."""
     right = run.about(RIGHT)
-    todo = list(orders(run.seed, run.pick(smoke=8, demo=60, full=300), WORLD))
-    stage = open_stage(run, "flow", fates=plays.one_refused_at_each(todo, run.seed))
+    todo = list(orders(run.seed, run.pick(smoke=8, demo=60, full=300), hall.WORLD))
+    stage = hall.open_stage(run, "flow", fates=plays.one_refused_at_each(todo, run.seed))
     away, events = plays.play_without_shipping(stage, todo, run.worker)
-    judged(run, stage)
-    fates, ends = stage.shop.fates, ended(stage)
+    hall.judged(run, stage)
+    fates, ends = stage.shop.fates, hall.ended(stage)
     payable = {order.id for order in todo if plays.refused_at(fates, order) in (None, Action.SHIP)}
     right.claim(
         "with shipping away, the others carry each order as far as they can: paid, or undone; when it is back, it all"
@@ -89,7 +80,7 @@ def play_flow(run: Run) -> tuple[Stage, list[Event]]:
     )
     refused = {order.id for order in todo if plays.refused_at(fates, order)}
     standing = judge(stage.shop)
-    complete = endings(standing, Ending.COMPLETE)
+    complete = hall.endings(standing, Ending.COMPLETE)
     right.claim(
         "events alone bring every order to its end: complete, or undone by everybody where one service refuses",
         complete == {order.id for order in todo} - refused and not standing.violations,
@@ -103,8 +94,8 @@ def draw(run: Run, events: Sequence[Event]) -> None:
     """The flow as it was recorded, beside what the machines together declare."""
     right = run.about(RIGHT)
     seen, whole = recorded(events), declared(MACHINES)
-    keep_flow(run, seen)
-    note_flow(run, whole, "four services")
+    hall.keep_flow(run, seen)
+    hall.note_flow(run, whole, "four services")
     found = problems(events)
     right.claim(
         "every event is a service's reaction to one other event: the chain from click to end has no gap",
@@ -129,7 +120,7 @@ def draw(run: Run, events: Sequence[Event]) -> None:
     )
 
 
-def play_repeats(run: Run, stage: Stage, events: Sequence[Event]) -> None:
+def play_repeats(run: Run, stage: hall.Stage, events: Sequence[Event]) -> None:
     right = run.about(RIGHT)
     before = judge(stage.shop)
     count = plays.play_again(stage, events, run.worker)
@@ -144,10 +135,10 @@ def play_repeats(run: Run, stage: Stage, events: Sequence[Event]) -> None:
 
 def play_kills(run: Run) -> None:
     right = run.about(RIGHT)
-    todo = list(orders(run.seed, run.pick(smoke=16, demo=150, full=600), WORLD))
-    stage = open_stage(run, "kills", fates=Fates(run.seed))
+    todo = list(orders(run.seed, run.pick(smoke=16, demo=150, full=600), hall.WORLD))
+    stage = hall.open_stage(run, "kills", fates=Fates(run.seed))
     plays.play(stage, todo, run.worker, kills=list(ServiceWindow))
-    history, standing = judged(run, stage, fault="SIGKILL"), judge(stage.shop)
+    history, standing = hall.judged(run, stage, fault="SIGKILL"), judge(stage.shop)
     wrong = lost(history) + phantom(history) + duplicate_effect(history)
     kills = {(fault.process, fault.note) for fault in history.faults}
     right.claim(
@@ -176,10 +167,10 @@ TOPICS = {WithoutInbox: f"{MADE}/event-handlers", WithoutOutbox: f"{MADE}/event-
 
 
 def play_kind(run: Run, kind: type[Service], number: int) -> None:
-    todo, fates = plays.pairs(run.pick(smoke=5, demo=10, full=20), WORLD)
-    stage = open_stage(run, f"pairs-{number}", fates=fates)
+    todo, fates = plays.pairs(run.pick(smoke=5, demo=10, full=20), hall.WORLD)
+    stage = hall.open_stage(run, f"pairs-{number}", fates=fates)
     plays.play_pairs(stage, todo, kind, run.worker)
-    judged(run, stage, plays.VARIANTS[kind], fault=None if kind is ByCustomer else "SIGKILL")
+    hall.judged(run, stage, plays.VARIANTS[kind], fault=None if kind is ByCustomer else "SIGKILL")
     standing = judge(stage.shop)
     twice, half = sum("charged 2," in one for one in standing.violations), standing.count(Ending.INCONSISTENT)
     about = run.about(plays.VARIANTS[kind], wrong_way=kind is not Service)

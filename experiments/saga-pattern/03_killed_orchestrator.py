@@ -13,8 +13,9 @@ from saga.orchestrator.machine import Status, Verb
 from saga.orchestrator.operator import tell
 from saga.orchestrator.worker import Orchestrator
 from saga.services.invariant import Ending, Standing
+from saga.stage import orchestrator as trials
 from saga.stage.fates import Fates
-from saga.stage.orchestrator import Trial, broken, note_orders, out_of_order, recoveries, set_up
+from saga.stage.orchestrator import Trial, set_up
 from saga.windows import HostWindow, WorkerWindow
 from saga.wrong.orchestrating import EachTimeShop, SendFirst
 
@@ -103,9 +104,9 @@ def claim_kills(run: Run, trial: Trial, standing: Standing, history: History) ->
         topics=[f"{BASED}/command-based-coordination"],
         fact=f"{again} commands came again, {twice} effects doubled",
     )
-    for killed, seconds in recoveries(history).items():
+    for killed, seconds in trials.recoveries(history).items():
         right.figure("time to the next message", seconds * 1000, "ms", x=killed, x_label="killed")
-    note_orders(run, RIGHT, False, standing, dict(zip(WINDOWS, trial.rounds, strict=True)))
+    trials.note_orders(run, RIGHT, False, standing, dict(zip(WINDOWS, trial.rounds, strict=True)))
 
 
 def claim_tracking(run: Run, trial: Trial, standing: Standing, connection: Connection, history: History) -> None:
@@ -120,7 +121,7 @@ def claim_tracking(run: Run, trial: Trial, standing: Standing, connection: Conne
         topics=[f"{BASED}/centralized-state-tracking"],
         fact=f"{len(agree)} of {len(rows)} sagas",
     )
-    wrong = out_of_order(history, {saga: status == Status.COMPENSATED for saga, status in rows})
+    wrong = trials.out_of_order(history, {saga: status == Status.COMPENSATED for saga, status in rows})
     right.claim(
         "whatever was killed, steps were asked for in the order of the definition and undone in reverse",
         not wrong,
@@ -162,10 +163,10 @@ def forget(run: Run, count: int) -> None:
         trial.memory_worker(count, window).wait()
     standing = trial.close(host)
     run.judge(trial.name, variant=MEMORY, wrong_way=True, fault="SIGKILL")
-    left = note_orders(run, MEMORY, True, standing, dict(zip(WorkerWindow, trial.rounds, strict=True)))
+    left = trials.note_orders(run, MEMORY, True, standing, dict(zip(WorkerWindow, trial.rounds, strict=True)))
     wrong.claim(
         "state in memory: a kill in any window leaves orders half done, and nobody knows of them any more",
-        all(broken(standing, orders) for orders in trial.rounds),
+        all(trials.broken(standing, orders) for orders in trial.rounds),
         topics=[CUSTOM],
         fact=f"{left} of {len(trial.sagas)} orders inconsistent for good",
     )
@@ -188,9 +189,9 @@ def send_early(run: Run, count: int) -> None:
         standing = trial.close(host, worker)
         early = kind is SendFirst
         run.judge(name, variant=EARLY if early else RIGHT, wrong_way=early, fault=f"SIGKILL {WorkerWindow.SAVED}")
-        left[early] = broken(standing, trial.rounds[0])
+        left[early] = trials.broken(standing, trial.rounds[0])
         if early:
-            note_orders(run, EARLY, True, standing, {WorkerWindow.SAVED: trial.rounds[0]})
+            trials.note_orders(run, EARLY, True, standing, {WorkerWindow.SAVED: trial.rounds[0]})
     run.claim(
         "sent before the commit: a service does what no saga knows of, and it is not undone with the rest",
         left[True] > 0 == left[False],
@@ -214,10 +215,11 @@ def do_again(run: Run, count: int) -> None:
             trial.await_end()
     standing = trial.close(others, worker)
     history = run.judge(trial.name, variant=KEYLESS, wrong_way=True, fault="SIGKILL")
-    left = note_orders(run, KEYLESS, True, standing, dict(zip(HostWindow, trial.rounds, strict=True)))
+    left = trials.note_orders(run, KEYLESS, True, standing, dict(zip(HostWindow, trial.rounds, strict=True)))
     wrong.claim(
         "no idempotency key: what was done and not yet answered is done again after the kill",
-        [broken(standing, orders) > 0 for orders in trial.rounds] == [window in DOUBLING for window in HostWindow],
+        [trials.broken(standing, orders) > 0 for orders in trial.rounds]
+        == [window in DOUBLING for window in HostWindow],
         topics=[f"{MADE}/command-reply-pattern"],
         fact=f"{len(duplicate_effect(history))} effects doubled, {left} customers charged twice",
     )

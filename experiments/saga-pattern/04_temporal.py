@@ -19,7 +19,7 @@ from saga.stage import temporal as plays
 from saga.stage.engines import temporal
 from saga.stage.foreign.claimed import claim_foreign
 from saga.stage.foreign.temporal import Workflows
-from saga.stage.temporal import AFTER, BACKWARD, KEYLESS, RIGHT, Changed, Killed, Late, Lost, Operated, counted
+from saga.stage.temporal import RIGHT
 from saga.windows import EffectWindow
 
 from shared.experiment import Experiment, Run
@@ -54,17 +54,16 @@ def main(run: Run) -> None:
         claim_foreign(run, "Temporal", temporal.opened, Workflows, topics, variant=RIGHT)
 
 
-def claim_workers(run: Run, killed: Killed) -> None:
-    right = run.about(RIGHT)
-    run.judge("worker", variant=RIGHT, fault="SIGKILL")
+def claim_workers(run: Run, killed: plays.Killed) -> None:
+    right = run.about(RIGHT, topics=["I.4/compensation-design/idempotent-compensations"])
+    right.judge("worker", fault="SIGKILL")
     standing = claim_ended(run, killed, "worker")
     histories = [(action, killed.stage.history(one)) for action, one in killed.orders]
     again = [each for action, history in histories for each in asked(history) if each.action is action]
-    backward = [each for each in again if each.action in BACKWARD]
+    backward = [each for each in again if each.action in plays.BACKWARD]
     right.claim(
         "a compensation whose worker was killed is carried out again, and undoes nothing twice",
         len(backward) > 0 and all(each.attempts > 1 for each in backward) and not standing.violations,
-        topics=["I.4/compensation-design/idempotent-compensations"],
         fact=f"{len(backward)} compensations, {sum(each.attempts for each in backward)} attempts;"
         f" {len(standing.violations)} violations in money, stock and orders",
     )
@@ -76,16 +75,16 @@ def claim_workers(run: Run, killed: Killed) -> None:
         fact=f"{len(missed)} of {len(killed.orders)} after {killed.stage.heartbeat:g} s without one;"
         f" an attempt may take {USUAL.attempt:g} s",
     )
-    orders = [actions(history) for action, history in histories if action in BACKWARD]
+    orders = [actions(history) for action, history in histories if action in plays.BACKWARD]
     right.claim(
         "what may have been done is undone in reverse order, the step of which nobody knows included",
-        all(found == [*STEPS, *BACKWARD] for found in orders) and len(orders) > 0,
+        all(found == [*STEPS, *plays.BACKWARD] for found in orders) and len(orders) > 0,
         topics=["I.4/compensation-design/compensation-ordering"],
         fact=f"{len(orders)} histories: {', '.join(orders[0][len(STEPS) :])}",
     )
 
 
-def claim_server(run: Run, killed: Killed) -> None:
+def claim_server(run: Run, killed: plays.Killed) -> None:
     run.judge("server", variant=RIGHT, fault="SIGKILL, restart")
     claim_ended(run, killed, "server")
     for window, seen in killed.seen.items():
@@ -104,7 +103,7 @@ def claim_transactions(run: Run, window: EffectWindow, seen: dict[Action, set[st
     )
 
 
-def claim_ended(run: Run, killed: Killed, who: str) -> Standing:
+def claim_ended(run: Run, killed: plays.Killed, who: str) -> Standing:
     """Returns how all its orders stand."""
     right = run.about(RIGHT, topics=[TEMPORAL])
     for window, seconds in killed.seconds.items():
@@ -120,15 +119,15 @@ def claim_ended(run: Run, killed: Killed, who: str) -> Standing:
     return standing
 
 
-def claim_outcomes(run: Run, lost: Lost) -> None:
-    keyless = run.about(KEYLESS, wrong_way=True)
-    early = run.about(AFTER, wrong_way=True)
+def claim_outcomes(run: Run, lost: plays.Lost) -> None:
+    keyless = run.about(plays.KEYLESS, wrong_way=True)
+    early = run.about(plays.AFTER, wrong_way=True)
     right = run.about(RIGHT, topics=["I.4/saga-fundamentals/compensation-for-rollback"])
     run.judge("unknown", fault="SIGKILL")
     for way, standing in lost.standings.items():
         wrong, count = len(standing.violations), lost.count
         run.figure("customers charged wrongly", wrong, "customers", variant=way, wrong_way=way != RIGHT, sagas=count)
-    undone, missing, doubled = (lost.standings[way] for way in (RIGHT, AFTER, KEYLESS))
+    undone, missing, doubled = (lost.standings[way] for way in (RIGHT, plays.AFTER, plays.KEYLESS))
     right.claim(
         "nobody knows whether the customer was charged: the charge is undone with all the rest",
         not undone.violations and undone.count(Ending.COMPENSATED) == lost.count,
@@ -136,7 +135,7 @@ def claim_outcomes(run: Run, lost: Lost) -> None:
     )
     early.claim(
         "registered after the call, a compensation is missing: the saga says undone, the customer has paid",
-        missing.count(Ending.INCONSISTENT) == counted(lost.ended[AFTER], Status.COMPENSATED) == lost.count,
+        missing.count(Ending.INCONSISTENT) == plays.counted(lost.ended[plays.AFTER], Status.COMPENSATED) == lost.count,
         topics=["I.4/saga-fundamentals/compensation-for-rollback"],
         fact=f"{missing.count(Ending.INCONSISTENT)} of {lost.count}; {next(iter(missing.violations), '')}",
     )
@@ -149,12 +148,15 @@ def claim_outcomes(run: Run, lost: Lost) -> None:
     )
 
 
-def claim_operator(run: Run, found: Operated) -> None:
+def claim_operator(run: Run, found: plays.Operated) -> None:
     right = run.about(RIGHT)
     count, standing = len(found.running), found.standing
     right.claim(
         "a query tells where a running saga stands, and what undoing it would take",
-        all((each.status, each.doing, each.undo) == (Status.RUNNING, Action.SHIP, BACKWARD) for each in found.running),
+        all(
+            (each.status, each.doing, each.undo) == (Status.RUNNING, Action.SHIP, plays.BACKWARD)
+            for each in found.running
+        ),
         topics=["I.4/orchestration-based-saga/centralized-state-tracking"],
         fact=f"{count} sagas: {found.running[0].status}, {found.running[0].doing}",
     )
@@ -168,49 +170,43 @@ def claim_operator(run: Run, found: Operated) -> None:
     parked = [each for each in found.parked if each.status is Status.PARKED]
     right.claim(
         "a compensation that keeps failing is on the operator's list with its reason, and goes on when it is mended",
-        len(parked) == len(found.parked) and counted(found.ended, Status.COMPENSATED) == len(found.ended),
+        len(parked) == len(found.parked) and plays.counted(found.ended, Status.COMPENSATED) == len(found.ended),
         topics=["I.4/error-handling/dead-letter-handling", "I.4/error-handling/manual-intervention"],
         fact=f"{len(parked)} of {len(found.parked)} sagas: {found.parked[0].reason}",
     )
 
 
-def claim_deadline(run: Run, late: Late) -> None:
+def claim_deadline(run: Run, late: plays.Late) -> None:
     right = run.about(RIGHT, topics=["I.4/error-handling/saga-timeout"])
     undone, left = late.undone(late.ended), late.wrong.count(Ending.INCONSISTENT)
     right.claim(
         "a saga that is out of time by a timer of its own undoes what it has done",
-        not late.right.violations and undone == counted(late.ended, Status.COMPENSATED) == late.count,
+        not late.right.violations and undone == plays.counted(late.ended, Status.COMPENSATED) == late.count,
         fact=f"{undone} of {late.count} undone: {next(iter(late.ended.values())).reason}",
     )
     right.claim(
         "an attempt that beats and hangs is found out by its own time limit, and its step is undone with all the rest",
         not late.right.violations
-        and late.undone(late.hung) == counted(late.hung, Status.COMPENSATED) == late.count
+        and late.undone(late.hung) == plays.counted(late.hung, Status.COMPENSATED) == late.count
         and late.given_up == [{Action.SHIP: "START_TO_CLOSE"}] * late.count,
         topics=["I.4/orchestration-implementation/timeout-handling"],
         fact=f"{late.undone(late.hung)} of {late.count} undone: {next(iter(late.hung.values())).reason}"
         f" after {late.limits.attempt:g} s; without heartbeats, after {late.limits.heartbeat:g} s",
     )
-    run.claim(
+    run.about(TIMEOUT, wrong_way=True, topics=["I.4/error-handling/saga-timeout"]).claim(
         "an execution timeout ends the workflow where it stands: what is done stays done, and nobody undoes it",
         set(late.closed) == {"TIMED_OUT"} and left == late.count,
-        topics=["I.4/error-handling/saga-timeout"],
         fact=f"{left} of {late.count}; {next(iter(late.wrong.violations), '')}",
-        variant=TIMEOUT,
-        wrong_way=True,
     )
 
 
-def claim_change(run: Run, found: Changed) -> None:
+def claim_change(run: Run, found: plays.Changed) -> None:
     right = run.about(RIGHT, topics=[TEMPORAL])
     count, complete = found.count, found.standing.count(Ending.COMPLETE)
-    run.claim(
+    run.about(UNPATCHED, wrong_way=True, topics=[TEMPORAL]).claim(
         "changed without a patch: no saga that began before goes on, until another worker comes",
         len(found.refused) == count and found.shipped == 0,
-        topics=[TEMPORAL],
         fact=f"{len(found.refused)} of {count}: {found.refused[0][:140]}",
-        variant=UNPATCHED,
-        wrong_way=True,
     )
     old, new = ([actions(history) for history in histories] for histories in (found.old, found.new))
     right.claim(

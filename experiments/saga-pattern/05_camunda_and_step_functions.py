@@ -1,7 +1,8 @@
 """The same order on Camunda and on Step Functions: which faults does the engine survive, and which are left to us?
 
 Both do what their diagram says. What most diagrams do not say: that the step that failed may have been done, that a
-saga which is out of time has to be undone, that a lock runs out. Each is shown as it is usually drawn, and mended.
+saga which is out of time has to be undone, that a lock runs out. Each is shown as it is usually drawn, and mended. As
+it is drawn: saga/wrong/camunda_drawn.py, stepfunctions_catch.py and keyless.py.
 """
 
 from collections.abc import Callable
@@ -14,18 +15,6 @@ from saga.engines.stepfunctions.client import Change
 from saga.order import Action, Order, Outcome, World, orders
 from saga.services.invariant import Ending, Standing, judge
 from saga.stage import drawn as drawn_engines
-from saga.stage.drawn import (
-    HASTY,
-    attempts,
-    dying,
-    one,
-    overlap,
-    said,
-    second,
-    site_of,
-    slug,
-    without_retries,
-)
 from saga.stage.engines import Ended, Engine, Opener, Site, wait
 from saga.stage.engines import camunda as camundas
 from saga.stage.engines import stepfunctions as machines
@@ -49,7 +38,7 @@ experiment = Experiment(
     topics=(CAMUNDA, STEP_FUNCTIONS),
 )
 OPENERS: dict[str, Opener] = {
-    "Camunda": partial(camundas.opened, policy=HASTY),
+    "Camunda": partial(camundas.opened, policy=drawn_engines.HASTY),
     "Step Functions": partial(machines.opened, visible_again=1),
 }
 FOREIGN: dict[str, Callable[[Any], Foreign]] = {"Camunda": Instances, "Step Functions": Messages}
@@ -86,12 +75,14 @@ def schedule(run: Run, window: EffectWindow, count: int) -> None:
     wanted = list(orders(run.seed, count, World()))
     fates, sites = drawn_engines.mixed(run, wanted), dict[str, Site]()
     for name in OPENERS:
-        kill = RecordedKill(window, history=run.history_file(slug(name, window)), process=f"{name} worker")
+        kill = RecordedKill(
+            window, history=run.history_file(drawn_engines.slug(name, window)), process=f"{name} worker"
+        )
         shop = open_shop(run, f"{len(sites)}{len(run.histories)}", fates)
-        sites[name] = site_of(run, shop, slug(name, window), kill=kill)
+        sites[name] = drawn_engines.site_of(run, shop, drawn_engines.slug(name, window), kill=kill)
     ended = drawn_engines.carry_out(run, OPENERS, sites, wanted)
     for name, site in sites.items():
-        run.judge(slug(name, window), variant=name, fault=f"SIGKILL {window}")
+        run.judge(drawn_engines.slug(name, window), variant=name, fault=f"SIGKILL {window}")
         claim_schedule(run, name, window, ended[name], judge(site.shop))
 
 
@@ -110,26 +101,26 @@ def claim_schedule(run: Run, name: str, window: EffectWindow, ended: dict[str, E
 def failed_step(run: Run, shop: FatedShop) -> None:
     """As it is drawn, and as our files have it: who undoes the payment, and when is what undone?"""
     drawings = {"drawn": drawn.as_tutorials_draw_it(), "mended": None}
-    changes: dict[str, Change] = {"caught": drawn_engines.samples, "mended-catch": without_retries}
+    changes: dict[str, Change] = {"caught": drawn_engines.samples, "mended-catch": drawn_engines.without_retries}
     with ExitStack() as stack:
         camunda = {
-            way: stack.enter_context(camundas.opened(site_of(run, shop, way), Policy(attempts=1), bpmn))
+            way: stack.enter_context(camundas.opened(drawn_engines.site_of(run, shop, way), Policy(attempts=1), bpmn))
             for way, bpmn in drawings.items()
         }
         states = {
-            way: stack.enter_context(machines.opened(site_of(run, shop, way), change))
+            way: stack.enter_context(machines.opened(drawn_engines.site_of(run, shop, way), change))
             for way, change in changes.items()
         }
         engines: dict[str, Engine] = {**camunda, **states}
         for way, engine in engines.items():
-            engine.start(one(run, way))
-        outcomes = {way: wait(engine, [one(run, way).id]) for way, engine in engines.items()}
+            engine.start(drawn_engines.one(run, way))
+        outcomes = {way: wait(engine, [drawn_engines.one(run, way).id]) for way, engine in engines.items()}
         for way, engine in camunda.items():
-            claim_order(run, engine, one(run, way), wrong=way == "drawn")
-        [instance] = camunda["mended"].camunda.instances([one(run, "mended").id])
+            claim_order(run, engine, drawn_engines.one(run, way), wrong=way == "drawn")
+        [instance] = camunda["mended"].camunda.instances([drawn_engines.one(run, "mended").id])
     standing = judge(shop)
     for way in engines:
-        claim_undone(run, standing, one(run, way), "Camunda" if way in drawings else "Step Functions")
+        claim_undone(run, standing, drawn_engines.one(run, way), "Camunda" if way in drawings else "Step Functions")
     [end] = outcomes["mended"].values()
     run.claim(
         "Camunda calls a compensated saga COMPLETED: its diagram has to note how it ended",
@@ -141,7 +132,7 @@ def failed_step(run: Run, shop: FatedShop) -> None:
 
 
 def claim_order(run: Run, engine: camundas.CamundaEngine, order: Order, wrong: bool) -> None:
-    at_once = overlap(engine.camunda, order, *UNDONE)
+    at_once = drawn_engines.overlap(engine.camunda, order, *UNDONE)
     run.claim(
         "one throw event for all: Camunda hands out all compensations at once, in no order"
         if wrong
@@ -162,7 +153,7 @@ def claim_undone(run: Run, standing: Standing, order: Order, engine: str) -> Non
         else f"{engine}: the step that failed is undone as well, whether it was done or not",
         standing.endings[order.id] is (Ending.INCONSISTENT if wrong else Ending.COMPENSATED),
         topics=[TOPICS[engine]],
-        fact="; ".join(said(standing, order)) or "all undone",
+        fact="; ".join(drawn_engines.said(standing, order)) or "all undone",
         variant=f"{engine}, as usually drawn" if wrong else engine,
         wrong_way=wrong,
     )
@@ -170,12 +161,12 @@ def claim_undone(run: Run, standing: Standing, order: Order, engine: str) -> Non
 
 def out_of_time(run: Run, shop: FatedShop) -> Outcome:
     """On Camunda, by a timer of the saga. For Step Functions see drawn_engines.out_of_time."""
-    site, order = dying(run, shop, "timer"), one(run, "timer")
+    site, order = drawn_engines.dying(run, shop, "timer"), drawn_engines.one(run, "timer")
     with camundas.opened(site, ONE) as engine:
         engine.start(order)
         engine.workers[0].wait()
         engine.camunda.hurry(order.id)
-        with second(run, site, engine, ONE):
+        with drawn_engines.second(run, site, engine, ONE):
             [end] = wait(engine, [order.id]).values()
     return end.outcome
 
@@ -183,8 +174,8 @@ def out_of_time(run: Run, shop: FatedShop) -> Outcome:
 def claim_times(run: Run, shop: FatedShop, outcome: Outcome, ends: dict[str, tuple[str, int]]) -> None:
     for name in ("timer", "whole", "step"):
         run.judge(name, variant=name, wrong_way=name == "whole", fault=f"SIGKILL {EffectWindow.AFTER}")
-    standing, (_, charged) = judge(shop), attempts(shop, one(run, "step"))
-    endings = {name: standing.endings[one(run, name).id] for name in ("timer", "whole", "step")}
+    standing, (_, charged) = judge(shop), drawn_engines.attempts(shop, drawn_engines.one(run, "step"))
+    endings = {name: standing.endings[drawn_engines.one(run, name).id] for name in ("timer", "whole", "step")}
     (whole, _), (step, late) = ends["whole"], ends["step"]
     run.claim(
         "Camunda: a timer within the saga gives up and undoes all, the payment of which nobody knows included",
@@ -197,7 +188,7 @@ def claim_times(run: Run, shop: FatedShop, outcome: Outcome, ends: dict[str, tup
         "Step Functions: a state machine that is out of time stops where it is, and undoes nothing",
         (whole, endings["whole"]) == ("TIMED_OUT", Ending.INCONSISTENT),
         topics=[STEP_FUNCTIONS],
-        fact=f"{whole}; {'; '.join(said(standing, one(run, 'whole')))}",
+        fact=f"{whole}; {'; '.join(drawn_engines.said(standing, drawn_engines.one(run, 'whole')))}",
         variant="Step Functions, timeout of the machine",
         wrong_way=True,
     )
@@ -213,10 +204,10 @@ def claim_times(run: Run, shop: FatedShop, outcome: Outcome, ends: dict[str, tup
 def short_lock(run: Run, shop: FatedShop) -> None:
     hasty = Policy(lock=drawn_engines.LOCK, wait=drawn_engines.LOCK / 3, threads=2, batch=1)
     for way, how in {"keyless": drawn_engines.slowly_without_a_key, "keyed": drawn_engines.slowly}.items():
-        with camundas.opened(site_of(run, shop, way), hasty, how=how) as engine:
-            engine.start(one(run, way))
-            wait(engine, [one(run, way).id])
-        asked, charged = attempts(shop, one(run, way))
+        with camundas.opened(drawn_engines.site_of(run, shop, way), hasty, how=how) as engine:
+            engine.start(drawn_engines.one(run, way))
+            wait(engine, [drawn_engines.one(run, way).id])
+        asked, charged = drawn_engines.attempts(shop, drawn_engines.one(run, way))
         run.claim(
             "Camunda: a lock that is shorter than the work hands a step out twice, and the customer pays twice"
             if way == "keyless"

@@ -1,7 +1,8 @@
 """What does it take to undo a step: with what effect, in which order, how far, and what if it cannot be?
 
-Popular compensations beside right ones, on the same orders: put back what was there before;
-undo in the order of the steps; undo what reported success; log what could not be undone, and go on.
+Popular compensations beside right ones, on the same orders: put back what was there before; undo in the
+order of the steps; undo what reported success; log what could not be undone, and go on. They stand side by side in
+saga/lessons: returning.py (BEFORE_IMAGE, EXACT, SEMANTIC) and compensating.py (answered, asked, undo_carelessly).
 """
 
 from itertools import permutations

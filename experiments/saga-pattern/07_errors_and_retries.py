@@ -14,22 +14,11 @@ from saga.orchestrator.store import publish
 from saga.order import Action, Order, Outcome, Request, World, orders
 from saga.services.invariant import judge
 from saga.services.shop import Shop
+from saga.stage import retrying
 from saga.stage.engines import Ended, Site, wait
 from saga.stage.engines.own import Own, opened
 from saga.stage.fates import Fate, Fates, mend, open_shop
-from saga.stage.retrying import (
-    RIGHT,
-    Limits,
-    Rush,
-    ask,
-    note_rushes,
-    patient,
-    policies,
-    port_of,
-    provide,
-    rush,
-    together,
-)
+from saga.stage.retrying import RIGHT, Rush
 
 from shared.experiment import Experiment, Run, Scale
 from shared.wait import until
@@ -50,14 +39,14 @@ HELD = "select coalesce(sum(quantity), 0) from reservations where order_id = any
 
 @experiment.run
 def main(run: Run) -> None:
-    note_rushes(run, rush_by_every_policy(run))
+    retrying.note_rushes(run, rush_by_every_policy(run))
     count = run.pick(smoke=5, demo=10, full=20)
     made = {name: list(orders(run.seed, count, World(), name)) for name in ("deadline", "endless")}
     fixed = {(order.id, Action.SHIP): Fate.BROKEN for name in made for order in made[name]}
     shop = open_shop(run, "engine", Fates(steps={}, undos={}, fixed=fixed))
     site = Site(shop, run.name, run.endpoints, run.folder, run.worker)
     step = "wait for a service that is out of order, with a deadline and without"
-    with opened(site, patient("order", 60.0)) as engine, run.step(step):
+    with opened(site, retrying.patient("order", 60.0)) as engine, run.step(step):
         out_of_time(run, engine, shop, made["deadline"], made["endless"])
     found = judge(shop).violations
     run.claim("in the end every order is whole or undone", not found, fact=f"{len(found)} violations")
@@ -69,7 +58,10 @@ def out_of_time(run: Run, engine: Own, shop: Shop, timed: Sequence[Order], endle
     ahead = next(orders(run.seed, 1, World(), "ahead"))  # by its end, workers and hosts are up
     engine.start(ahead)
     wait(engine, [ahead.id])
-    for definition, made in ((patient("endless", 1e6), endless), (patient("deadline", DEADLINE), timed)):
+    for definition, made in (
+        (retrying.patient("endless", 1e6), endless),
+        (retrying.patient("deadline", DEADLINE), timed),
+    ):
         publish(connection, definition)
         for order in made:
             replace(engine.client, definition=definition).start(order)
@@ -110,7 +102,7 @@ def claim_out_of_time(run: Run, ended: dict[str, Ended], reasons: list[str], pie
 
 def held(shop: Shop, made: Sequence[Order]) -> int:
     """Pieces that are reserved for these orders."""
-    return ask(shop, "stock", HELD, [order.id for order in made])
+    return retrying.ask(shop, "stock", HELD, [order.id for order in made])
 
 
 def claim_counts(run: Run, rushes: dict[str, Rush], done: int, charged: int) -> None:
@@ -157,8 +149,8 @@ def rush_by_every_policy(run: Run) -> dict[str, Rush]:
     So it does not matter how fast the machine is. At scale smoke, the wrong ones run at the same time.
     """
     count = run.pick(smoke=24, demo=100, full=120)
-    limits = Limits(*run.pick((0.01, 0.06), (0.005, 0.1), (0.005, 0.1)), patience=LONGEST)
-    tried = policies(first=limits.timeout, longest=2.0)
+    limits = retrying.Limits(*run.pick((0.01, 0.06), (0.005, 0.1), (0.005, 0.1)), patience=LONGEST)
+    tried = retrying.policies(first=limits.timeout, longest=2.0)
     wrong = [name for name in tried if name != RIGHT]
     run.parameters.update({"sagas": count, "calls per second that the service can do": round(1 / limits.service)})
     shop, rushes = open_shop(run, "rush"), dict[str, Rush]()
@@ -166,24 +158,31 @@ def rush_by_every_policy(run: Run) -> dict[str, Rush]:
         with run.step(f"{count} sagas at once: {', '.join(names)}"):
             made = {name: list(orders(run.seed, count, World(), name)) for name in names}
             ports = {name: run.folder / f"{name}.port" for name in names}
-            services = [run.worker(f"service, {name}", provide, shop, limits.service, ports[name]) for name in names]
-            rushed = asyncio.run(together(rush(port_of(ports[n]), made[n], tried[n], limits) for n in names))
+            services = [
+                run.worker(f"service, {name}", retrying.provide, shop, limits.service, ports[name]) for name in names
+            ]
+            rushed = asyncio.run(
+                retrying.together(retrying.rush(retrying.port_of(ports[n]), made[n], tried[n], limits) for n in names)
+            )
             rushes.update(zip(names, rushed, strict=True))
-            until("what was asked first to be done", lambda: ask(shop, "payments", CHARGED) == count * len(rushes))
+            until(
+                "what was asked first to be done",
+                lambda: retrying.ask(shop, "payments", CHARGED) == count * len(rushes),
+            )
             for service in services:
                 service.stop()
             limits = replace(limits, patience=2 * min(rushes[RIGHT].recovered, LONGEST))
     claim_once(run, shop, rushes)
-    done = ask(shop, "payments", DONE_FOR, rushes["no retry"].given_up)
-    charged = ask(shop, "payments", CHARGED)
+    done = retrying.ask(shop, "payments", DONE_FOR, rushes["no retry"].given_up)
+    charged = retrying.ask(shop, "payments", CHARGED)
     (claim_counts if run.scale is Scale.SMOKE else claim_rushes)(run, rushes, done, charged)
     return {name: rushes[name] for name in tried}
 
 
 def claim_once(run: Run, shop: Shop, rushes: dict[str, Rush]) -> None:
-    charged, calls = ask(shop, "payments", CHARGED), sum(len(seen.calls) for seen in rushes.values())
-    cents = ask(shop, "payments", "select sum(cents)::bigint from accounts")
-    cents += ask(shop, "payments", "select sum(cents)::bigint from charges")
+    charged, calls = retrying.ask(shop, "payments", CHARGED), sum(len(seen.calls) for seen in rushes.values())
+    cents = retrying.ask(shop, "payments", "select sum(cents)::bigint from accounts")
+    cents += retrying.ask(shop, "payments", "select sum(cents)::bigint from charges")
     run.claim(
         "however often a saga asks, it is charged once",
         cents == shop.world.balance * shop.world.customers and calls > run.pick(1, 2, 2) * charged,

@@ -1,7 +1,8 @@
 """Sagas are not isolated: what do others see, and overwrite, before a saga is finished, and what makes up for it?
 
 Chance interleaves sagas after every local transaction; the popular way and each countermeasure get the same orders.
-Shown for each: what it lets happen, and what it costs in waits, repeated reads and refusals.
+Shown for each: what it lets happen, and what it costs in waits, repeated reads and refusals. What differs is a method
+of a few lines (saga/lessons/isolation.py: Overwriting, Commuting, Rereading, Holding) or an effect (dirty_reads.py).
 """
 
 import random
@@ -12,21 +13,7 @@ from msgspec import structs
 from saga.lessons import isolation
 from saga.lessons.compensating import GIFT, asker, breaches, forward, opened, standing
 from saga.lessons.dirty_reads import MARKED, PATIENT, Giving, Reports, give_back, refused_in_vain, sale
-from saga.lessons.isolation import (
-    CONCURRENT,
-    Commuting,
-    End,
-    Holding,
-    Locks,
-    Outcome,
-    Overwriting,
-    Rereading,
-    Tally,
-    Turn,
-    Way,
-    charge_all,
-    interleave,
-)
+from saga.lessons.isolation import Commuting, Holding, Overwriting, Rereading
 from saga.order import Action, Order, World, orders
 from saga.services.effects import EFFECTS, Effect
 from saga.services.invariant import judge
@@ -49,11 +36,11 @@ NONE, LOCK = "no countermeasure", "semantic lock"
 
 
 WAYS = (
-    Way("read, then write", Overwriting()),
-    Way("commutative update", Commuting()),
-    Way("reread value", Rereading()),
-    Way("semantic lock, others wait", Holding()),
-    Way("semantic lock, others are refused", Holding(), waits=False),
+    isolation.Way("read, then write", Overwriting()),
+    isolation.Way("commutative update", Commuting()),
+    isolation.Way("reread value", Rereading()),
+    isolation.Way("semantic lock, others wait", Holding()),
+    isolation.Way("semantic lock, others are refused", Holding(), waits=False),
 )
 
 
@@ -61,7 +48,7 @@ WAYS = (
 def main(run: Run) -> None:
     count = run.pick(smoke=20, demo=60, full=150)
     sizes = run.pick((1, 8), (1, 2, 5, 20), (1, 2, 5, 20, 50))
-    run.parameters.update({"sagas per case": count, "at once": CONCURRENT})
+    run.parameters.update({"sagas per case": count, "at once": isolation.CONCURRENT})
     with run.step("sagas that charge the same accounts: lost updates"):
         lost_updates(run, count, sizes)
     with run.step("a sale of which many orders are undone: dirty reads"):
@@ -79,17 +66,20 @@ def lost_updates(run: Run, count: int, sizes: tuple[int, ...]) -> None:
     """Every way, with the charges spread over few accounts or many. A quarter of the orders is undone."""
     cases = {(way, size): case(run, way, size, count) for way in WAYS for size in sizes}
     fixed = {key: fate for made in cases.values() for key, fate in ends_badly(made, Action.SHIP, every=4).items()}
-    shop, found = open_shop(run, "lost", Fates(steps={}, undos={}, fixed=fixed)), dict[tuple[str, int], Outcome]()
+    shop, found = (
+        open_shop(run, "lost", Fates(steps={}, undos={}, fixed=fixed)),
+        dict[tuple[str, int], isolation.Outcome](),
+    )
     with opened(shop) as services:
         isolation.prepare(services)
-        locks = Locks(services)
+        locks = isolation.Locks(services)
         for (way, size), made in cases.items():
-            found[way.name, size] = charge_all(services, way, made, random.Random(run.seed), locks)
+            found[way.name, size] = isolation.charge_all(services, way, made, random.Random(run.seed), locks)
     for (name, size), outcome in found.items():
         figure = partial(run.figure, variant=name, wrong_way=name == WAYS[0].name, x=size, x_label="accounts")
         figure("money that is not where the charges say", outcome.lost / 100, "euro")
         figure("extra turns of a saga", outcome.extra / count, "turns")
-        figure("sagas refused", outcome.tally.ends[End.REFUSED], "sagas")
+        figure("sagas refused", outcome.tally.ends[isolation.End.REFUSED], "sagas")
     claim_lost_updates(run, {way.name: found[way.name, 1] for way in WAYS}, found)
     run.claim(
         "a semantic lock is a row: no lock of the database is held between the steps of a saga",
@@ -99,14 +89,16 @@ def lost_updates(run: Run, count: int, sizes: tuple[int, ...]) -> None:
     )
 
 
-def case(run: Run, way: Way, size: int, count: int) -> list[Order]:
+def case(run: Run, way: isolation.Way, size: int, count: int) -> list[Order]:
     """Orders of so many customers, whose names and ids tell the case."""
     prefix = f"{WAYS.index(way)}-{size}"
     made = orders(run.seed, count, World(), prefix)
     return [structs.replace(order, customer=f"{prefix} {number % size}") for number, order in enumerate(made)]
 
 
-def claim_lost_updates(run: Run, hot: dict[str, Outcome], found: dict[tuple[str, int], Outcome]) -> None:
+def claim_lost_updates(
+    run: Run, hot: dict[str, isolation.Outcome], found: dict[tuple[str, int], isolation.Outcome]
+) -> None:
     overwriting, commuting, rereading, waiting, refusing = (hot[way.name] for way in WAYS)
     run.claim(
         "what a saga read in one step and writes in another overwrites what others charged in between",
@@ -120,7 +112,7 @@ def claim_lost_updates(run: Run, hot: dict[str, Outcome], found: dict[tuple[str,
         WAYS[1].name: ("a change that commutes needs neither wait nor lock", commuting.extra == 0),
         WAYS[2].name: ("a value that is read again before it is written costs repeats", rereading.extra > 0),
         WAYS[3].name: ("a semantic lock costs the others waits", waiting.extra > 0),
-        WAYS[4].name: ("a semantic lock that refuses costs orders", refusing.tally.ends[End.REFUSED] > 0),
+        WAYS[4].name: ("a semantic lock that refuses costs orders", refusing.tally.ends[isolation.End.REFUSED] > 0),
     }
     for name, (text, cost) in costs.items():
         lost = sum(outcome.lost for (way, _), outcome in found.items() if way == name)
@@ -128,8 +120,9 @@ def claim_lost_updates(run: Run, hot: dict[str, Outcome], found: dict[tuple[str,
             f"{text}, and nothing is lost",
             lost == 0 and cost,
             topics=[STEPWISE],
-            fact=f"on one account: {hot[name].extra} extra turns and {hot[name].tally.ends[End.REFUSED]} refusals "
-            f"of {hot[name].tally.ends.total()} sagas; {lost} cents lost on any number of accounts",
+            fact=f"on one account: {hot[name].extra} extra turns and"
+            f" {hot[name].tally.ends[isolation.End.REFUSED]} refusals of {hot[name].tally.ends.total()} sagas;"
+            f" {lost} cents lost on any number of accounts",
             variant=name,
         )
 
@@ -144,10 +137,10 @@ def dirty_reads(run: Run, count: int) -> None:
             isolation.prepare(services)
             reports = Reports(services, EVERY)
             sagas = [sale(services, order, how) for order in made]
-            tally = interleave(sagas, random.Random(run.seed), count, reports)
+            tally = isolation.interleave(sagas, random.Random(run.seed), count, reports)
             false, left_out = reports.judge()
             vain = refused_in_vain(services, made)
-        waits, wrong = tally.turns[Turn.WAITED], how is EFFECTS
+        waits, wrong = tally.turns[isolation.Turn.WAITED], how is EFFECTS
         figure = partial(run.figure, variant=variant, wrong_way=wrong)
         figure("lines of reports that were undone later", false, "lines")
         figure("true lines that reports lack", left_out, "lines")
@@ -163,7 +156,7 @@ def dirty_reads(run: Run, count: int) -> None:
         )
         facts = (
             f"{false} false lines in {len(reports.paid)} reports, {left_out} true lines not there yet",
-            f"{vain} of {count} orders refused in vain, {waits} waits, {tally.ends[End.COMPLETE]} complete",
+            f"{vain} of {count} orders refused in vain, {waits} waits, {tally.ends[isolation.End.COMPLETE]} complete",
         )
         holds = false > 0 if wrong else (false == 0 < left_out), vain > 0 if wrong else (vain == 0 < waits)
         rest = not judge(shop).violations
@@ -190,13 +183,17 @@ def debts(run: Run, count: int) -> None:
             sagas = [
                 saga for back, new in pairs for saga in (give_back(services, back, giving), sale(services, new, how))
             ]
-            tally = interleave(sagas, random.Random(run.seed), len(sagas))
+            tally = isolation.interleave(sagas, random.Random(run.seed), len(sagas))
             gifts = sum(GIFT in breaches(standing(services, order.id)) for order in first)
         claim_debts(run, giving, gifts, tally)
 
 
-def claim_debts(run: Run, giving: Giving, gifts: int, tally: Tally) -> None:
-    wrong, waits, refused = giving is Giving.REFUND_FIRST, tally.turns[Turn.WAITED], tally.ends[End.REFUSED]
+def claim_debts(run: Run, giving: Giving, gifts: int, tally: isolation.Tally) -> None:
+    wrong, waits, refused = (
+        giving is Giving.REFUND_FIRST,
+        tally.turns[isolation.Turn.WAITED],
+        tally.ends[isolation.End.REFUSED],
+    )
     figure = partial(run.figure, variant=giving, wrong_way=wrong)
     figure("customers with the goods and the money", gifts, "customers")
     figure("waits for a promised refund", waits, "turns")
@@ -209,7 +206,10 @@ def claim_debts(run: Run, giving: Giving, gifts: int, tally: Tally) -> None:
     costs = {Giving.REFUND_FIRST: True, Giving.PROMISE_FIRST: waits > 0, Giving.RECALL_FIRST: waits == 0}
     run.claim(
         texts[giving],
-        (gifts > 0) is wrong and gifts == tally.ends[End.IN_DEBT] and costs[giving] and tally.ends[End.COMPLETE] > 0,
+        (gifts > 0) is wrong
+        and gifts == tally.ends[isolation.End.IN_DEBT]
+        and costs[giving]
+        and tally.ends[isolation.End.COMPLETE] > 0,
         topics=[COMPENSATION],
         fact=f"{gifts} customers with the goods and the money, {waits} waits, {refused} orders refused",
         variant=giving,

@@ -11,41 +11,13 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 from saga.order import UNDO, Action, Outcome
-from saga.stage.contenders import (
-    CAMUNDA,
-    CHOREOGRAPHY,
-    CONTENDERS,
-    DBOS,
-    OWN,
-    SAME,
-    STATES,
-    TEMPORAL,
-    UNDO_ATTEMPTS,
-    Contender,
-    gather,
-)
+from saga.stage import contenders, measuring
+from saga.stage.contenders import OWN, Contender
 from saga.stage.engines import Engine, Site
 from saga.stage.fates import KIND, FatedShop, Fates, open_shop
 from saga.stage.foreign.claimed import claim_foreign
 from saga.stage.foreign.dbos import Workflows
-from saga.stage.measuring import (
-    GOES_ON,
-    Alone,
-    Journal,
-    Timed,
-    Tried,
-    alone,
-    asked,
-    carry,
-    goes_on,
-    note,
-    note_alone,
-    notes,
-    recover,
-    require_complete,
-    some,
-    usage,
-)
+from saga.stage.measuring import alone
 from saga.stage.ran import lines as ran_lines
 from saga.stage.ran import noted, noting
 from saga.stage.schedules import drawn, endure, fates
@@ -58,9 +30,9 @@ from shared.worker import Worker
 
 TOPICS = {
     OWN: "I.4/orchestration-tools/custom-implementation",
-    TEMPORAL: "I.4/orchestration-tools/temporal-io",
-    CAMUNDA: "I.4/orchestration-tools/camunda",
-    STATES: "I.4/orchestration-tools/aws-step-functions",
+    contenders.TEMPORAL: "I.4/orchestration-tools/temporal-io",
+    contenders.CAMUNDA: "I.4/orchestration-tools/camunda",
+    contenders.STATES: "I.4/orchestration-tools/aws-step-functions",
 }
 experiment = Experiment(
     title="Which engine: the same orders, the same failures",
@@ -87,14 +59,16 @@ class Plan(NamedTuple):
 @experiment.run
 def main(run: Run) -> None:
     plan = run.pick(Plan(5, 2, 0, 1), Plan(50, 10, 1, 1), Plan(500, 100, 5, 5))
-    run.parameters.update({"workers": WORKERS, "attempts of a compensation": UNDO_ATTEMPTS, **plan._asdict()})
+    run.parameters.update(
+        {"workers": WORKERS, "attempts of a compensation": contenders.UNDO_ATTEMPTS, **plan._asdict()}
+    )
     faults = Faults(run.recorder("faults", "experiment"))
-    found = gather(run, run.endpoints, more=run.scale is not Scale.SMOKE)
+    found = contenders.gather(run, run.endpoints, more=run.scale is not Scale.SMOKE)
     for contender, endpoints in found.items():
         with run.step(f"{plan.sagas} sagas on {contender.name}"):
-            note(run, contender, time_it(run, contender, endpoints, plan))
+            measuring.note(run, contender, time_it(run, contender, endpoints, plan))
         with run.step(f"{plan.alone} alone on {contender.name}, and {plan.recoveries} kills of its workers"):
-            note_alone(run, contender, time_alone(run, contender, endpoints, plan, faults))
+            measuring.note_alone(run, contender, time_alone(run, contender, endpoints, plan, faults))
     # Side by side: here no time is taken.
     with run.step(f"{plan.schedules} fault schedules on each"):
         verdicts = together(lambda one: try_it(run, *one, plan, faults), found.items())
@@ -102,7 +76,7 @@ def main(run: Run) -> None:
     for contender, one in tried.items():
         claim(run, contender, one)
     with run.step("orders that nobody can read, in the queue of DBOS"):
-        claim_foreign(run, DBOS.name, DBOS.opened, Workflows, [], found[DBOS])
+        claim_foreign(run, contenders.DBOS.name, contenders.DBOS.opened, Workflows, [], found[contenders.DBOS])
     compare(run)
     if run.scale is Scale.FULL:
         compare_without(run)
@@ -119,52 +93,62 @@ def up(
 
     def worker(name: str, *arguments: object) -> Worker:
         name = f"{contender.name}/{name}"
-        return run.worker(name, *((noting, notes(run, name)) if watched else ()), *arguments)
+        return run.worker(name, *((noting, measuring.notes(run, name)) if watched else ()), *arguments)
 
     space, folder = f"{run.name}_{number}", run.folder / contender.name
     with contender.opened(Site(shop, space, endpoints, folder, worker, WORKERS, keep=run.keep)) as engine:
         yield engine, shop
 
 
-def time_it(run: Run, contender: Contender, endpoints: Mapping[str, Endpoint], plan: Plan) -> Timed:
+def time_it(run: Run, contender: Contender, endpoints: Mapping[str, Endpoint], plan: Plan) -> measuring.Timed:
     """Speed, and what it takes. Raises NothingToMeasure unless every order is complete."""
     database, sagas = run.endpoints["postgres"].url, WARM_UP + plan.sagas
     with up(run, contender, endpoints, KIND) as (engine, shop):
-        before = Journal.read(database)
-        carry(engine, some("warm", WARM_UP), contender.at_once)
-        began = usage(run, contender, engine)
-        load = carry(engine, some("load", plan.sagas), contender.at_once)
-        took, of_database = (end - start for start, end in zip(began, usage(run, contender, engine), strict=True))
-    log = Journal.read(database) - before  # by now every session has told of its flushes
-    require_complete(shop, sagas)
-    return Timed(load, took, of_database, log.flushes / sagas, log.length / 1000 / sagas)
+        before = measuring.Journal.read(database)
+        measuring.carry(engine, measuring.some("warm", WARM_UP), contender.at_once)
+        began = measuring.usage(run, contender, engine)
+        load = measuring.carry(engine, measuring.some("load", plan.sagas), contender.at_once)
+        took, of_database = (
+            end - start for start, end in zip(began, measuring.usage(run, contender, engine), strict=True)
+        )
+    log = measuring.Journal.read(database) - before  # by now every session has told of its flushes
+    measuring.require_complete(shop, sagas)
+    return measuring.Timed(load, took, of_database, log.flushes / sagas, log.length / 1000 / sagas)
 
 
-def time_alone(run: Run, contender: Contender, endpoints: Mapping[str, Endpoint], plan: Plan, faults: Faults) -> Alone:
+def time_alone(
+    run: Run, contender: Contender, endpoints: Mapping[str, Endpoint], plan: Plan, faults: Faults
+) -> measuring.Alone:
     """One saga after the other, then many, whose workers are killed. Raises NothingToMeasure as above."""
     many, further = contender.at_once, None
     with up(run, contender, endpoints, KIND) as (engine, shop):
-        carry(engine, some("warm", WARM_UP), contender.at_once)
-        spent = [alone(engine, order) for order in some("alone", plan.alone)]
-        back = [recover(engine, some(f"back{n}", many), faults.kill) for n in range(plan.recoveries)]
+        measuring.carry(engine, measuring.some("warm", WARM_UP), contender.at_once)
+        spent = [alone(engine, order) for order in measuring.some("alone", plan.alone)]
+        back = [
+            measuring.recover(engine, measuring.some(f"back{n}", many), faults.kill) for n in range(plan.recoveries)
+        ]
         if run.scale is Scale.FULL:
-            further = goes_on(engine, some("further", many), faults.kill, STAYS_DEAD)
-        require_complete(shop, WARM_UP + plan.alone + many * (plan.recoveries + (run.scale is Scale.FULL)))
-    return Alone(spent, back, further)
+            further = measuring.goes_on(engine, measuring.some("further", many), faults.kill, STAYS_DEAD)
+        measuring.require_complete(shop, WARM_UP + plan.alone + many * (plan.recoveries + (run.scale is Scale.FULL)))
+    return measuring.Alone(spent, back, further)
 
 
-def try_it(run: Run, contender: Contender, endpoints: Mapping[str, Endpoint], plan: Plan, faults: Faults) -> Tried:
+def try_it(
+    run: Run, contender: Contender, endpoints: Mapping[str, Endpoint], plan: Plan, faults: Faults
+) -> measuring.Tried:
     """What becomes of orders whose steps fail as drawn, while workers are killed."""
     schedules = drawn(run.seed, plan.schedules)
     with up(run, contender, endpoints, fates(run.seed, schedules), watched=True) as (engine, shop):
         verdict = endure(engine, shop, schedules, faults.kill, decides=contender.decides)
-        ran = frozenset(noted(notes(run, worker.name) for worker in engine.workers))
+        ran = frozenset(noted(measuring.notes(run, worker.name) for worker in engine.workers))
     doubtful = [order for schedule in schedules for order in schedule.doubtful]
-    undone = all(asked(shop, order, UNDO[Action.SHIP]) for order in doubtful)
-    return Tried(verdict, undone and {verdict.outcome(order) for order in doubtful} == {Outcome.COMPENSATED}, ran)
+    undone = all(measuring.asked(shop, order, UNDO[Action.SHIP]) for order in doubtful)
+    return measuring.Tried(
+        verdict, undone and {verdict.outcome(order) for order in doubtful} == {Outcome.COMPENSATED}, ran
+    )
 
 
-def claim(run: Run, contender: Contender, tried: Tried) -> None:
+def claim(run: Run, contender: Contender, tried: measuring.Tried) -> None:
     name, verdict = contender.name, tried.verdict
     topics = [TOPICS[contender]] if contender in TOPICS else []
     run.claim(
@@ -194,7 +178,7 @@ def claim(run: Run, contender: Contender, tried: Tried) -> None:
 def compare(run: Run) -> None:
     """At scale smoke nothing is fast: it is over before anything is warm."""
     rates = {figure.variant: figure.value for figure in run.figures if figure.name == "sagas"}
-    del rates[CHOREOGRAPHY.name]  # it orchestrates nothing
+    del rates[contenders.CHOREOGRAPHY.name]  # it orchestrates nothing
     if run.scale is not Scale.SMOKE:
         run.claim(
             "our orchestrator, which writes in batches, ends more sagas a second than any other orchestrator here",
@@ -206,22 +190,22 @@ def compare(run: Run) -> None:
 
 
 def compare_without(run: Run) -> None:
-    tried = [figure for figure in run.figures if figure.name == GOES_ON]
+    tried = [figure for figure in run.figures if figure.name == measuring.GOES_ON]
     on, off = ([figure.variant for figure in tried if bool(figure.value) is wanted] for wanted in (True, False))
     run.claim(
         "one worker of two stays dead: its sagas go on with the other one, but those of DBOS, which wait for it, and"
         " those of the choreography, in which nobody does its part",
-        set(off) == {DBOS.name, CHOREOGRAPHY.name},
+        set(off) == {contenders.DBOS.name, contenders.CHOREOGRAPHY.name},
         topics=list(TOPICS.values()),
         fact=f"go on: {', '.join(on)}; wait: {', '.join(off)}",
     )
 
 
-def compare_code(run: Run, tried: Mapping[Contender, Tried]) -> None:
+def compare_code(run: Run, tried: Mapping[Contender, measuring.Tried]) -> None:
     """What the workers of each carried out beyond what those of all did: the services, and what fails in them."""
-    common = SAME.union(frozenset[str].intersection(*(one.ran for one in tried.values())))
+    common = contenders.SAME.union(frozenset[str].intersection(*(one.ran for one in tried.values())))
     lines = {contender.name: ran_lines(one.ran - common) for contender, one in tried.items()}
-    for contender in CONTENDERS:
+    for contender in contenders.CONTENDERS:
         run.figure("code", contender.code_lines, "lines of Python", variant=contender.name, data=contender.data_lines)
     for name, count in lines.items():
         run.figure("code that its workers carried out", count, "lines of Python", variant=name)

@@ -12,15 +12,9 @@ from saga.choreography.machine import MACHINES
 from saga.order import Action, Order, Outcome, orders
 from saga.services.invariant import Ending, judge
 from saga.stage import changes, plays
+from saga.stage import choreography as hall
 from saga.stage.changes import FORGOTTEN, LOOPING, WITH_FRAUD, suspect, told
-from saga.stage.choreography import (
-    RIGHT,
-    WORLD,
-    endings,
-    note_flow,
-    note_paths,
-    open_stage,
-)
+from saga.stage.choreography import RIGHT
 from saga.stage.fates import Fate, Fates
 
 from shared.experiment import Experiment, Run
@@ -46,12 +40,12 @@ def main(run: Run) -> None:
 
 
 def play_fraud(run: Run) -> None:
-    todo = plays.suspects(run.pick(smoke=8, demo=20, full=100), WORLD)
+    todo = plays.suspects(run.pick(smoke=8, demo=20, full=100), hall.WORLD)
     suspects = {order.id for order in todo if suspect(order)}
     claim_fraud(run, todo, suspects)
-    stage = open_stage(run, "fraud-not-told", FORGOTTEN)
+    stage = hall.open_stage(run, "fraud-not-told", FORGOTTEN)
     orphans = recorded(plays.play(stage, todo, run.worker)).orphans()
-    half, kept = endings(judge(stage.shop), Ending.INCONSISTENT), plays.held(stage)
+    half, kept = hall.endings(judge(stage.shop), Ending.INCONSISTENT), plays.held(stage)
     run.claim(
         "one of these changes forgotten: suspects have paid and are never refunded, and no service sees an error",
         half == suspects and not kept and orphans == {"fraud.suspected"},
@@ -66,13 +60,13 @@ def play_fraud(run: Run) -> None:
 def claim_fraud(run: Run, todo: Sequence[Order], suspects: set[str]) -> None:
     """The same orders, with payments and shipping told, and by a new version of a definition."""
     right = run.about(RIGHT)
-    stage = open_stage(run, "fraud-told", WITH_FRAUD)
+    stage = hall.open_stage(run, "fraud-told", WITH_FRAUD)
     plays.play(stage, todo, run.worker)
-    note_flow(run, declared(WITH_FRAUD), "with a fraud check")
+    hall.note_flow(run, declared(WITH_FRAUD), "with a fraud check")
     heard, ours, (asked, played) = judge(stage.shop), told(), changes.play_defined(run, todo)
     theirs = played.change
     changes.note_changes(run, {"choreography": ours, "one definition": theirs})
-    undone = [endings(standing, Ending.COMPENSATED) for standing in (heard, asked)]
+    undone = [hall.endings(standing, Ending.COMPENSATED) for standing in (heard, asked)]
     unchecked = {order for order, outcome in played.without.items() if outcome is Outcome.COMPENSATED}
     right.claim(
         "beside the new service, a fraud check changes two that were there; with one definition, it changes none of"
@@ -95,9 +89,9 @@ def claim_fraud(run: Run, todo: Sequence[Order], suspects: set[str]) -> None:
 def play_cycle(run: Run) -> None:
     cycle = run.about("a cycle", wrong_way=True)
     right = run.about(RIGHT)
-    order, another = orders(run.seed, 2, WORLD)
+    order, another = orders(run.seed, 2, hall.WORLD)
     fates = Fates(steps={}, undos={}, fixed={(one.id, Action.CHARGE): Fate.REFUSED for one in (order, another)})
-    stage = open_stage(run, "cycle", LOOPING, fates)
+    stage = hall.open_stage(run, "cycle", LOOPING, fates)
     events = plays.run_away(stage, order, run.worker, run.pick(smoke=100, demo=500, full=1_500))
     cycles = [problem.detail for problem in problems(events) if problem.wrong is Wrong.CYCLE]
     paths = list(declared(MACHINES).paths())
@@ -117,7 +111,7 @@ def play_cycle(run: Run) -> None:
         topics=[f"{HARD}/testing-complexity"],
         fact=f"{sum(passed.values())} of {len(passed)} services pass, and all together run in a cycle",
     )
-    note_paths(run, paths)
+    hall.note_paths(run, paths)
 
 
 if __name__ == "__main__":

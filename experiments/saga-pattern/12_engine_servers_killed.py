@@ -10,12 +10,6 @@ from functools import partial
 from saga.engines.camunda.client import Camunda
 from saga.services.invariant import Ending, judge
 from saga.stage import drawn as drawn_engines
-from saga.stage.drawn import (
-    PATIENT,
-    await_reserved,
-    repair,
-    site_of,
-)
 from saga.stage.engines import camunda as camundas
 from saga.stage.engines import stepfunctions as machines
 from saga.stage.engines import wait
@@ -52,13 +46,13 @@ def main(run: Run) -> None:
 
 def killed_camunda(run: Run, shop: FatedShop, count: int) -> None:
     wanted, server = drawn_engines.durable(run, count), run.control("camunda")
-    with camundas.opened(site_of(run, shop, "durable"), PATIENT) as engine:
+    with camundas.opened(drawn_engines.site_of(run, shop, "durable"), drawn_engines.PATIENT) as engine:
         for order in wanted:
             engine.start(order)
-        await_reserved(shop, wanted)
+        drawn_engines.await_reserved(shop, wanted)
         running = count - len(engine.ended([order.id for order in wanted]))
         run.figure("back after kill -9", drawn_engines.killed(run, "camunda-killed", server), "s", variant="Camunda")
-        repair(shop, wanted)
+        drawn_engines.repair(shop, wanted)
         ended = wait(engine, [order.id for order in wanted])
     run.judge("camunda-killed", variant="Camunda", fault="SIGKILL")
     endings = judge(shop).endings
@@ -95,10 +89,12 @@ def forgetful(run: Run) -> None:
 
 def killed_moto(run: Run, shop: FatedShop, server: Handle) -> None:
     wanted = drawn_engines.forgotten(run)
-    with machines.opened(replace(site_of(run, shop, "forgotten"), endpoints={"moto": server.endpoint})) as engine:
+    with machines.opened(
+        replace(drawn_engines.site_of(run, shop, "forgotten"), endpoints={"moto": server.endpoint})
+    ) as engine:
         for order in wanted:
             engine.start(order)
-        await_reserved(shop, wanted)
+        drawn_engines.await_reserved(shop, wanted)
         engine.workers[0].kill()
         drawn_engines.killed(run, "moto-killed", server)
         left = engine.sagas.states.list_state_machines()["stateMachines"]
