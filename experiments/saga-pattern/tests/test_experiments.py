@@ -8,7 +8,7 @@ import pytest
 from shared.servers.server import Endpoint
 from shared.smoke import Smoke
 
-SMOKE = Smoke("saga-pattern", side_by_side=("05", "04", "09", "12", "03", "06", "02", "01", "08"))
+SMOKE = Smoke("saga-pattern", side_by_side=("05", "04", "16", "09", "12", "03", "06", "02", "01", "08"))
 
 
 @pytest.mark.slow
