@@ -7,10 +7,10 @@ the two is read first? And then one transaction stays open: who waits for it?
 
 from dataclasses import replace
 
-from sourcing import causing
 from sourcing.errors import TransactionTooOld
 from sourcing.event import NewEvent
 from sourcing.postgres import PostgresStore, create
+from sourcing.stage import causing
 from sourcing.stage.holding import REPORT, Lags, Spell, await_readers, hold
 from sourcing.stage.reading import HALF, NOTES, PAIR, TUTORIAL, WAYS, WINDOWS, Reader, follow, write_unevenly
 from sourcing.stage.writers import Bank, gate

@@ -12,10 +12,11 @@ from functools import partial
 from pathlib import Path
 
 import httpx
-from sourcing.gateway import Confirmations, open_gateway
+from sourcing.gateway import open_gateway
 from sourcing.postgres import PostgresStore, create
 from sourcing.projection import Projection, Projector, install
 from sourcing.rebuild import rebuild, start_again
+from sourcing.shop.mails import Confirmations
 from sourcing.shop.order_value import OrderValue
 from sourcing.stage import filling as shop
 from sourcing.stage.folded import everything

@@ -13,20 +13,19 @@ A gateway that is opened on an old log must not write to people about orders of 
 No transaction is open while it sends, since readers of the event store would wait for it.
 """
 
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import httpx
 
-from shared import codec, home
-from shared.faults import Hook, nowhere
+from shared import home
 from shared.postgres import Connection
 from sourcing.errors import MISFITS, printable
 from sourcing.postgres import COMMAND, TABLE
 from sourcing.projection import Change, Projection
-from sourcing.shop.read_models import LIFE, columns
-from sourcing.windows import EffectWindow
+from sourcing.windows import EffectWindow, Hook, nowhere
 
 SCHEMA = """
 create table effects (
@@ -75,26 +74,24 @@ def open_gateway(connection: Connection) -> None:
         connection.execute("insert into effects_since values (%s)", [str(since)])
 
 
-def confirmation(change: Change) -> bytes:
-    """The mail that confirms an order."""
-    event = change.event
-    return codec.encode({"event": event.id, "order": event.stream, "to": change.data["customer"]})
+class Effects(Projection):
+    """Notes what is due because of events since the gateway was opened, one effect of an event. It sends nothing."""
 
-
-class Confirmations(Projection):
-    """Notes that a mail is due for every order placed since the gateway was opened. It sends nothing."""
-
-    name: ClassVar[str] = "confirmations"
     tables: ClassVar[tuple[str, ...]] = ()  # none that a rebuild may replace
     schema: ClassVar[str] = ""
-    category: ClassVar[str] = "order"
-    types: ClassVar[frozenset[str]] = LIFE
+
+    @abstractmethod
+    def body(self, change: Change) -> bytes | None:
+        """What is to be sent, as JSON; None where nothing is."""
 
     def handle(self, connection: Connection, changes: Sequence[Change]) -> None:
-        due = [change for change in changes if change.type == "OrderPlaced"]
+        due = [
+            (change.event.id, str(change.event.xid), body)
+            for change in changes
+            if (body := self.body(change)) is not None
+        ]
         if due:
-            rows = [(change.event.id, str(change.event.xid), confirmation(change)) for change in due]
-            connection.execute(NOTE, columns(rows), prepare=True)
+            connection.execute(NOTE, [list(column) for column in zip(*due, strict=True)], prepare=True)
 
 
 class Gateway:

@@ -18,7 +18,6 @@ from typing import ClassVar, NamedTuple
 import psycopg
 from psycopg.errors import ProgramLimitExceeded, StatementTooComplex
 
-from shared.faults import Hook, nowhere
 from shared.postgres import Connection
 from shared.wait import until
 from sourcing import checkpoint, parking
@@ -26,7 +25,7 @@ from sourcing.errors import MISFITS, SourcingError, UnknownEventType, Unreadable
 from sourcing.event import TOMBSTONE, Data, Position, Recorded
 from sourcing.postgres import PostgresStore
 from sourcing.repository import Reader, as_stored
-from sourcing.windows import ProjectionWindow
+from sourcing.windows import Hook, ProjectionWindow, nowhere
 
 BATCH = 2000  # events of one transaction
 PAUSE = 0.01  # seconds between two looks of a projector that has caught up

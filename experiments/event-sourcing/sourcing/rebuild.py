@@ -14,13 +14,12 @@ from psycopg import sql
 from psycopg.errors import LockNotAvailable
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random
 
-from shared.faults import Hook, nowhere
 from shared.postgres import Connection, connect
 from sourcing import checkpoint
 from sourcing.errors import SourcingError
 from sourcing.projection import BATCH, Policy, Projection, Projector, install
 from sourcing.repository import Reader, as_stored
-from sourcing.windows import RebuildWindow
+from sourcing.windows import Hook, RebuildWindow, nowhere
 
 # The switch waits for readers of the old tables, and new readers wait behind it: so briefly, and rather again later.
 LOCK_TIMEOUT, ATTEMPTS, LATER = "300ms", 100, 0.3

@@ -1,6 +1,13 @@
-"""The crash windows: between any two steps of a protocol, a process may die."""
+"""The crash windows: between any two steps of a protocol, a process may die. A test passes a hook that dies there."""
 
+from collections.abc import Callable
 from enum import StrEnum
+
+Hook = Callable[[str], None]  # called with the window that is passed
+
+
+def nowhere(window: str) -> None:
+    """The hook of normal operation: nothing happens in any window."""
 
 
 class ProjectionWindow(StrEnum):

@@ -7,10 +7,11 @@ from pathlib import Path
 import httpx
 import pytest
 from sourcing.event import NewEvent
-from sourcing.gateway import Confirmations, Gateway, open_gateway
+from sourcing.gateway import Gateway, open_gateway
 from sourcing.postgres import PostgresStore
 from sourcing.projection import Projection, Projector, install
 from sourcing.rebuild import rebuild, start_again
+from sourcing.shop.mails import Confirmations
 from sourcing.shop.order_value import OrderValue
 from sourcing.stage import filling as shop
 from sourcing.stage.projecting import FLAG, KEYED, NAIVE, NOTED, Kill, send_mails

@@ -5,10 +5,11 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from sourcing import causing
 from sourcing.errors import TransactionTooOld, WrongExpectedVersion
 from sourcing.event import NewEvent, Recorded
+from sourcing.holdback import HoldingBack, oldest_writer
 from sourcing.postgres import PostgresStore
+from sourcing.stage import causing
 from sourcing.stage.reading import (
     HALF,
     NOTES,
@@ -16,10 +17,8 @@ from sourcing.stage.reading import (
     TUTORIAL,
     WAYS,
     WINDOWS,
-    HoldingBack,
     Reader,
     follow,
-    oldest_writer,
     write_unevenly,
 )
 from sourcing.stage.writers import Bank

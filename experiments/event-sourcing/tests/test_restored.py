@@ -10,6 +10,7 @@ from sourcing.event import NewEvent
 from sourcing.postgres import PostgresStore, create
 from sourcing.projection import Projector, install
 from sourcing.rebuild import rebuild
+from sourcing.shop.mails import Confirmations
 from sourcing.shop.read_models import PROJECTIONS
 from sourcing.stage import filling as shop
 from sourcing.stage.watching import wrong_rows
@@ -114,7 +115,7 @@ def test_a_gateway_begins_where_it_was_opened(restored: str, opened: str, due: i
             connection.execute("drop table effects, effects_since")
             gateway.open_gateway(connection)
         shop.write(connection, 8, 3, "new-")
-        Projector(connection, gateway.Confirmations()).catch_up()
+        Projector(connection, Confirmations()).catch_up()
         assert connection.execute("select count(*) from effects").fetchall() == [(due,)]
 
 

@@ -4,9 +4,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import pytest
-from sourcing import causing
 from sourcing.event import NewEvent, Recorded
 from sourcing.postgres import PostgresStore
+from sourcing.stage import causing
 from sourcing.stage.reading import NOTES, PAIR, WINDOWS
 from sourcing.windowed import BEGIN, Place, read_window
 

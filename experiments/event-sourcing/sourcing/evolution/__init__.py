@@ -1,0 +1,1 @@
+"""Old events: schemas, contracts, and rewriting into a new store."""

@@ -15,13 +15,13 @@ from typing import Any, NamedTuple
 
 from shared import codec
 from shared.errors import NotWritable
-from shared.faults import Hook, nowhere
 from shared.postgres import Connection, connect
 from sourcing.errors import SchemaMismatch, SourcingError, VersionGap
 from sourcing.event import TOMBSTONE, Data, Recorded
 from sourcing.postgres import PostgresStore, script
 from sourcing.repository import Reader, as_stored
 from sourcing.upcasting import Upcasters
+from sourcing.windows import Hook, nowhere
 
 SCHEMA = Path(__file__).with_name("rewriting.sql")
 NEXT = "select stream, max(version), max(first + number) from rewritten where stream = any(%s) group by stream"

@@ -1,0 +1,1 @@
+"""The example: orders, accounts and customers, and read models of them."""

@@ -1,0 +1,1 @@
+"""What experiments and benchmarks need to run, kill, watch and measure."""

@@ -14,8 +14,9 @@ from psycopg.conninfo import make_conninfo
 from shared.history import Action, History, Outcome, Recorder
 from shared.postgres import Connection, connect
 from shared.wait import until
+from sourcing.holdback import HoldingBack, oldest_writer
 from sourcing.postgres import PostgresStore
-from sourcing.stage.reading import HoldingBack, deposited, oldest_writer
+from sourcing.stage.reading import deposited
 from sourcing.stage.writers import Bank, Movement
 
 PATIENCE = 60.0  # seconds for readers and writers to do something

@@ -15,10 +15,11 @@ from shared.faults import Crash, Hook, nowhere
 from shared.history import Action, Op, Outcome, Recorder, now
 from shared.postgres import connect
 from sourcing.event import Recorded
-from sourcing.gateway import Confirmations, Gateway
+from sourcing.gateway import Gateway
 from sourcing.postgres import PostgresStore
 from sourcing.projection import Projector
 from sourcing.rebuild import rebuild
+from sourcing.shop.mails import Confirmations
 from sourcing.shop.read_models import PROJECTIONS
 from sourcing.stage import filling as shop
 from sourcing.stage.receiver import post_mail

@@ -3,7 +3,7 @@
 Positions are drawn in the order of the inserts, events appear in the order of the commits. The first two ways pass over
 what appears late. The third, the store's own, reads by an order in which nothing can (PostgreSQL documentation,
 "Transaction ID and Snapshot Information Functions"). Its price is the wait for every open transaction that has written
-anything: `oldest_writer` tells an operator which one it is. The last one waits for nobody: see windowed.py.
+anything: `holdback.oldest_writer` tells an operator which one it is. The last one waits for nobody: see windowed.py.
 """
 
 import random
@@ -13,10 +13,9 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import psycopg
-from psycopg.rows import class_row
 
 from shared.history import Action, Op, Outcome, Recorder, now
 from shared.postgres import Connection, connect
@@ -158,35 +157,3 @@ def deposited(movement: Movement, cause: str = "") -> NewEvent:
 def last_of(store: PostgresStore, account: str) -> str:
     """The id of the account's last event that is committed; empty where it has none."""
     return next((event.id for event in store.read(f"account-{account}", backwards=True, limit=1)), "")
-
-
-# The alarm.
-
-
-class HoldingBack(NamedTuple):
-    """An open transaction that has written: every reader waits for the oldest one, in whatever database it is."""
-
-    pid: int | None  # none for a prepared transaction, which has no session
-    database: str
-    application: str
-    state: str
-    seconds: float  # since it began
-    query: str
-
-
-# A transaction that only reads has no xid and holds no reader back. Seen in full by superusers and pg_monitor only.
-OLDEST = """
-select pid, datname as database, application_name as application, state,
-       extract(epoch from clock_timestamp() - xact_start)::float8 as seconds, query
-from (
-    select pid, datname, application_name, state, xact_start, query, backend_xid as xid from pg_stat_activity
-    union all
-    select null, database, gid, 'prepared', prepared, '', transaction from pg_prepared_xacts
-) as open
-where xid is not null order by age(xid) desc limit 1
-"""
-
-
-def oldest_writer(connection: Connection) -> HoldingBack | None:
-    """The culprit, for an alarm on `seconds`; None where nothing is held back."""
-    return connection.cursor(row_factory=class_row(HoldingBack)).execute(OLDEST).fetchone()

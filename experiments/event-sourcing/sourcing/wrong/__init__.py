@@ -1,0 +1,1 @@
+"""The popular wrong ways, each as tutorials show it."""

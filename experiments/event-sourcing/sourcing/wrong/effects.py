@@ -4,8 +4,9 @@ from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 from shared.postgres import Connection
-from sourcing.gateway import Effect, Gateway, confirmation
+from sourcing.gateway import Effect, Gateway
 from sourcing.projection import Change, Projection
+from sourcing.shop.mails import confirmation
 from sourcing.shop.order_value import OrderValue
 from sourcing.shop.read_models import LIFE
 from sourcing.windows import EffectWindow

@@ -5,9 +5,9 @@
 forgets why the balance is what it is.
 """
 
-from shared.faults import Hook, nowhere
 from shared.postgres import Connection
 from sourcing.aggregate import InvariantViolated
+from sourcing.windows import Hook, nowhere
 
 SCHEMA = "create table accounts (id text primary key, cents bigint not null)"
 BETWEEN = "read, not written"  # the window in which another writer may come
