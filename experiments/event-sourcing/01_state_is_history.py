@@ -19,10 +19,10 @@ from sourcing.shop import account, loyalty
 from sourcing.shop.account import Account
 from sourcing.shop.loyalty import LoyalAccount
 from sourcing.shop.order import Order
-from sourcing.stage.shopping import Shopping, state_of
+from sourcing.stage.shopping import Shopping, state_of, unreached
 from sourcing.stage.tampering import ATTACKS, FORGERY, SET_BACK, application_role, is_refused
 from sourcing.wrong import crud
-from sourcing.wrong.mistakes import MISTAKES, unreached
+from sourcing.wrong.mistakes import MISTAKES
 
 from shared.experiment import Experiment, Run
 from shared.postgres import Connection, connect

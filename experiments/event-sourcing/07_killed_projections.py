@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from sourcing.audit import everything
 from sourcing.postgres import PostgresStore, create
 from sourcing.projection import install
 from sourcing.rebuild import Rebuilt, rebuild
@@ -51,7 +52,7 @@ def main(run: Run) -> None:
         with run.step(f"{orders} orders"):
             batch = filling.write(connection, run.seed, orders) // 5
         run.parameters.update({"orders": orders, "batch": batch})
-        expected = folded.fold(folded.everything(PostgresStore(connection)))
+        expected = folded.fold(everything(PostgresStore(connection)))
     cases = {}
     for way in (BEFORE, AFTER, ONE):
         with run.step(f"{way}: three projections, kill -9 in every window"):
@@ -113,7 +114,7 @@ def tables(run: Run, suffix: str) -> str:
 
 def note_writes(run: Run, connection: Connection, name: str) -> None:
     recorder = run.recorder(name, "shop")
-    for event in folded.everything(PostgresStore(connection)):
+    for event in everything(PostgresStore(connection)):
         recorder.record(Action.WRITE, Outcome.OK, event.id, key=event.stream, seq=event.version)
 
 

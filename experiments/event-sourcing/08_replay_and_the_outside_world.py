@@ -12,18 +12,19 @@ from functools import partial
 from pathlib import Path
 
 import httpx
+from sourcing.audit import everything
 from sourcing.gateway import open_gateway
 from sourcing.postgres import PostgresStore, create
 from sourcing.projection import Projection, Projector, install
-from sourcing.rebuild import rebuild, start_again
+from sourcing.rebuild import rebuild
 from sourcing.shop.mails import Confirmations
 from sourcing.shop.order_value import OrderValue
 from sourcing.stage import filling as shop
-from sourcing.stage.folded import everything
 from sourcing.stage.projecting import FLAG, KEYED, NAIVE, NOTED, Kill, send_mails
 from sourcing.stage.receiver import ask_price, raise_prices, receive, url_of
 from sourcing.windows import EffectWindow, ProjectionWindow
 from sourcing.wrong.effects import AskedValue, SendWhileHandling
+from sourcing.wrong.emptied import start_again
 
 from shared.checkers import duplicate_delivery, duplicate_effect
 from shared.experiment import Experiment, Run

@@ -92,16 +92,6 @@ def rebuild(
         return Rebuilt(events, switching.statistics["attempt_number"], (parked.fetchone() or (0,))[0])
 
 
-def start_again(connection: Connection, projection: Projection) -> None:
-    """WRONG where anybody reads: empty the live tables and start again, so that people watch them fill."""
-    with connection.transaction():
-        fresh = "update checkpoints set xid = '0', position = 0, last_id = null where projection = %s"
-        connection.execute(fresh, [projection.name])
-        connection.execute("delete from parked_events where projection = %s", [projection.name])
-        for table in projection.tables:
-            connection.execute(sql.SQL("truncate {}").format(sql.Identifier(table)))
-
-
 @contextmanager
 def _beside(connection: Connection, projection: Projection) -> Iterator[tuple[str, str]]:
     """Empty tables in a fresh schema, first on the connection's search path: (live schema, schema beside)."""

@@ -18,7 +18,8 @@ from sourcing.shop.account import Account
 from sourcing.shop.customer import Customer
 from sourcing.shop.loyalty import LoyalAccount, rounded, whole
 from sourcing.shop.order import Order
-from sourcing.wrong.mistakes import MISTAKES, Mistake, unreached
+from sourcing.stage.shopping import unreached
+from sourcing.wrong.mistakes import MISTAKES, Mistake
 
 from shared import codec
 

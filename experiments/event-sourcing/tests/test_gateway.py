@@ -10,7 +10,7 @@ from sourcing.event import NewEvent
 from sourcing.gateway import Gateway, open_gateway
 from sourcing.postgres import PostgresStore
 from sourcing.projection import Projection, Projector, install
-from sourcing.rebuild import rebuild, start_again
+from sourcing.rebuild import rebuild
 from sourcing.shop.mails import Confirmations
 from sourcing.shop.order_value import OrderValue
 from sourcing.stage import filling as shop
@@ -18,6 +18,7 @@ from sourcing.stage.projecting import FLAG, KEYED, NAIVE, NOTED, Kill, send_mail
 from sourcing.stage.receiver import ask_price, post_mail, raise_prices, receive, url_of
 from sourcing.windows import EffectWindow, ProjectionWindow
 from sourcing.wrong.effects import AskedValue, SendWhileHandling
+from sourcing.wrong.emptied import start_again
 
 from shared.errors import NotReadable
 from shared.faults import require

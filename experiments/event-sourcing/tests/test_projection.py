@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from sourcing import checkpoint, parking
+from sourcing.audit import everything
 from sourcing.event import NewEvent
 from sourcing.postgres import PostgresStore
 from sourcing.projection import Change, Policy, Projection, ProjectionStopped, Projector, install
@@ -44,7 +45,7 @@ def orders(connection: Connection) -> int:
 
 
 def differs(connection: Connection, projection: Projection) -> int:
-    expected = folded.fold(folded.everything(PostgresStore(connection)))[projection.name]
+    expected = folded.fold(everything(PostgresStore(connection)))[projection.name]
     return folded.wrong(expected, folded.read(connection, projection.name))
 
 

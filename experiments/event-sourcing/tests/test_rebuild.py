@@ -11,13 +11,14 @@ import psycopg
 import pytest
 from sourcing import checkpoint, parking
 from sourcing.projection import Change, Policy, ProjectionStopped, Projector, install
-from sourcing.rebuild import rebuild, start_again
+from sourcing.rebuild import rebuild
 from sourcing.shop.read_models import PROJECTIONS, OrderSummary
 from sourcing.stage import badevents
 from sourcing.stage import filling as shop
 from sourcing.stage.projecting import Kill, rebuild_killed, watch
 from sourcing.stage.watching import await_looks, behind, changes, wrong_rows
 from sourcing.windows import ProjectionWindow, RebuildWindow
+from sourcing.wrong.emptied import start_again
 
 from shared.faults import require
 from shared.history import History

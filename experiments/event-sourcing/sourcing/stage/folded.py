@@ -1,14 +1,12 @@
 """What the read models must hold, folded from all events by the aggregate, with nothing of the projections in it."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from datetime import UTC
 
 from shared.postgres import Connection
-from sourcing.event import START, Recorded, category, data_of
-from sourcing.postgres import PAGE
+from sourcing.event import Recorded, category, data_of
 from sourcing.shop.order import Order
-from sourcing.store import EventStore
 
 Rows = dict[str, tuple[object, ...]]  # key -> the rest of the row
 
@@ -18,14 +16,6 @@ QUERIES = {
     "revenue_per_day": "select day::text, orders, cents, refunds from revenue_per_day",
     "product_sales": "select product, units, cents from product_sales",
 }
-
-
-def everything(store: EventStore) -> Iterator[Recorded]:
-    """All events there are, in order."""
-    after = START
-    while page := store.read_all(after, PAGE):
-        after = page[-1].place
-        yield from page
 
 
 def fold(events: Iterable[Recorded]) -> dict[str, Rows]:

@@ -1,7 +1,7 @@
 """Customers who shop: a seeded workload of conversations over two aggregates, its states noted while they are live."""
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -9,11 +9,13 @@ import msgspec
 
 from sourcing.aggregate import Aggregate, InvariantViolated
 from sourcing.audit import following
+from sourcing.errors import UnreadableEvent
 from sourcing.event import Metadata, Recorded
 from sourcing.repository import Repository
 from sourcing.shop.account import Account
 from sourcing.shop.order import Order
 from sourcing.store import EventStore
+from sourcing.wrong.mistakes import Command, Make
 
 A = TypeVar("A", bound=Aggregate)
 PRODUCTS = "tea", "cup", "kettle", "book", "lamp"
@@ -88,3 +90,24 @@ class Shopping:
             repository.execute(ident, command)
         except InvariantViolated:
             self.refused += 1
+
+
+# Mistakes.
+
+
+def unreached(store: EventStore, ident: str, writes: Make, reads: Make, commands: Sequence[Command]) -> int:
+    """Run the commands live and save all; returns how many of the live states replay does not reach."""
+    aggregate, live = writes(ident), []
+    for command in commands:
+        command(aggregate)
+        live.append(state_of(aggregate))
+    Repository(store, writes).save(aggregate)
+    later = Repository(store, reads)
+    return sum(not _reaches(later, ident, version, state) for version, state in enumerate(live, 1))
+
+
+def _reaches(repository: Repository[Aggregate], ident: str, version: int, state: bytes) -> bool:
+    try:
+        return state_of(repository.load_at(ident, version=version)) == state
+    except UnreadableEvent:
+        return False

@@ -8,12 +8,13 @@ from shared.errors import DeadlineExceeded
 from shared.postgres import Connection
 from shared.wait import until
 from sourcing import checkpoint
+from sourcing.audit import everything
 from sourcing.postgres import PostgresStore
 from sourcing.projection import Projection, Projector
-from sourcing.rebuild import start_again
 from sourcing.shop.order import Order
 from sourcing.stage import folded
 from sourcing.store import NO_STREAM
+from sourcing.wrong.emptied import start_again
 from sourcing.wrong.projectors import PerEvent
 
 MODEL = "order_summary"
@@ -38,7 +39,7 @@ def behind(connection: Connection) -> int:
 
 def wrong_rows(connection: Connection, but: Collection[str] = ()) -> int:
     """How many of its rows are not what a fold of all events says, but for these streams."""
-    events = folded.everything(PostgresStore(connection))
+    events = everything(PostgresStore(connection))
     expected = folded.fold(event for event in events if event.stream not in but)[MODEL]
     found = {stream: row for stream, row in folded.read(connection, MODEL).items() if stream not in but}
     return folded.wrong(expected, found)

@@ -9,13 +9,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from sourcing.aggregate import Aggregate, InvariantViolated
-from sourcing.errors import UnreadableEvent
 from sourcing.event import Data, NewEvent
-from sourcing.repository import Repository
 from sourcing.shop.account import Account
 from sourcing.shop.order import Order
-from sourcing.stage.shopping import state_of
-from sourcing.store import EventStore
 
 LEAST = 1_000  # cents of a deposit, by a rule that came later
 
@@ -149,21 +145,3 @@ MISTAKES = (
     Mistake("live state as the event", (StateAsEvent, StateAsEvent), (Order, Order), _orders),
     Mistake("OrderUpdated without a reason", (OrderUpdated, OrderUpdated), (WhyCancelled, WhyCancelled), _orders),
 )
-
-
-def unreached(store: EventStore, ident: str, writes: Make, reads: Make, commands: Sequence[Command]) -> int:
-    """Run the commands live and save all; returns how many of the live states replay does not reach."""
-    aggregate, live = writes(ident), []
-    for command in commands:
-        command(aggregate)
-        live.append(state_of(aggregate))
-    Repository(store, writes).save(aggregate)
-    later = Repository(store, reads)
-    return sum(not _reaches(later, ident, version, state) for version, state in enumerate(live, 1))
-
-
-def _reaches(repository: Repository[Aggregate], ident: str, version: int, state: bytes) -> bool:
-    try:
-        return state_of(repository.load_at(ident, version=version)) == state
-    except UnreadableEvent:
-        return False
