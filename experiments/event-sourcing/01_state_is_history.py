@@ -1,4 +1,4 @@
-"""Only what happened is kept, and the state is worked out from it. What does that give, and what does it cost?
+"""Only what happened is kept, and the state is worked out from it. What does that give?
 
 Customers shop; every state is noted while it is live, and compared with what replay makes of the events. Beside it the
 same accounts as rows that are updated in place, with the same bug in both: which of them can be put right?
@@ -7,51 +7,47 @@ same accounts as rows that are updated in place, with the same bug in both: whic
 import random
 from collections import Counter, defaultdict
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-from sourcing import aggregate, audit, event, postgres, repository, store
+from sourcing import audit, postgres
 from sourcing.aggregate import Aggregate
 from sourcing.event import NewEvent
 from sourcing.postgres import PostgresStore
 from sourcing.repository import Repository
-from sourcing.shop import account, loyalty
+from sourcing.shop import loyalty
 from sourcing.shop.account import Account
 from sourcing.shop.loyalty import LoyalAccount
 from sourcing.shop.order import Order
-from sourcing.stage.shopping import Shopping, state_of, unreached
+from sourcing.stage.shopping import Shopping, state_of
 from sourcing.stage.tampering import ATTACKS, FORGERY, SET_BACK, application_role, is_refused
 from sourcing.wrong import crud
-from sourcing.wrong.mistakes import MISTAKES
 
 from shared.experiment import Experiment, Run
 from shared.postgres import Connection, connect
-from shared.size import size
 
 FUNDAMENTALS, DESIGN = "I.2/event-sourcing-fundamentals", "I.2/aggregate-design"  # syllabus groups
+SOURCE, APPEND_ONLY = f"{FUNDAMENTALS}/events-as-source-of-truth", f"{FUNDAMENTALS}/append-only-event-log"
 experiment = Experiment(
     title="State is history",
     servers=("postgres",),
     topics=(
         "I.2/event-sourcing-fundamentals/state-from-event-history",
-        "I.2/event-sourcing-fundamentals/append-only-event-log",
+        APPEND_ONLY,
         "I.2/event-sourcing-fundamentals/current-state-via-replay",
-        "I.2/event-sourcing-fundamentals/events-as-source-of-truth",
+        SOURCE,
         "I.2/aggregate-design/aggregate-root",
         "I.2/aggregate-design/event-application",
         "I.2/aggregate-design/command-handling",
-        "I.2/challenges/learning-curve",
     ),
 )
 ROW, EVENTS = "row updated in place", "events"
-NOT_REACHED = "live states that replay does not reach"
 DEPOSITS = 600, 1_000, 1_400, 2_000  # cents
 
 
 @experiment.run
 def main(run: Run) -> None:
-    customers, accounts, streams = run.pick((10, 100, 5), (60, 500, 20), (300, 2_000, 100))
-    run.parameters.update({"customers": customers, "accounts": accounts, "streams per mistake": streams})
+    customers, accounts = run.pick((10, 100), (60, 500), (300, 2_000))
+    run.parameters.update({"customers": customers, "accounts": accounts})
     conninfo = run.schema()
     postgres.create(conninfo)
     with connect(conninfo) as connection:
@@ -69,9 +65,6 @@ def main(run: Run) -> None:
             claim_append_only(run, shop, connection)
         with run.step("a bug in the points, in rows and in events"):
             claim_mending(run, connection, accounts)
-        with run.step("what beginners do"):
-            claim_mistakes(run, shop.store, streams)
-    claim_learning(run)
 
 
 def claim_replay(run: Run, shop: Shopping) -> None:
@@ -87,19 +80,15 @@ def claim_replay(run: Run, shop: Shopping) -> None:
         last[kind, ident] = state
     now = sum(state_of(repositories[kind].load(ident)) == state for (kind, ident), state in last.items())
     total = len(shop.live)
-    run.claim(
+    run.about(EVENTS, topics=[f"{FUNDAMENTALS}/state-from-event-history", f"{DESIGN}/event-application"]).claim(
         "folding its events gives every aggregate the state that it had when it was live",
         now == len(last) > 0,
-        topics=[f"{FUNDAMENTALS}/state-from-event-history", f"{DESIGN}/event-application"],
         fact=f"{now} of {len(last)} aggregates",
-        variant=EVENTS,
     )
-    run.claim(
+    run.about(EVENTS, topics=[f"{FUNDAMENTALS}/current-state-via-replay", f"{DESIGN}/event-application"]).claim(
         "replay reaches every state that there ever was, by version and by time",
         reached == in_time == total == shop.commands > 0,
-        topics=[f"{FUNDAMENTALS}/current-state-via-replay", f"{DESIGN}/event-application"],
         fact=f"{reached:,} of {total:,} states; {len(last)} of them are current, and all that rows would have kept",
-        variant=EVENTS,
     )
 
 
@@ -112,23 +101,19 @@ def claim_clock(run: Run, shop: Shopping, connection: Connection) -> None:
         found = [shop.orders.load_at(ident, time=at[1]).version for ident, at in zip(idents, times, strict=True)]
         late = [shop.orders.load_at(ident, time=at[2]).version for ident, at in zip(idents, times, strict=True)]
     lengths = [len(at) for at in times]
-    run.claim(
+    run.about(EVENTS, topics=[f"{FUNDAMENTALS}/current-state-via-replay"]).claim(
         "where the clock was set back, a replay to a time stops at the first event that is later, and skips none",
         found == lengths and not any(late) and len(idents) > 0,
-        topics=[f"{FUNDAMENTALS}/current-state-via-replay"],
         fact=f"{len(found)} orders loaded whole, and {len(late)} as before their first event (compare ddes#67)",
-        variant=EVENTS,
     )
 
 
 def claim_commands(run: Run, shop: Shopping, connection: Connection) -> None:
     [(written,)] = connection.execute("select count(*) from events").fetchall()
-    run.claim(
+    run.about(EVENTS, topics=[f"{DESIGN}/command-handling"]).claim(
         "a command is recorded, and then it has happened, or refused, and leaves nothing",
         written == shop.commands > 0 and shop.refused > 0,
-        topics=[f"{DESIGN}/command-handling"],
         fact=f"{written:,} events of {shop.commands:,} commands; {shop.refused:,} refused",
-        variant=EVENTS,
     )
     late = NewEvent("LineAdded", {"product": "late", "quantity": 1, "cents": 100})
     idents = [ident for kind, ident, version in shop.live if kind is Order and version == 1]
@@ -137,13 +122,10 @@ def claim_commands(run: Run, shop: Shopping, connection: Connection) -> None:
             shop.store.append(f"order-{ident}", [late])
         shipped = [order for order in map(shop.orders.load, idents) if order.status == "shipped"]
     unpaid = sum(order.paid != order.total for order in shipped)
-    run.claim(
+    run.about("append past the root", wrong_way=True, topics=[f"{DESIGN}/aggregate-root"]).claim(
         "an event that is written past the root is taken by the store, and breaks what the root promises",
         unpaid == len(shipped) > 0,
-        topics=[f"{DESIGN}/aggregate-root"],
         fact=f"{unpaid} of {len(shipped)} shipped orders got a line that nobody paid; the root refused it each time",
-        variant="append past the root",
-        wrong_way=True,
     )
 
 
@@ -155,12 +137,10 @@ def claim_audit(run: Run, shop: Shopping) -> None:
     ways = [audit.causes(audit.conversation(shop.store, refund.correlation_id), refund) for refund in refunds]
     back = sum([step.what for step in way] == ["Deposited", "OrderCancelled", "OrderPaid"] for way in ways)
     asked = sum(way[-1].causation_id.startswith("request-") for way in ways)
-    run.claim(
+    run.about(EVENTS, topics=[SOURCE, APPEND_ONLY]).claim(
         "who, when, why: every change names them, and a refund leads back over two streams to the request",
         explained == len(steps) > 0 and back == asked == len(refunds) > 0,
-        topics=[f"{FUNDAMENTALS}/events-as-source-of-truth", f"{FUNDAMENTALS}/append-only-event-log"],
         fact=f"{explained:,} of {len(steps):,} changes explained; {back} of {len(refunds)} refunds traced",
-        variant=EVENTS,
     )
 
 
@@ -169,24 +149,19 @@ def claim_append_only(run: Run, shop: Shopping, connection: Connection) -> None:
     with application_role(connection, run.name):
         refused = sum(is_refused(connection, attack) for attack in ATTACKS)
         version = shop.store.append("account-role", [NewEvent("AccountOpened", {"owner": "customer-0"})], expected=0)
-    run.claim(
+    run.about("role with insert and select", topics=[APPEND_ONLY]).claim(
         "the application's role may insert and select: Postgres refuses to let it update, delete or truncate",
         refused == len(ATTACKS) and version == 1,
-        topics=[f"{FUNDAMENTALS}/append-only-event-log"],
         fact=f"{refused} of {len(ATTACKS)} refused, an append taken",
-        variant="role with insert and select",
     )
     with connection.transaction(force_rollback=True):
         forged = connection.execute(FORGERY).rowcount
         now = {ident: state for (kind, ident, _), state in shop.live.items() if kind is Account}
         changed = sum(state_of(shop.accounts.load(ident)) != state for ident, state in now.items())
-    run.claim(
+    run.about("owner of the table", wrong_way=True, topics=[APPEND_ONLY]).claim(
         "the owner of the table rewrites the past, and every replay believes it",
         forged > 0 and changed == len(now) > 0,
-        topics=[f"{FUNDAMENTALS}/append-only-event-log"],
         fact=f"{forged} deposits forged, {changed} of {len(now)} accounts wrong, no error",
-        variant="owner of the table",
-        wrong_way=True,
     )
 
 
@@ -214,20 +189,15 @@ def claim_mending(run: Run, connection: Connection, count: int) -> None:
         alike[balance, points][right[ident]] += 1
     # Rows that are equal get equal points from any repair: where several are right, only the most frequent can win.
     lost = sum(answers.total() - max(answers.values()) for answers in alike.values())
-    run.claim(
+    run.about(EVENTS, topics=[SOURCE, f"{DESIGN}/event-application"]).claim(
         "a bug in a rule is mended for the past too: the same events under the right rule, and every account is right",
         before > 0 and after == 0,
-        topics=[f"{FUNDAMENTALS}/events-as-source-of-truth", f"{DESIGN}/event-application"],
         fact=f"{before} of {count} accounts wrong before, {after} after",
-        variant=EVENTS,
     )
-    run.claim(
+    run.about(ROW, wrong_way=True, topics=[SOURCE]).claim(
         "rows keep what the bug wrote: right and wrong ones look alike, and no repair can get them all right",
         wrong == before and lost > 0,
-        topics=[f"{FUNDAMENTALS}/events-as-source-of-truth"],
         fact=f"{wrong} of {count} rows wrong; the best repair that there can be leaves {lost} wrong",
-        variant=ROW,
-        wrong_way=True,
     )
     for variant, values in ((EVENTS, (before, after)), (ROW, (wrong, lost))):
         for x, value in zip(("with the bug", "best that can be done"), values, strict=True):
@@ -240,44 +210,6 @@ def deposit_all(accounts: Repository[LoyalAccount], ident: str, cents: list[int]
     for amount in cents:
         loyal.deposit(amount)
     accounts.save(loyal)
-
-
-def claim_mistakes(run: Run, events: store.EventStore, streams: int) -> None:
-    for number, mistake in enumerate(MISTAKES):
-        plays = {f"mistake-{number}-{n}": mistake.play(n) for n in range(streams)}
-        states = sum(map(len, plays.values()))
-        wrong = sum(unreached(events, f"{ident}-wrong", *mistake.wrong, play) for ident, play in plays.items())
-        right = sum(unreached(events, f"{ident}-right", *mistake.right, play) for ident, play in plays.items())
-        for variant, value in (("mistake", wrong), ("done right", right)):
-            wrong_way = variant == "mistake"
-            run.figure(NOT_REACHED, value, "states", variant=variant, wrong_way=wrong_way, x=mistake.name)
-        run.claim(
-            f"{mistake.name}: it looks right while it is live, and replay does not reach the same states",
-            wrong >= streams > 0 and right == 0,
-            topics=["I.2/challenges/learning-curve"],
-            fact=f"{wrong} of {states} states not reached; done right, {right}",
-            variant=mistake.name,
-            wrong_way=True,
-        )
-
-
-def claim_learning(run: Run) -> None:
-    """The same feature twice: what there is to read and to know. What carries the events comes on top."""
-    feature, machinery = (account, loyalty), (aggregate, event, store, repository, postgres)
-    parts = {ROW: (crud,), EVENTS: feature, "what carries events": machinery}
-    sizes = {name: size(Path(str(module.__file__)) for module in modules) for name, modules in parts.items()}
-    for name, found in sizes.items():
-        run.figure("statements to read", found.lines, "lines", variant=name)
-        run.figure("concepts to know", found.names, "names", variant=name)
-    row, events, carrying = sizes.values()
-    run.claim(
-        "the same feature takes more code and more concepts as events than as rows, before anything is gained",
-        row.lines < events.lines and row.names < events.names,
-        topics=["I.2/challenges/learning-curve"],
-        fact=f"{row.lines} lines and {row.names} names as rows, {events.lines} and {events.names} as events;"
-        f" store and repository, which carry all features, are {carrying.lines} and {carrying.names} more",
-        variant=EVENTS,
-    )
 
 
 if __name__ == "__main__":

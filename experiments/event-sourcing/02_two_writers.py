@@ -166,28 +166,22 @@ def claim_deposits(run: Run, results: dict[str, Result]) -> None:
         wrong = way == LOSING
         run.figure("money lost", result.vanished / 100, "euro", variant=way, wrong_way=wrong)
     lost = results[LOSING]
-    run.claim(
+    run.about(LOSING, wrong_way=True, topics=topics).claim(
         "read, change, write: deposits that were acknowledged are overwritten, and no error tells of it",
         lost.vanished > 0,
-        topics=topics,
         fact=f"{lost.vanished:,} cents gone of {lost.done:,} deposits",
-        variant=LOSING,
-        wrong_way=True,
     )
     for way in (EXPECTED, AT_ONCE, LOCKED):
         result = results[way]
-        run.claim(
+        run.about(way, topics=topics if way != LOCKED else ()).claim(
             "the balance is to the cent what was acknowledged, with every deposit done",
             result.vanished == 0 and result.done == WRITERS * run.parameters["deposits per writer"],
-            topics=topics if way != LOCKED else (),
             fact=f"{result.done:,} deposits, {result.conflicts:,} conflicts",
-            variant=way,
         )
-    run.claim(
+    run.about(ANY).claim(
         "events are differences: deposits alone lose nothing even under any version",
         results[ANY].vanished == 0 < results[ANY].done,
         fact=f"{results[ANY].done:,} deposits",
-        variant=ANY,
     )
 
 
@@ -202,14 +196,11 @@ def claim_withdrawals(run: Run, results: dict[str, Result]) -> None:
     for way, result in results.items():
         wrong = way in WRONG_FOR_WITHDRAWALS
         run.figure("accounts below zero", result.overdrawn, "accounts", variant=way, wrong_way=wrong)
-        run.claim(
+        run.about(way, wrong_way=wrong, topics=topics if way != LOCKED else ()).claim(
             texts[way],
             (result.overdrawn > 0) is wrong and result.vanished == 0 and result.done > len(result.balances),
-            topics=topics if way != LOCKED else (),
             fact=f"{result.overdrawn} of {len(result.balances)} accounts below zero, lowest balance "
             f"{min(result.balances.values()) / 100:.2f} euro, {result.done:,} withdrawals",
-            variant=way,
-            wrong_way=wrong,
         )
 
 
@@ -219,12 +210,10 @@ def claim_retries(run: Run, patient: Result, eager: Result) -> None:
         run.figure("deposits by eight writers, one hot stream", result.done / result.seconds, "1/s", variant=way)
     if run.scale is Scale.SMOKE:  # too few deposits: chance decides
         return
-    run.claim(
+    run.about(EXPECTED, topics=["I.2/event-store-requirements/optimistic-concurrency"]).claim(
         "writers that wait for a random while after a conflict meet again less often than those that retry at once",
         0 < patient.conflicts < eager.conflicts,
-        topics=["I.2/event-store-requirements/optimistic-concurrency"],
         fact=f"{patient.conflicts:,} conflicts against {eager.conflicts:,}",
-        variant=EXPECTED,
     )
 
 
@@ -239,20 +228,15 @@ def note_streams(run: Run, way: str, results: dict[int, Result]) -> None:
 
 def claim_streams(run: Run, own: Result, shared: Result) -> None:
     topics = ["I.2/event-store-requirements/stream-per-aggregate"]
-    run.claim(
+    run.about(EXPECTED, topics=topics).claim(
         "a stream per aggregate: writers of different accounts never meet",
         own.conflicts == 0 == own.vanished and own.done == shared.done,
-        topics=topics,
         fact=f"{own.conflicts:,} conflicts among {WRITERS} writers with an account each, {own.done:,} deposits",
-        variant=EXPECTED,
     )
-    run.claim(
+    run.about(ONE_STREAM, wrong_way=True, topics=topics).claim(
         "all accounts in one stream: writers of different accounts conflict all the time, for nothing",
         shared.conflicts > 0 == shared.vanished,
-        topics=topics,
         fact=f"{shared.conflicts:,} conflicts among {WRITERS} writers with an account each, {shared.done:,} deposits",
-        variant=ONE_STREAM,
-        wrong_way=True,
     )
 
 

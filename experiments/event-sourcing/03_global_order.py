@@ -2,17 +2,28 @@
 
 Four readers follow the same log: `position > last` as tutorials have it, the same behind the oldest open transaction,
 the store's own pair (xid, position), and snapshot windows. Then an event follows from one of another stream: which of
-the two is read first? And then one transaction stays open: who waits for it?
+the two is read first? The four differ in the query for what comes next: WAYS in stage/reading.py.
 """
-
-from dataclasses import replace
 
 from sourcing.errors import TransactionTooOld
 from sourcing.event import NewEvent
-from sourcing.postgres import PostgresStore, create
+from sourcing.postgres import PostgresStore
 from sourcing.stage import causing
-from sourcing.stage.holding import REPORT, Lags, Spell, await_readers, hold
-from sourcing.stage.reading import HALF, NOTES, PAIR, TUTORIAL, WAYS, WINDOWS, Reader, follow, write_unevenly
+from sourcing.stage.holding import await_readers
+from sourcing.stage.reading import (
+    HALF,
+    PAIR,
+    SLUGS,
+    TUTORIAL,
+    WAYS,
+    WINDOWS,
+    WRONG,
+    Reader,
+    follow,
+    open_bank,
+    own_history,
+    write_unevenly,
+)
 from sourcing.stage.writers import Bank, gate
 
 from shared import postgres
@@ -26,11 +37,7 @@ experiment = Experiment(
     topics=("I.2/event-store-requirements/ordering-guarantees",),
 )
 TOPICS = ["I.2/event-store-requirements/ordering-guarantees"]
-WRONG = TUTORIAL, HALF
-SLUGS = {TUTORIAL: "tutorial", HALF: "half-fix", PAIR: "pair", WINDOWS: "windows"}
-FOLLOWED = TUTORIAL, PAIR, WINDOWS  # while a transaction stays open
 PAUSE = 0.004  # seconds of work at most, before the append and again after it: the transaction is open meanwhile
-TELLERS = 2  # who write while a transaction stays open
 BLIND = """
 insert into events (stream, version, type, schema_version, id, data, metadata)
 select stream, version + 1, type, schema_version, gen_random_uuid(), data, metadata from events
@@ -51,17 +58,6 @@ def main(run: Run) -> None:
     claim_right(run, histories)
     overtake(run)
     relate(run, bank, histories)
-    hold_back(run)
-
-
-def open_bank(run: Run, each: int, writers: int, suffix: str = "") -> Bank:
-    """Tables, and the index that readers by position want. A writer has a stream of its own."""
-    conninfo = run.schema(suffix)
-    create(conninfo)
-    with postgres.connect(conninfo) as connection:
-        connection.execute("create index on events (position)")
-        connection.execute(NOTES)
-    return Bank(conninfo, run.history_file(f"writes{suffix}"), run.seed, each, writers)
 
 
 def write_and_read(run: Run, bank: Bank, writers: int) -> None:
@@ -77,10 +73,6 @@ def write_and_read(run: Run, bank: Bank, writers: int) -> None:
         teller.wait(120)
     for reader in readers:
         reader.stop()
-
-
-def own_history(run: Run, bank: Bank, way: str, suffix: str = "") -> Bank:
-    return replace(bank, history=run.history_file(SLUGS[way] + suffix))
 
 
 def judge(run: Run, bank: Bank, way: str) -> History:
@@ -101,13 +93,10 @@ def claim_wrong(run: Run, histories: dict[str, History]) -> None:
     }
     for way, text in texts.items():
         history = histories[way]
-        run.claim(
+        run.about(way, wrong_way=True, topics=TOPICS).claim(
             text,
             len(lost(history)) > 0,
-            topics=TOPICS,
             fact=f"{len(lost(history)):,} of {len(history.committed):,} events missed",
-            variant=way,
-            wrong_way=True,
         )
 
 
@@ -116,12 +105,10 @@ def claim_gaps(run: Run, bank: Bank, history: History) -> None:
     with postgres.connect(bank.conninfo) as connection:
         drawn = "pg_sequence_last_value(pg_get_serial_sequence('events', 'position'))"
         rows, highest = connection.execute(f"select count(*), {drawn} from events").fetchone() or (0, 0)  # noqa: S608
-    run.claim(
+    run.about(PAIR, topics=TOPICS).claim(
         "rolled back appends leave gaps in the positions for ever, and no reader of the pair waits for one",
         highest - rows == len(history.aborted) > 0 and not lost(history) and not aborted_read(history),
-        topics=TOPICS,
         fact=f"{highest - rows:,} of {highest:,} positions have no event",
-        variant=PAIR,
     )
 
 
@@ -133,19 +120,15 @@ def claim_right(run: Run, histories: dict[str, History]) -> None:
     for way, text in texts.items():
         history = histories[way]
         wrong = lost(history) + duplicate_delivery(history) + phantom(history) + aborted_read(history)
-        run.claim(
+        run.about(way, topics=TOPICS).claim(
             text,
             not wrong and len(history.delivered) == len(history.committed) > 0,
-            topics=TOPICS,
             fact=f"0 of {len(history.committed):,} events missed" if not wrong else f"{len(wrong)} anomalies",
-            variant=way,
         )
-        run.claim(
+        run.about(way, topics=TOPICS).claim(
             "within a stream it reads the versions in their order",
             not reordered(history) and len(history.delivered) > 0,
-            topics=TOPICS,
             fact=f"{len(reordered(history))} of {len(history.delivered):,} events out of order",
-            variant=way,
         )
 
 
@@ -168,13 +151,11 @@ def overtake(run: Run) -> None:
     with postgres.connect(bank.conninfo) as connection:
         read: list[int] = []
         Reader(connection, PAIR, lambda event: read.append(event.version)).finish()
-    run.claim(
+    run.about(PAIR, topics=TOPICS).claim(
         "a transaction that is older than the stream's last event would write version 2 and have it read before"
         " version 1: the store refuses its append",
         bool(refused) and read == [2, 1],
-        topics=TOPICS,
         fact=f"refused: {refused}; inserted all the same, versions are read as {read}",
-        variant=PAIR,
     )
 
 
@@ -193,86 +174,6 @@ def relate(run: Run, bank: Bank, histories: dict[str, History]) -> None:
         for suffix, by_itself in (("_effect", False), ("_alone", True))
     )
     causing.claim(run, steps, alone, many, len(causes))
-
-
-# The price.
-
-
-def hold_back(run: Run) -> None:
-    """A transaction that has written stays open; then one that only reads."""
-    spells = run.pick((0.3, 0.6), (0.5, 1.0, 2.0), (0.5, 1.0, 2.0, 4.0, 8.0))
-    bank = open_bank(run, 10**6, TELLERS, "_hold")
-    readers = [
-        run.worker(SLUGS[way], follow, own_history(run, bank, way, "_hold"), way, SLUGS[way]) for way in FOLLOWED
-    ]
-    reads = own_history(run, bank, WINDOWS, "_hold").history
-    with gate(bank.conninfo, TELLERS):
-        tellers = [run.worker(f"teller-{n}", write_unevenly, bank, n, PAUSE) for n in range(TELLERS)]
-    seen: dict[float, Spell] = {}
-    for seconds in spells:
-        with run.step(f"a transaction that has written is open for {seconds:g} s"):
-            seen[seconds] = hold(bank, seconds, "insert into notes values ('begun')", reads)
-    with run.step(f"a transaction that only reads is open for {spells[-1]:g} s"):
-        reading = hold(bank, spells[-1], "select count(*) from events", own_history(run, bank, PAIR, "_hold").history)
-    for worker in (*tellers, *readers):
-        worker.stop()
-    lags = {way: Lags(bank.history, own_history(run, bank, way, "_hold").history) for way in FOLLOWED}
-    claim_price(run, lags, seen)
-    claim_no_price(run, lags[WINDOWS], seen)
-    claim_reading(run, lags[PAIR], spells[-1], reading)
-    claim_alarm(run, seen)
-
-
-def claim_price(run: Run, lags: dict[str, Lags], seen: dict[float, Spell]) -> None:
-    longest = {(way, s): lags[way].longest(spell) for way in lags for s, spell in seen.items()}
-    for (way, seconds), lag in longest.items():
-        label = "seconds for which one transaction is open"
-        run.figure("longest lag", lag, "s", variant=way, wrong_way=way in WRONG, x=seconds, x_label=label)
-    run.claim(
-        "the price of (xid, position): readers stand still for as long as any transaction that has written stays open",
-        all(longest[PAIR, seconds] > seconds / 2 for seconds in seen),
-        topics=TOPICS,
-        fact=", ".join(f"open {seconds:g} s: lag {longest[PAIR, seconds]:.2f} s" for seconds in seen),
-        variant=PAIR,
-    )
-
-
-def claim_no_price(run: Run, lags: Lags, seen: dict[float, Spell]) -> None:
-    """By count, as in `claim_reading`; and where it is open for long enough, by the clock."""
-    read = {seconds: lags.meanwhile(spell.began, spell.ended) for seconds, spell in seen.items()}
-    longest = max(seen)
-    lag = lags.longest(seen[longest])
-    run.claim(
-        "a window waits for nobody: its readers read on while a transaction that has written stays open",
-        all(count > TELLERS for count in read.values()) and (run.scale is Scale.SMOKE or lag < longest / 2),
-        topics=TOPICS,
-        fact=f"open {longest:g} s: lag {lag:.2f} s, {read[longest]:,} events read meanwhile",
-        variant=WINDOWS,
-    )
-
-
-def claim_reading(run: Run, lags: Lags, seconds: float, reading: Spell) -> None:
-    """At scale smoke by count: more than the few events whose transactions may be older than the long one."""
-    lag, meanwhile = lags.longest(reading), lags.meanwhile(reading.began, reading.ended)
-    run.claim(
-        "a long transaction that only reads holds no reader back",
-        meanwhile > TELLERS if run.scale is Scale.SMOKE else lag < seconds / 2,
-        topics=TOPICS,
-        fact=f"open {seconds:g} s: lag {lag:.2f} s",
-        variant=PAIR,
-    )
-
-
-def claim_alarm(run: Run, seen: dict[float, Spell]) -> None:
-    named = {seconds: spell.named for seconds, spell in seen.items()}
-    texts = [f"{writer.application}, {writer.state}, {writer.seconds:.1f} s" for writer in named.values() if writer]
-    run.claim(
-        "one query names the transaction that all wait for, its application, and how long it is open",
-        all(writer and writer.application == REPORT and writer.seconds >= s for s, writer in named.items()),
-        topics=TOPICS,
-        fact="; ".join(texts),
-        variant=PAIR,
-    )
 
 
 if __name__ == "__main__":

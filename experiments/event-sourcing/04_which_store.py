@@ -203,13 +203,11 @@ def claim_contracts(run: Run, candidates: Mapping[str, Candidate]) -> None:
 
 def claim_absent(run: Run, passed: Mapping[str, int]) -> None:
     for kind, good in passed.items():
-        run.claim(
+        run.about(kind, topics=[TOPICS[kind]]).claim(
             f"{kind} does not run here: its adapter keeps the contract on a fake of the wire protocol, which says"
             " nothing of the server itself",
             good == len(ALL_QUESTIONS),
-            topics=[TOPICS[kind]],
             fact=f"{good} of {len(ALL_QUESTIONS)} questions on the fake",
-            variant=kind,
         )
 
 
@@ -225,45 +223,35 @@ def claim_append_only(run: Run, candidates: Mapping[str, Candidate], events: int
 def claim_locks(run: Run, candidates: Mapping[str, Candidate]) -> None:
     writers = max(writers for writers, _ in candidates[POSTGRES].rates)
     free, locked = candidates[POSTGRES].rates[writers, 1], candidates[LIBRARY].rates[writers, 1]
-    run.claim(
+    run.about(POSTGRES, topics=[TOPICS[POSTGRES]]).claim(
         "on PostgreSQL, writers of different streams need not wait for each other: a table lock costs most of the rate",
         free > 1.2 * locked,
-        topics=[TOPICS[POSTGRES]],
         fact=f"{writers} writers: {free:,.0f} events/s, under the lock of {LIBRARY} {locked:,.0f}",
-        variant=POSTGRES,
     )
 
 
 def claim_kafka(run: Run, candidates: Mapping[str, Candidate]) -> None:
     scanned = int(next(iter(candidates[KAFKA].read["scanned"].values())))
-    run.claim(
+    run.about(KAFKA, wrong_way=True, topics=[TOPICS[KAFKA]]).claim(
         "Kafka finds no stream: who loads one reads the whole partition",
         scanned > 100 * 10,
-        topics=[TOPICS[KAFKA]],
         fact=f"{scanned:,} records read for 10 events",
-        variant=KAFKA,
-        wrong_way=True,
     )
     store = candidates[KAFKA].address.open()
     accepted, balance = withdraw_at_once(store, f"{run.name}", 100, expected=False)
     store.close()
-    run.claim(
+    run.about(KAFKA, wrong_way=True, topics=[TOPICS[KAFKA]]).claim(
         "Kafka checks no version: two that decide by the same state both write, and the account goes below zero",
         accepted == 2 and balance < 0,
-        topics=[TOPICS[KAFKA]],
         fact=f"{accepted} withdrawals of 100 from 100, balance {balance}",
-        variant=KAFKA,
-        wrong_way=True,
     )
     owner = candidates[OWNER].address.open()
     accepted, balance = withdraw_at_once(owner, f"{run.name}", 100, expected=True)
     owner.close()
-    run.claim(
+    run.about(OWNER, topics=[TOPICS[KAFKA]]).claim(
         "one owner of the partition, fenced by its transactional id, can check: the second withdrawal is refused",
         (accepted, balance) == (1, 0),
-        topics=[TOPICS[KAFKA]],
         fact=f"{accepted} withdrawal of 100 from 100, balance {balance}",
-        variant=OWNER,
     )
 
 

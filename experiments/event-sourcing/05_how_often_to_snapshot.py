@@ -1,32 +1,32 @@
-"""When does a snapshot pay, how often should one be taken, and what may it be trusted with?
+"""When does a snapshot pay, and how often should one be taken?
 
 Streams of growing length are loaded with and without a snapshot. The same commands are given under every frequency, on
-a small state and on a large one. Then a later program meets the snapshots of an earlier one.
+a small state and on a large one.
 """
 
-from sourcing.aggregate import InvariantViolated
 from sourcing.postgres import PostgresStore, create
 from sourcing.repository import Repository
 from sourcing.shop.account import Account
-from sourcing.snapshots import SCHEMA, EveryEvents, Ignored, OnDemand, PostgresSnapshots
+from sourcing.snapshots import SCHEMA, OnDemand, PostgresSnapshots
 from sourcing.stage.snapshot_costs import Case, Loads, fill, large_state, load, movements, small_state
-from sourcing.wrong.trusting import LIMIT, AccountToday, TrustingSnapshots, keep_the_snapshot_only
 
 from shared import postgres
 from shared.experiment import Experiment, Run, Scale
 
+WHY, FREQUENCY = "I.2/snapshots/why-snapshots", "I.2/snapshots/snapshot-frequency"
+STORAGE, REPLAY = "I.2/snapshots/snapshot-storage", "I.2/snapshots/snapshot-events-replay"
 experiment = Experiment(
     title="Snapshots: when, how often, and how far to trust them",
     servers=("postgres",),
     topics=(
-        "I.2/snapshots/why-snapshots",
-        "I.2/snapshots/snapshot-frequency",
-        "I.2/snapshots/snapshot-storage",
-        "I.2/snapshots/snapshot-events-replay",
+        WHY,
+        FREQUENCY,
+        STORAGE,
+        REPLAY,
     ),
 )
 WHOLE, SHORT = "every event replayed", "snapshot and the rest"
-TRUSTED, VERSIONED, INSTEAD = "old snapshot trusted", "snapshot with a state version", "snapshot in place of events"
+VERSIONED = "snapshot with a state version"
 TAIL = 50  # events after the snapshot, at most
 
 
@@ -55,11 +55,6 @@ def main(run: Run) -> None:
                 else:
                     claim_frequency(run, case)
         claim_bytes(run, store, large)
-        with run.step("snapshots of an older program"):
-            claim_trusted(run, store)
-            claim_versioned(run, store)
-        with run.step("a snapshot in place of the events"):
-            claim_instead(run, store)
         with run.step("truncate the snapshots"):
             claim_cache(run, store, [f"{small.name}-{every}" for every in frequencies])
 
@@ -81,31 +76,23 @@ def claim_loads(run: Run, loads: list[Loads]) -> None:
     first, last, timed = loads[0], loads[-1], run.scale is not Scale.SMOKE
     whole_is_slow = min(last.whole) > 5 * min(first.whole)
     short_is_fast = min(last.short) < min(last.whole) / 3
-    run.claim(
+    run.about(WHOLE, wrong_way=True, topics=[WHY]).claim(
         "without a snapshot, a load reads the whole life of the aggregate"
         + (", and takes longer with every event" if timed else ""),
         all(one.read_whole == one.length for one in loads) and (whole_is_slow or not timed),
-        topics=["I.2/snapshots/why-snapshots"],
         fact=f"{first.length} events: {min(first.whole):.2f} ms, {last.length:,}: {min(last.whole):.1f} ms",
-        variant=WHOLE,
-        wrong_way=True,
     )
-    run.claim(
+    run.about(SHORT, topics=[WHY, REPLAY]).claim(
         f"with one, a load reads the {TAIL} events after it, however long the stream is",
         all(one.read_short <= TAIL for one in loads) and (short_is_fast or not timed),
-        topics=["I.2/snapshots/why-snapshots", "I.2/snapshots/snapshot-events-replay"],
         fact=f"{last.length:,} events: {min(last.short):.2f} ms, {min(last.whole) / min(last.short):,.0f} times faster",
-        variant=SHORT,
     )
     if timed:
-        run.claim(
+        run.about(SHORT, wrong_way=True, topics=[WHY]).claim(
             f"a stream of {first.length} events loads no faster with a snapshot:"
             " it is one more question to the database",
             min(first.short) > min(first.whole),
-            topics=["I.2/snapshots/why-snapshots"],
             fact=f"{min(first.short):.2f} ms with, {min(first.whole):.2f} ms without",
-            variant=SHORT,
-            wrong_way=True,
         )
 
 
@@ -121,12 +108,10 @@ def claim_replay(run: Run, store: PostgresStore) -> None:
         kept.take(whole.load_at("replay", version=version))
         found = Repository(store, Account, snapshots=kept).load("replay")
         equal += (found.version, found.state()) == (expected.version, expected.state())
-    run.claim(
+    run.about(SHORT, topics=[REPLAY]).claim(
         "a snapshot at any version and the events after it give the state that all events give",
         equal == kept.used == length,
-        topics=["I.2/snapshots/snapshot-events-replay"],
         fact=f"{equal:,} of {length:,} versions",
-        variant=SHORT,
     )
 
 
@@ -150,26 +135,22 @@ def count_frequency(run: Run, store: PostgresStore, case: Case) -> None:
     """At scale smoke: too few commands for their times to say anything, but writes and replays can be counted."""
     most, (often, seldom) = max(case.found), (case.taken(1), case.taken(max(case.found)))
     replayed = {every: case.replayed(store, every) for every in case.found}
-    run.claim(
+    run.about(f"{case.name} state", topics=[FREQUENCY]).claim(
         f"{case.name} state: at every event it costs a write each time, seldom a long replay",
         often == case.commands > 10 * seldom and replayed[1] == 0 and replayed[0] > replayed[most] > case.length // 10,
-        topics=["I.2/snapshots/snapshot-frequency"],
         fact=f"every event: {often} writes with {case.commands} commands, then {replayed[1]} events replayed; "
         f"every {most:,}: {seldom} and {replayed[most]:,}",
-        variant=f"{case.name} state",
     )
 
 
 def claim_frequency(run: Run, case: Case) -> None:
     ms = {every: found.ms for every, found in case.found.items()}
     seldom, best = max(ms), case.best
-    run.claim(
+    run.about(f"{case.name} state", topics=[FREQUENCY]).claim(
         f"{case.name} state: at every event it costs a write each time, seldom a long replay; the best is between",
         1 < best < seldom and ms[0] > ms[best],
-        topics=["I.2/snapshots/snapshot-frequency"],
         fact=f"every {best} events: {ms[best]:.2f} ms a command; every event: {ms[1]:.2f}, every {seldom:,}: "
         f"{ms[seldom]:.2f}, none: {ms[0]:.2f}",
-        variant=f"{case.name} state",
     )
 
 
@@ -178,83 +159,14 @@ def claim_bytes(run: Run, store: PostgresStore, case: Case) -> None:
     row = store.connection.execute(query, [case.make(f"{case.name}-1").stream]).fetchone() or (0,)
     kept, event = case.found[1].kept, float(row[0])
     written = kept.bytes / case.commands if kept else 0.0
-    run.claim(
+    run.about(
+        f"{case.name} state",
+        wrong_way=True,
+        topics=[STORAGE, FREQUENCY],
+    ).claim(
         "a large state at every event: many times more bytes are written for snapshots than for the events",
         written > 20 * event > 0,
-        topics=["I.2/snapshots/snapshot-storage", "I.2/snapshots/snapshot-frequency"],
         fact=f"{written:,.0f} bytes of snapshot with every event of {event:.0f} bytes",
-        variant=f"{case.name} state",
-        wrong_way=True,
-    )
-
-
-# What it may be trusted with.
-
-
-def withdraw_nearly_all(store: PostgresStore, ident: str) -> PostgresSnapshots:
-    """An account of the old program, from which nearly the LIMIT was withdrawn, and its snapshot."""
-    kept = PostgresSnapshots(store.connection, EveryEvents(3))
-    old = Repository(store, Account, snapshots=kept)
-    old.execute(ident, lambda account: account.open("Ada"))
-    old.execute(ident, lambda account: account.deposit(4 * LIMIT))
-    old.execute(ident, lambda account: account.withdraw(LIMIT - 1_000))
-    return kept
-
-
-def withdraw_again(store: PostgresStore, ident: str, kept: PostgresSnapshots) -> bool:
-    """Whether today's program lets half the LIMIT be withdrawn on top."""
-    try:
-        Repository(store, AccountToday, snapshots=kept).execute(ident, lambda account: account.withdraw(LIMIT // 2))
-    except InvariantViolated:
-        return False
-    return True
-
-
-def claim_trusted(run: Run, store: PostgresStore) -> None:
-    withdraw_nearly_all(store, "trusted")
-    kept = TrustingSnapshots(store.connection, OnDemand())
-    let = withdraw_again(store, "trusted", kept)
-    truth = Repository(store, AccountToday).load("trusted").withdrawn
-    run.claim(
-        "an old snapshot that is trusted gives a state that never was, and a decision that must not be made",
-        let and kept.used > 0 and truth > LIMIT,
-        topics=["I.2/snapshots/snapshot-events-replay"],
-        fact=f"{truth / 100:,.0f} euros withdrawn, {LIMIT / 100:,.0f} allowed",
-        variant=TRUSTED,
-        wrong_way=True,
-    )
-
-
-def claim_versioned(run: Run, store: PostgresStore) -> None:
-    withdraw_nearly_all(store, "versioned")
-    kept = PostgresSnapshots(store.connection, EveryEvents(3))
-    let = withdraw_again(store, "versioned", kept)
-    ignored = kept.ignored[Ignored.STATE_VERSION]
-    repository = Repository(store, AccountToday, snapshots=kept)
-    repository.execute("versioned", lambda account: account.deposit(100))
-    withdrawn, used = repository.load("versioned").withdrawn, kept.used
-    run.claim(
-        "a snapshot of another state version is ignored and counted, and replaced by the next save",
-        not let and ignored == 1 and kept.taken == used == 1 and withdrawn == LIMIT - 1_000,
-        topics=["I.2/snapshots/snapshot-events-replay", "I.2/snapshots/snapshot-storage"],
-        fact=f"{ignored} ignored and the withdrawal refused; {kept.taken} taken anew",
-        variant=VERSIONED,
-    )
-
-
-def claim_instead(run: Run, store: PostgresStore) -> None:
-    kept = withdraw_nearly_all(store, "instead")
-    truth = Repository(store, AccountToday).load("instead").withdrawn
-    removed = keep_the_snapshot_only(store, kept, Repository(store, Account).load("instead"))
-    ways = kept, TrustingSnapshots(store.connection, OnDemand())
-    found = [Repository(store, AccountToday, snapshots=way).load("instead").withdrawn for way in ways]
-    run.claim(
-        "a snapshot in place of the events: what today's rules need was never in it, and no replay can bring it back",
-        removed > 0 and truth not in found,
-        topics=["I.2/snapshots/why-snapshots", "I.2/snapshots/snapshot-storage"],
-        fact=f"withdrawn: {truth / 100:,.0f} euros by the events, {max(found) / 100:,.0f} after {removed} were removed",
-        variant=INSTEAD,
-        wrong_way=True,
     )
 
 
@@ -268,12 +180,10 @@ def claim_cache(run: Run, store: PostgresStore, accounts: list[str]) -> None:
     )
     store.connection.execute("truncate snapshots")
     after = [repository.load(ident).state() for ident in accounts]
-    run.claim(
+    run.about(VERSIONED, topics=[STORAGE]).claim(
         "in a table of their own, the newest of each stream: truncating it loses nothing but time",
         before == after and kept.used == len(accounts) and rows == streams > 0,
-        topics=["I.2/snapshots/snapshot-storage"],
         fact=f"{rows} rows for {streams} streams; {len(accounts)} loads the same without them",
-        variant=VERSIONED,
     )
 
 

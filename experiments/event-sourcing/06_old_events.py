@@ -1,23 +1,20 @@
 """Events of 2019 and 2021 are read by the program of 2024: which ways give what was sold, and at what price?
 
 A shop's orders were written by three programs. They are read through upcasters, rewritten into a new store, edited
-where they lie, and read in a hurry. Then producers surprise, and careless changes meet the contract.
+where they lie, and read in a hurry, as wrong/misreading.py has it.
 """
 
 import time
-from pathlib import Path
 
-from sourcing.evolution import contracts
 from sourcing.evolution.rewriting import Window, prepare, rewrite, verify
-from sourcing.postgres import PostgresStore, create
+from sourcing.postgres import PostgresStore
 from sourcing.repository import Repository, as_stored
-from sourcing.shop.evolved import EvolvedOrder, sample, upcasters
+from sourcing.shop.evolved import EvolvedOrder, upcasters
 from sourcing.stage.generations import rewrite_and_die
-from sourcing.stage.old_shop import Shop, content, load_in_turns
-from sourcing.wrong import misreading, surprises
-from sourcing.wrong.surprises import SURPRISES, TOTAL, CarelessOrder, Met
+from sourcing.stage.old_shop import Shop, connect, content, load_in_turns, open_shop
+from sourcing.wrong import misreading
 
-from shared import faults, postgres
+from shared import faults
 from shared.experiment import Experiment, Run
 from shared.history import History
 
@@ -27,13 +24,10 @@ experiment = Experiment(
     topics=(
         "I.2/event-versioning/schema-evolution",
         "I.2/event-versioning/upcasting-events",
-        "I.2/event-versioning/weak-vs-strong-schema",
-        "I.2/event-versioning/event-contracts",
         "I.2/challenges/event-schema-evolution",
     ),
 )
-LAZY, EAGER, EDITED, WEAK, STRICT = "upcast on read", "rewritten", "edited in place", "weak schema", "strong schema"
-GOLDEN = Path(__file__).with_name("tests") / "golden"
+LAZY, EAGER, EDITED = "upcast on read", "rewritten", "edited in place"
 KILLED_AT = 3  # the batch in which the rewriting is killed
 EVOLUTION = "I.2/challenges/event-schema-evolution"
 SCHEMA, UPCASTING = "I.2/event-versioning/schema-evolution", "I.2/event-versioning/upcasting-events"
@@ -57,20 +51,6 @@ def main(run: Run) -> None:
         target = claim_eager(run, shop, conninfo)
     with run.step("what both cost"):
         claim_costs(run, shop, target, run.pick(smoke=3, demo=9, full=15))
-    with run.step("producers surprise"):
-        claim_surprises(run, shop)
-        claim_foreign(run, shop)
-    with run.step("careless changes meet the contract"):
-        claim_contract(run, shop)
-
-
-def connect(run: Run, conninfo: str) -> PostgresStore:
-    return PostgresStore(run.stack_of_things.enter_context(postgres.connect(conninfo)))
-
-
-def open_shop(run: Run, conninfo: str, count: int, lines: int) -> Shop:
-    create(conninfo)
-    return Shop.open(connect(run, conninfo), run.seed, count, lines)
 
 
 # Reading.
@@ -104,20 +84,16 @@ def claim_lazy(run: Run, shop: Shop) -> None:
     steps = upcasters()
     right = shop.right(steps)
     run.figure("orders read wrongly", len(shop.sold) - right, "orders", variant=LAZY)
-    run.claim(
+    run.about(LAZY, topics=[UPCASTING, SCHEMA]).claim(
         "through upcasters, a rename, a split, a dropped event and two changes of a field fold to what was sold",
         right == len(shop.sold) and steps.taken > 0,
-        topics=[UPCASTING, SCHEMA],
         fact=f"{right} of {len(shop.sold)} orders, {steps.taken:,} steps",
-        variant=LAZY,
     )
     readable = shop.readable_in_2021()
-    run.claim(
+    run.about(LAZY, topics=[EVOLUTION, UPCASTING]).claim(
         "the program of 2021 refuses the events of 2024 by their schema version: deploy readers before writers",
         0 < readable < len(shop.sold),
-        topics=[EVOLUTION, UPCASTING],
         fact=f"it reads {readable} of {len(shop.sold)} orders, and names the first event of the others that is too new",
-        variant=LAZY,
     )
 
 
@@ -128,13 +104,10 @@ def claim_edited(run: Run, shop: Shop) -> None:
     digest, readable = shop.digest(), shop.readable_in_2021()
     edited, right = misreading.edit_in_place(shop.store.connection), shop.right(upcasters())
     after = shop.readable_in_2021()
-    run.claim(
+    run.about(EDITED, wrong_way=True, topics=[EVOLUTION, SCHEMA]).claim(
         "edited in place: the audit finds another hash than it noted, and the old program is locked out",
         edited > 0 and right == len(shop.sold) and shop.digest() != digest and after < readable,
-        topics=[EVOLUTION, SCHEMA],
         fact=f"{edited:,} events changed; the program of 2021 read {readable} orders, now {after}",
-        variant=EDITED,
-        wrong_way=True,
     )
 
 
@@ -147,23 +120,19 @@ def claim_eager(run: Run, shop: Shop, conninfo: str) -> PostgresStore:
     copied = rewrite(shop.store, target.connection, upcasters())
     run.figure("rewriting", copied.read / (time.perf_counter() - began), "events/s", variant=EAGER)
     right = shop.right(as_stored, target)
-    run.claim(
+    run.about(EAGER, topics=[EVOLUTION, SCHEMA]).claim(
         "rewritten into a new store, every order folds as before and needs no step; the old store is as it was",
         verify(shop.store, target, upcasters()) == right == len(shop.sold)
         and (shop.digest(), shop.readable_in_2021()) == (digest, readable),
-        topics=[EVOLUTION, SCHEMA],
         fact=f"{copied.read:,} events became {copied.written:,}; {right} of {len(shop.sold)} orders the same",
-        variant=EAGER,
     )
     places = die_and_go_on(run, shop, conninfo, killed, copied.read)
     same = content(target) == content(resumed := connect(run, killed)) and bool(content(target))
     again = rewrite(shop.store, resumed.connection, upcasters())
-    run.claim(
+    run.about(EAGER, topics=[EVOLUTION]).claim(
         "a rewriting that is killed in any window goes on where it was, and comes to the same events and ids",
         same and again == (0, 0) and all(0 < copied_then < copied.read for copied_then in places),
-        topics=[EVOLUTION],
         fact=f"killed with {' and '.join(f'{place:,}' for place in places)} of {copied.read:,} events copied",
-        variant=EAGER,
     )
     return target
 
@@ -199,100 +168,10 @@ def claim_costs(run: Run, shop: Shop, target: PostgresStore, rounds: int) -> Non
         row = store.connection.execute("select pg_total_relation_size('events')").fetchone() or (0,)
         run.figure("bytes of events, indexes included", int(row[0]), "bytes", variant=way)
     each = taken[LAZY] / len(samples[LAZY])
-    run.claim(
+    run.about(LAZY, topics=[UPCASTING, EVOLUTION]).claim(
         "on read, every load of an old event pays for its steps; rewritten, they are paid once, with a second store",
         each > 0 == taken[EAGER] == taken["written today"],
-        topics=[UPCASTING, EVOLUTION],
         fact=f"{each:.0f} steps per load of an old order, 0 per load of a rewritten one or one of today",
-        variant=LAZY,
-    )
-
-
-# Schemas and contracts.
-
-
-def claim_surprises(run: Run, shop: Shop) -> None:
-    weak = {
-        name: surprises.meet_weak(shop.store, f"weak-{n}", data) for n, (name, data) in enumerate(SURPRISES.items())
-    }
-    strong = {
-        name: surprises.meet_strong(shop.store, f"strong-{n}", data) for n, (name, data) in enumerate(SURPRISES.items())
-    }
-    stored = [n for n in range(len(SURPRISES)) if [*shop.store.read(f"order-strong-{n}")]]
-    topics = ["I.2/event-versioning/weak-vs-strong-schema"]
-    run.claim(
-        "weak: a field that is missing becomes its default, and the total is wrong without an error",
-        weak["field missing"] is Met.WRONG,
-        topics=topics,
-        fact=f"a line of {TOTAL / 100:.2f} euros counts 0.00",
-        variant=WEAK,
-        wrong_way=True,
-    )
-    run.claim(
-        "weak: a value of the wrong type is stored, and nobody can add up the order again",
-        weak["wrong type"] is Met.CRASH,
-        topics=topics,
-        fact=weak["wrong type"],
-        variant=WEAK,
-        wrong_way=True,
-    )
-    stopped = [said for name, (met, said) in strong.items() if met is Met.STOPPED and name != "field added"]
-    run.claim(
-        "strong: both are stopped at the door, before they are history, with a sentence that names the field",
-        len(stopped) == 2 and not stored and "cents" in stopped[0] and "quantity" in stopped[1],
-        topics=topics,
-        fact=stopped[1] if len(stopped) == 2 else "",
-        variant=STRICT,
-    )
-    run.claim(
-        "a field that a producer adds is no matter to a weak schema; a strong one must be told first",
-        weak["field added"] is Met.RIGHT and strong["field added"][0] is Met.STOPPED,
-        topics=topics,
-        fact=f"weak: {weak['field added']}; strong: {strong['field added'][0]}",
-        variant=WEAK,
-    )
-
-
-def claim_foreign(run: Run, shop: Shop) -> None:
-    """The program of 2021 with a weak schema takes `currency` for a field that it need not know."""
-    chosen = shop.sold[2::6]  # of 2024
-    seen = surprises.revenue_in_2021(shop.store, [sale.stream for sale in chosen])
-    euros = sum(sale.total for sale in chosen if sale.currency == "EUR")
-    run.claim(
-        "weak: an old reader passes over the new field `currency`, and adds up kronor and euros",
-        seen > euros > 0,
-        topics=["I.2/event-versioning/weak-vs-strong-schema", SCHEMA],
-        fact=f"{seen / 100:,.2f} instead of {euros / 100:,.2f} euros",
-        variant=WEAK,
-        wrong_way=True,
-    )
-
-
-def claim_contract(run: Run, shop: Shop) -> None:
-    goldens, steps = contracts.load(GOLDEN), upcasters()
-    holds = not contracts.broken(goldens, steps, steps, sample())
-    found = {
-        name: contracts.broken(goldens, changed, read, sample(make))
-        for name, (changed, read, make) in surprises.careless().items()
-    }
-    green, unreadable = (
-        surprises.round_trip(shop.store, CarelessOrder),
-        shop.unreadable(CarelessOrder),
-    )
-    run.claim(
-        "a test that reads back what it wrote stays green when a field is renamed, and no stored order can be read",
-        green and unreadable == len(shop.sold),
-        topics=["I.2/event-versioning/event-contracts"],
-        fact=f"round trip green, {unreadable} of {len(shop.sold)} orders unreadable",
-        variant="round trip test",
-        wrong_way=True,
-    )
-    run.claim(
-        "golden events of every version catch each careless change, and pass the program as it is",
-        holds and all(found.values()) and len(goldens) == len(steps.shapes),
-        topics=["I.2/event-versioning/event-contracts"],
-        fact=f"{sum(map(bool, found.values()))} of {len(found)} caught: {', '.join(found)}",
-        variant="golden events",
     )
 
 

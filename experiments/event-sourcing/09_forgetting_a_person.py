@@ -152,23 +152,17 @@ def claim_wrong(run: Run, shops: dict[str, Shop], found: dict[str, Counter[Where
         HALF: (Where.READ_MODEL, Where.SNAPSHOTS, Where.BACKUP, Where.LOG),
     }
     for way, text in texts.items():
-        run.claim(
+        run.about(way, wrong_way=True, topics=["I.2/challenges/privacy"]).claim(
             text,
             all(found[way][where] > 0 for where in places[way]),
-            topics=["I.2/challenges/privacy"],
             fact=told(found[way]),
-            variant=way,
-            wrong_way=True,
         )
     shop = shops[DELETE]
     missing, his = shop.spent - rebuilt(shop), sum(shop.people[shop.gone].purchases)
-    run.claim(
+    run.about(DELETE, wrong_way=True, topics=["I.2/challenges/privacy"]).claim(
         "with the deleted stream money is gone from the books",
         missing == his > 0,
-        topics=["I.2/challenges/privacy"],
         fact=f"{missing / 100:.2f} EUR of {shop.spent / 100:.2f} EUR missing after a rebuild",
-        variant=DELETE,
-        wrong_way=True,
     )
 
 
@@ -183,12 +177,10 @@ def rebuilt(shop: Shop) -> int:
 
 def claim_shredded(run: Run, found: dict[str, Counter[Where]], control: Counter[Where]) -> None:
     looked = [where for where in Where if where is not Where.OTHER]
-    run.claim(
+    run.about(SHRED, topics=["I.2/challenges/privacy"]).claim(
         "shredded: no table, file, log, topic or backup holds name, e-mail or address",
         not found[SHRED].total() and all(control[where] > 0 for where in looked),
-        topics=["I.2/challenges/privacy"],
         fact=f"{found[SHRED].total()} copies; the same search finds the pseudonym in all {len(looked)} places",
-        variant=SHRED,
     )
 
 
@@ -198,23 +190,19 @@ def claim_replay(run: Run, shop: Shop) -> None:
     gone = loaded.pop(shop.gone)
     readable = sum((one.name, one.email, one.address) == shop.people[ident].texts for ident, one in loaded.items())
     total = sum(one.spent for one in loaded.values()) + gone.spent
-    run.claim(
+    run.about(SHRED, topics=["I.2/challenges/privacy"]).claim(
         "shredded: replay still works, the person's fields read as forgotten, and every cent is there",
         {gone.name, gone.email, gone.address} == {FORGOTTEN} and total == rebuilt(shop) == shop.spent,
-        topics=["I.2/challenges/privacy"],
         fact=f"{total / 100:.2f} EUR of {shop.spent / 100:.2f} EUR, {gone.spent / 100:.2f} EUR by a person forgotten",
-        variant=SHRED,
     )
     rows = shop.connection.execute("select customer, state from customer_snapshots").fetchall()
     states = {ident: {**codec.decode(state), "customer": ident} for ident, state in rows}
     opened = {ident: open_fields(shop.vault, STATE, f"customer-{ident}", state) for ident, state in states.items()}
     same = sum(opened[ident]["name"] == person.name for ident, person in shop.people.items())
-    run.claim(
+    run.about(SHRED, topics=["I.2/challenges/privacy"]).claim(
         "shredded: everybody else is read as before, from events and from snapshots",
         readable == same == len(loaded) > 0 and opened[shop.gone]["name"] == FORGOTTEN,
-        topics=["I.2/challenges/privacy"],
         fact=f"{readable} of {len(loaded)} others",
-        variant=SHRED,
     )
 
 
@@ -222,12 +210,10 @@ def claim_new_fields(run: Run, shop: Shop) -> None:
     """The next release has other names and one field more, and nobody has thought of the declarations."""
     names = "full_name", "e_mail", "born"
     refused = copies.unclassified(shop.store, shop.gone, names)
-    run.claim(
+    run.about(SHRED, topics=["I.2/challenges/privacy"]).claim(
         "a field that is new or renamed is refused until somebody has said whether it is personal, not stored openly",
         refused == [*names],
-        topics=["I.2/challenges/privacy"],
         fact=f"{len(refused)} of {len(names)} such events refused, each with the field's name",
-        variant=SHRED,
     )
 
 
@@ -246,13 +232,10 @@ def claim_keys(run: Run, server: Handle, shop: Shop, wrapped: bytes, secret: Pat
         connection.execute(vault.SCHEMA.read_text())
         copies.restore(connection, shop.backup / "vault_keys")
         back = read_again(connection, shop, secret)
-        run.claim(
+        run.about("keys in the backup", wrong_way=True, topics=["I.2/challenges/privacy"]).claim(
             "a key table that is in the events' backup brings everybody back, for as long as its master key exists",
             back == 3 and left > 0,
-            topics=["I.2/challenges/privacy"],
             fact=f"{back} of 3 fields read again; the deleted key still lay, wrapped, in {left} files of the database",
-            variant="keys in the backup",
-            wrong_way=True,
         )
         secret.unlink()
         run.cleanup(lambda: secret.unlink(missing_ok=True))
@@ -260,12 +243,10 @@ def claim_keys(run: Run, server: Handle, shop: Shop, wrapped: bytes, secret: Pat
         kept = shop.vault.rotate(master_key({vault.FILE_VARIABLE: str(secret)}))
         back = read_again(connection, shop, secret)
     still = sum(shop.customers.load(ident).name == person.name for ident, person in shop.people.items())
-    run.claim(
+    run.about(SHRED, topics=["I.2/challenges/privacy"]).claim(
         "after a rotation that destroys the old master key, neither backup nor leftovers of the key are of use",
         back == 0 and kept == still == len(shop.people) - 1,
-        topics=["I.2/challenges/privacy"],
         fact=f"{back} of 3 fields read again; {kept} keys wrapped anew, {still} others readable",
-        variant=SHRED,
     )
 
 

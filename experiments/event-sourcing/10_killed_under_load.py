@@ -221,40 +221,30 @@ def note_figures(run: Run, variant: str, left: Left) -> None:
 
 
 def claim_acknowledged(run: Run, same: Left, asynchronous: Left) -> None:
-    run.claim(
+    run.about(SAME, topics=["I.2/event-store-requirements/append-only-writes"]).claim(
         "whatever is killed or cut: every append that was acknowledged is in the log",
         same.gone == 0 and not lost(same.history) and same.unknown > 0,
-        topics=["I.2/event-store-requirements/append-only-writes"],
         fact=f"{same.gone} of {len(same.history.committed):,} gone",
-        variant=SAME,
     )
-    run.claim(
+    run.about(ASYNC, wrong_way=True, topics=["I.2/event-store-requirements/append-only-writes"]).claim(
         "with synchronous_commit off Postgres acknowledges what it has not written, and forgets it when it is killed",
         asynchronous.gone > 0,
-        topics=["I.2/event-store-requirements/append-only-writes"],
         fact=f"{asynchronous.gone} acknowledged appends gone after {len(asynchronous.restarts)} kills",
-        variant=ASYNC,
-        wrong_way=True,
     )
 
 
 def claim_once(run: Run, same: Left, anew: Left) -> None:
     doubled = duplicate_effect(same.history)
-    run.claim(
+    run.about(SAME, topics=["I.2/event-store-requirements/append-only-writes"]).claim(
         "an unknown outcome is settled by repeating the very same append: nothing counts twice, nothing is made up",
         not doubled + phantom(same.history) + aborted_read(same.history) and same.unknown > 0,
-        topics=["I.2/event-store-requirements/append-only-writes"],
         fact=f"{same.unknown} outcomes were unknown, {len(doubled)} appends done twice",
-        variant=SAME,
     )
     doubled = duplicate_effect(anew.history)
-    run.claim(
+    run.about(ANEW, wrong_way=True, topics=["I.2/event-store-requirements/append-only-writes"]).claim(
         "an error taken for 'not done', and the retry for a new event: money is paid in twice",
         len(doubled) > 0 == anew.gone,
-        topics=["I.2/event-store-requirements/append-only-writes"],
         fact=f"{anew.unknown} outcomes were unknown, {len(doubled)} appends done twice",
-        variant=ANEW,
-        wrong_way=True,
     )
 
 
@@ -262,22 +252,18 @@ def claim_order(run: Run, same: Left) -> None:
     versions: dict[str, list[int]] = {}
     for event in same.after:
         versions.setdefault(event.stream, []).append(event.version)
-    run.claim(
+    run.about(SAME, topics=["I.2/event-store-requirements/ordering-guarantees"]).claim(
         "read in global order, the versions of every stream are 1, 2, 3 and so on without a gap",
         all(found == list(range(1, len(found) + 1)) for found in versions.values()) and not reordered(same.history),
-        topics=["I.2/event-store-requirements/ordering-guarantees"],
         fact=f"{len(same.after):,} events of {len(versions)} streams, {len(reordered(same.history))} out of order",
-        variant=SAME,
     )
 
 
 def claim_log(run: Run, same: Left) -> None:
-    run.claim(
+    run.about(SAME, topics=["I.2/event-sourcing-fundamentals/append-only-event-log"]).claim(
         "the log as it was read before a fault is how the log begins after it, to the byte",
         same.rewritten == 0 and all(same.before) and len(same.before) == 2 * len(same.restarts) > 0,
-        topics=["I.2/event-sourcing-fundamentals/append-only-event-log"],
         fact=f"{sum(map(len, same.before)):,} events of {len(same.before)} readings compared",
-        variant=SAME,
     )
 
 
@@ -286,11 +272,10 @@ def claim_model(run: Run, same: Left) -> None:
     for event in same.after:
         cents, events = folded.get(event.stream, (0, 0))
         folded[event.stream] = cents + data_of(event).get("cents", 0), events + 1
-    run.claim(
+    run.about(SAME).claim(
         "the projector, killed between model and checkpoint, has counted every event once: both move by one commit",
         same.model == folded,
         fact=f"{len(folded)} balances equal the sum of their {len(same.after):,} events",
-        variant=SAME,
     )
 
 

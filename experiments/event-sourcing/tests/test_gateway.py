@@ -14,14 +14,14 @@ from sourcing.rebuild import rebuild
 from sourcing.shop.mails import Confirmations
 from sourcing.shop.order_value import OrderValue
 from sourcing.stage import filling as shop
-from sourcing.stage.projecting import FLAG, KEYED, NAIVE, NOTED, Kill, send_mails
+from sourcing.stage.projecting import FLAG, KEYED, NAIVE, NOTED, send_mails
 from sourcing.stage.receiver import ask_price, post_mail, raise_prices, receive, url_of
 from sourcing.windows import EffectWindow, ProjectionWindow
 from sourcing.wrong.effects import AskedValue, SendWhileHandling
 from sourcing.wrong.emptied import start_again
 
 from shared.errors import NotReadable
-from shared.faults import require
+from shared.faults import Kill, require
 from shared.history import Action, History
 from shared.postgres import Connection, connect
 from shared.worker import Worker

@@ -15,13 +15,13 @@ from sourcing.projection import Change, Policy, Projection, ProjectionStopped, P
 from sourcing.shop.read_models import PROJECTIONS, OrderSummary
 from sourcing.stage import badevents, folded, watching
 from sourcing.stage import filling as shop
-from sourcing.stage.projecting import AFTER, BEFORE, ONE, WAYS, Kill, project
+from sourcing.stage.projecting import project
 from sourcing.stage.watching import behind, changes, wrong_rows
 from sourcing.windows import ProjectionWindow
-from sourcing.wrong.projectors import ByPosition, PerEvent
+from sourcing.wrong.projectors import ByPosition, CheckpointFirst, ModelFirst, PerEvent
 
 from shared.errors import DeadlineExceeded
-from shared.faults import require
+from shared.faults import Kill, require
 from shared.history import History
 from shared.postgres import Connection, connect
 from shared.wait import until
@@ -64,24 +64,24 @@ def test_a_read_model_is_the_fold_of_all_events(
 def test_killed_in_any_window_it_takes_every_event_once(
     window: ProjectionWindow, orders: int, connection: Connection, schema: str, tmp_path: Path
 ) -> None:
-    kill(schema, ONE, window, tmp_path)
+    kill(schema, Projector, window, tmp_path)
     assert behind(connection) > 0
     Projector(connection, SUMMARY).catch_up()
     assert (changes(connection), wrong_rows(connection)) == (orders, 0)
 
 
 @pytest.mark.fault
-@pytest.mark.parametrize(("way", "off"), [(BEFORE, -15), (AFTER, 15)])
+@pytest.mark.parametrize(("way", "off"), [(CheckpointFirst, -15), (ModelFirst, 15)])
 def test_a_checkpoint_apart_from_the_model_drops_or_doubles_a_batch(
-    way: str, off: int, orders: int, connection: Connection, schema: str, tmp_path: Path
+    way: type[Projector], off: int, orders: int, connection: Connection, schema: str, tmp_path: Path
 ) -> None:
     kill(schema, way, ProjectionWindow.BETWEEN, tmp_path)
-    WAYS[way](connection, SUMMARY).catch_up()
+    way(connection, SUMMARY).catch_up()
     assert behind(connection) == 0
     assert changes(connection) - orders == off
 
 
-def kill(schema: str, way: str, window: ProjectionWindow, folder: Path) -> None:
+def kill(schema: str, way: type[Projector], window: ProjectionWindow, folder: Path) -> None:
     """A projector that dies in its second batch of 15 events."""
     history = folder / "history.jsonl"
     with Worker(

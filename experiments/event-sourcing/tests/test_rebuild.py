@@ -15,12 +15,12 @@ from sourcing.rebuild import rebuild
 from sourcing.shop.read_models import PROJECTIONS, OrderSummary
 from sourcing.stage import badevents
 from sourcing.stage import filling as shop
-from sourcing.stage.projecting import Kill, rebuild_killed, watch
+from sourcing.stage.projecting import rebuild_killed, watch
 from sourcing.stage.watching import await_looks, behind, changes, wrong_rows
 from sourcing.windows import ProjectionWindow, RebuildWindow
 from sourcing.wrong.emptied import start_again
 
-from shared.faults import require
+from shared.faults import Kill, require
 from shared.history import History
 from shared.postgres import Connection, connect
 from shared.wait import until

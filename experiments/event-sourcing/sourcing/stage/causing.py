@@ -57,27 +57,21 @@ def too_early(history: History, causes: Mapping[str, str]) -> int:
 def claim(run: Run, steps: Order, alone: Order, many: Mapping[str, int], effects: int) -> None:
     """`steps` and `alone`: what `relate` gave. `many`: by way, how many of the `effects` came too early."""
     right, among = [CAUSE.type, EFFECT.type], "among all writers {} of {:,} effects before their causes"
-    run.claim(
+    run.about(PAIR, topics=TOPICS).claim(
         "what (xid, position) does not promise: an event that is appended in a longer transaction may be read before"
         " its cause, an event of another stream",
         steps[PAIR] == right[::-1],
-        topics=TOPICS,
         fact=f"read as {_listed(steps[PAIR])}; {among.format(many[PAIR], effects)}",
-        variant=PAIR,
     )
-    run.claim(
+    run.about(PAIR, topics=TOPICS).claim(
         "an append that is a transaction by itself is not: its xid is drawn when its cause is committed",
         alone[PAIR] == right,
-        topics=TOPICS,
         fact=f"read as {_listed(alone[PAIR])}, beside the same long transaction",
-        variant=PAIR,
     )
-    run.claim(
+    run.about(WINDOWS, topics=TOPICS).claim(
         "by snapshot windows the cause comes first, in the same run",
         steps[WINDOWS] == alone[WINDOWS] == right and many[WINDOWS] == 0 < effects,
-        topics=TOPICS,
         fact=f"read as {_listed(steps[WINDOWS])}; {among.format(many[WINDOWS], effects)}",
-        variant=WINDOWS,
     )
 
 

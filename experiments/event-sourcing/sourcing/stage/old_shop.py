@@ -5,8 +5,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
+from shared import postgres
+from shared.experiment import Run
 from sourcing.errors import MissingUpcaster, UnreadableEvent
-from sourcing.postgres import PostgresStore
+from sourcing.postgres import PostgresStore, create
 from sourcing.repository import Reader, Repository
 from sourcing.shop.evolved import EvolvedOrder, upcasters, upcasters_of_2021
 from sourcing.stage.generations import Sale, sales
@@ -84,6 +86,17 @@ class Shop:
         except MissingUpcaster:
             return False
         return True
+
+
+def connect(run: Run, conninfo: str) -> PostgresStore:
+    """A store on a connection that lasts as long as the run."""
+    return PostgresStore(run.stack_of_things.enter_context(postgres.connect(conninfo)))
+
+
+def open_shop(run: Run, conninfo: str, count: int, lines: int) -> Shop:
+    """A shop in an empty schema."""
+    create(conninfo)
+    return Shop.open(connect(run, conninfo), run.seed, count, lines)
 
 
 def load_in_turns(

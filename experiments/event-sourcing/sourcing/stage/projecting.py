@@ -1,19 +1,17 @@
 """What worker processes run: projectors and senders that are killed, writers and readers beside them."""
 
 import json
-import signal
-import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import httpx
 
-from shared.faults import Crash, Hook, nowhere
+from shared.faults import Kill, hook
 from shared.history import Action, Op, Outcome, Recorder, now
 from shared.postgres import connect
+from shared.worker import until_told
 from sourcing.event import Recorded
 from sourcing.gateway import Gateway
 from sourcing.postgres import PostgresStore
@@ -23,37 +21,30 @@ from sourcing.shop.mails import Confirmations
 from sourcing.shop.read_models import PROJECTIONS
 from sourcing.stage import filling as shop
 from sourcing.stage.receiver import post_mail
-from sourcing.windows import EffectWindow, ProjectionWindow, RebuildWindow
+from sourcing.windows import ProjectionWindow
 from sourcing.wrong.effects import NoteFirst, SendWhileHandling
 from sourcing.wrong.projectors import CheckpointFirst, ModelFirst
 
-ONE, BEFORE, AFTER = "one transaction", "checkpoint first", "model first"
-WAYS: dict[str, type[Projector]] = {
-    ONE: Projector,
-    BEFORE: CheckpointFirst,
-    AFTER: ModelFirst,
+NAMES: dict[type[Projector], str] = {
+    Projector: "one transaction",
+    CheckpointFirst: "checkpoint first",
+    ModelFirst: "model first",
 }
 # Where the model of the batch in hand is safe on the disk.
 SAFE = {
-    ONE: ProjectionWindow.AFTER_COMMIT,
-    BEFORE: ProjectionWindow.AFTER_BOTH,
-    AFTER: ProjectionWindow.BETWEEN,
+    Projector: ProjectionWindow.AFTER_COMMIT,
+    CheckpointFirst: ProjectionWindow.AFTER_BOTH,
+    ModelFirst: ProjectionWindow.BETWEEN,
 }
 NAIVE, FLAG, NOTED, KEYED = "sent while handling", "silent while replaying", "noted, then sent", "gateway"
 
 
-@dataclass(frozen=True)
-class Kill:
-    """kill -9 in a window, at the nth time that it is passed."""
-
-    window: ProjectionWindow | RebuildWindow | EffectWindow
-    nth: int = 1
-
-
-def project(conninfo: str, projection: str, way: str, batch: int, history: Path, kill: Kill | None = None) -> None:
+def project(
+    conninfo: str, projection: str, way: type[Projector], batch: int, history: Path, kill: Kill | None = None
+) -> None:
     """A process: take in all that there is, and end; each event a delivery when read and an effect when it is safe."""
     with Recorder(history, projection) as recorder, connect(conninfo) as connection:
-        crash = _hook(recorder, kill)
+        crash = hook(kill, recorder)
 
         def at(window: str) -> None:
             if window == ProjectionWindow.AFTER_READ:
@@ -62,28 +53,28 @@ def project(conninfo: str, projection: str, way: str, batch: int, history: Path,
                 _record(recorder, Action.EFFECT, projector.events)
             crash(window)
 
-        projector = WAYS[way](connection, PROJECTIONS[projection], batch=batch, at=at)
+        projector = way(connection, PROJECTIONS[projection], batch=batch, at=at)
         projector.catch_up()
 
 
 def rebuild_killed(conninfo: str, projection: str, batch: int, history: Path, kill: Kill) -> None:
     """A process: rebuild, and die in the midst of it."""
     with Recorder(history, "rebuild") as recorder:
-        rebuild(conninfo, PROJECTIONS[projection], batch=batch, at=_hook(recorder, kill))
+        rebuild(conninfo, PROJECTIONS[projection], batch=batch, at=hook(kill, recorder))
 
 
-def follow(conninfo: str, projection: str, way: str = ONE, batch: int = 500) -> None:
+def follow(conninfo: str, projection: str, batch: int = 500) -> None:
     """A process: keep the read model up to date until SIGTERM, then take in what is left."""
-    stop = _stop_on_sigterm()
+    stop = until_told()
     with connect(conninfo) as connection:
-        projector = WAYS[way](connection, PROJECTIONS[projection], batch=batch)
+        projector = Projector(connection, PROJECTIONS[projection], batch=batch)
         projector.run(stop)
         projector.catch_up()
 
 
 def write_paced(conninfo: str, seed: int, rate: float, prefix: str) -> None:
     """A process: orders at a rate of so many each second, one event per transaction, until SIGTERM."""
-    stop, began = _stop_on_sigterm(), time.monotonic()
+    stop, began = until_told(), time.monotonic()
     with connect(conninfo) as connection:
         store = PostgresStore(connection)
         for number, (stream, events) in enumerate(shop.orders(seed, 1_000_000, prefix)):
@@ -104,7 +95,7 @@ def watch(conninfo: str, result: Path) -> None:
     The file appears at the first look. At the end it holds {"polls", "tables": tables seen, "fell": polls that saw less
     than one before, "empty": those of them that saw nothing, "lowest": the least share of what was seen before}.
     """
-    stop, most, polls, fell, empty, lowest = _stop_on_sigterm(), 0, 0, 0, 0, 1.0
+    stop, most, polls, fell, empty, lowest = until_told(), 0, 0, 0, 0, 1.0
     tables: set[int] = set()
     with connect(conninfo) as connection:
         while True:
@@ -126,7 +117,7 @@ def watch(conninfo: str, result: Path) -> None:
 def send_mails(conninfo: str, way: str, url: str, history: Path, batch: int, kill: Kill | None, replay: bool) -> None:
     """A process: handle all the events there are, and see that the mails go out, in one of the ways; then end."""
     with Recorder(history, "sender") as recorder, connect(conninfo) as connection, httpx.Client() as client:
-        at = _hook(recorder, kill)
+        at = hook(kill, recorder)
         if way in (NAIVE, FLAG):
             mailing = SendWhileHandling(partial(post_mail, client, url), silent=replay and way == FLAG)
             Projector(connection, mailing, batch=batch, at=at).catch_up()
@@ -142,13 +133,3 @@ def _record(recorder: Recorder, action: Action, events: Sequence[Recorded]) -> N
     recorder.add(
         *(Op(at, name, action, Outcome.OK, event.id, event.stream, event.version, group=name) for event in events)
     )
-
-
-def _hook(recorder: Recorder, kill: Kill | None) -> Hook:
-    return Crash(recorder, kill.window, kill.nth) if kill else nowhere
-
-
-def _stop_on_sigterm() -> threading.Event:
-    stop = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    return stop

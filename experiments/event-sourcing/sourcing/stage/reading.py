@@ -11,17 +11,18 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import psycopg
 
+from shared.experiment import Run
 from shared.history import Action, Op, Outcome, Recorder, now
 from shared.postgres import Connection, connect
 from shared.wait import until
 from sourcing.event import START, Metadata, NewEvent, Position, Recorded
-from sourcing.postgres import COLUMNS, READ_ALL, PostgresStore
+from sourcing.postgres import COLUMNS, READ_ALL, PostgresStore, create
 from sourcing.stage.writers import Bank, Movement, pass_gate
 from sourcing.windowed import BEGIN, Place, read_window
 
@@ -62,6 +63,23 @@ WAYS: dict[str, Way] = {
     PAIR: by_xid_and_position,
     WINDOWS: by_windows,
 }
+
+WRONG = TUTORIAL, HALF
+SLUGS = {TUTORIAL: "tutorial", HALF: "half-fix", PAIR: "pair", WINDOWS: "windows"}
+
+
+def open_bank(run: Run, each: int, writers: int, suffix: str = "") -> Bank:
+    """Tables, and the index that readers by position want. A writer has a stream of its own."""
+    conninfo = run.schema(suffix)
+    create(conninfo)
+    with connect(conninfo) as connection:
+        connection.execute("create index on events (position)")
+        connection.execute(NOTES)
+    return Bank(conninfo, run.history_file(f"writes{suffix}"), run.seed, each, writers)
+
+
+def own_history(run: Run, bank: Bank, way: str, suffix: str = "") -> Bank:
+    return replace(bank, history=run.history_file(SLUGS[way] + suffix))
 
 
 @dataclass

@@ -7,7 +7,8 @@ PUT /prices         {"percent": n}: all prices rise by so many percent
 
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -15,8 +16,10 @@ import httpx
 import msgspec
 
 from shared import codec
+from shared.experiment import Run
 from shared.history import Action, Outcome, Recorder
 from shared.wait import until
+from shared.worker import Worker
 
 NAME = "receiver"
 
@@ -74,6 +77,14 @@ def receive(history: Path, url_file: Path) -> None:
 def url_of(url_file: Path) -> str:
     """The server's URL, as soon as there is one."""
     return until("the receiver to listen", lambda: url_file.read_text() if url_file.exists() else "")
+
+
+@contextmanager
+def receiver(run: Run, name: str) -> Iterator[tuple[str, Worker]]:
+    """The server during the block: its URL, and its process."""
+    url_file = run.folder / f"{name}.url"
+    with run.worker("receiver", receive, run.history_file(name), url_file) as world:
+        yield url_of(url_file), world
 
 
 # Its clients.

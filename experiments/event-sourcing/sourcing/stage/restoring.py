@@ -67,13 +67,10 @@ def claim(run: Run, moved: Restored) -> None:
         topics=TOPICS,
         fact=f"{len(known):,} events as before, {len(new)} new ones behind, {len(moved.rest):,} from the checkpoint",
     )
-    run.claim(
+    run.about("ids of another cluster", wrong_way=True, topics=TOPICS).claim(
         "read as if a transaction's id were good in every cluster, the same events are there, and nobody gets one",
         not moved.bare and len(moved.before) > 0,
-        topics=TOPICS,
         fact=f"{len(moved.bare)} of {len(moved.before):,} events",
-        variant="ids of another cluster",
-        wrong_way=True,
     )
 
 

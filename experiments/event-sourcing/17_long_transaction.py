@@ -1,0 +1,105 @@
+"""A transaction stays open while others write: which readers stand still for as long, and who has it open?
+
+Three readers follow: `position > last`, which waits for nobody and passes over events (experiment 03), the store's own
+(xid, position), and snapshot windows. `holdback.oldest_writer` is the alarm.
+"""
+
+from sourcing.stage.holding import REPORT, Lags, Spell, hold
+from sourcing.stage.reading import (
+    PAIR,
+    SLUGS,
+    TUTORIAL,
+    WINDOWS,
+    WRONG,
+    follow,
+    open_bank,
+    own_history,
+    write_unevenly,
+)
+from sourcing.stage.writers import gate
+
+from shared.experiment import Experiment, Run, Scale
+
+TOPICS = ["I.2/event-store-requirements/ordering-guarantees"]
+experiment = Experiment(
+    title="Global order: the transaction that readers wait for",
+    servers=("postgres",),
+    topics=tuple(TOPICS),
+)
+FOLLOWED = TUTORIAL, PAIR, WINDOWS
+PAUSE = 0.004  # seconds of work at most, before the append and again after it: the transaction is open meanwhile
+TELLERS = 2  # who write meanwhile
+
+
+@experiment.run
+def main(run: Run) -> None:
+    """A transaction that has written stays open; then one that only reads."""
+    spells = run.pick((0.3, 0.6), (0.5, 1.0, 2.0), (0.5, 1.0, 2.0, 4.0, 8.0))
+    bank = open_bank(run, 10**6, TELLERS, "_hold")
+    readers = [
+        run.worker(SLUGS[way], follow, own_history(run, bank, way, "_hold"), way, SLUGS[way]) for way in FOLLOWED
+    ]
+    reads = own_history(run, bank, WINDOWS, "_hold").history
+    with gate(bank.conninfo, TELLERS):
+        tellers = [run.worker(f"teller-{n}", write_unevenly, bank, n, PAUSE) for n in range(TELLERS)]
+    seen: dict[float, Spell] = {}
+    for seconds in spells:
+        with run.step(f"a transaction that has written is open for {seconds:g} s"):
+            seen[seconds] = hold(bank, seconds, "insert into notes values ('begun')", reads)
+    with run.step(f"a transaction that only reads is open for {spells[-1]:g} s"):
+        reading = hold(bank, spells[-1], "select count(*) from events", own_history(run, bank, PAIR, "_hold").history)
+    for worker in (*tellers, *readers):
+        worker.stop()
+    lags = {way: Lags(bank.history, own_history(run, bank, way, "_hold").history) for way in FOLLOWED}
+    claim_price(run, lags, seen)
+    claim_no_price(run, lags[WINDOWS], seen)
+    claim_reading(run, lags[PAIR], spells[-1], reading)
+    claim_alarm(run, seen)
+
+
+def claim_price(run: Run, lags: dict[str, Lags], seen: dict[float, Spell]) -> None:
+    longest = {(way, s): lags[way].longest(spell) for way in lags for s, spell in seen.items()}
+    for (way, seconds), lag in longest.items():
+        label = "seconds for which one transaction is open"
+        run.figure("longest lag", lag, "s", variant=way, wrong_way=way in WRONG, x=seconds, x_label=label)
+    run.about(PAIR, topics=TOPICS).claim(
+        "the price of (xid, position): readers stand still for as long as any transaction that has written stays open",
+        all(longest[PAIR, seconds] > seconds / 2 for seconds in seen),
+        fact=", ".join(f"open {seconds:g} s: lag {longest[PAIR, seconds]:.2f} s" for seconds in seen),
+    )
+
+
+def claim_no_price(run: Run, lags: Lags, seen: dict[float, Spell]) -> None:
+    """By count, as in `claim_reading`; and where it is open for long enough, by the clock."""
+    read = {seconds: lags.meanwhile(spell.began, spell.ended) for seconds, spell in seen.items()}
+    longest = max(seen)
+    lag = lags.longest(seen[longest])
+    run.about(WINDOWS, topics=TOPICS).claim(
+        "a window waits for nobody: its readers read on while a transaction that has written stays open",
+        all(count > TELLERS for count in read.values()) and (run.scale is Scale.SMOKE or lag < longest / 2),
+        fact=f"open {longest:g} s: lag {lag:.2f} s, {read[longest]:,} events read meanwhile",
+    )
+
+
+def claim_reading(run: Run, lags: Lags, seconds: float, reading: Spell) -> None:
+    """At scale smoke by count: more than the few events whose transactions may be older than the long one."""
+    lag, meanwhile = lags.longest(reading), lags.meanwhile(reading.began, reading.ended)
+    run.about(PAIR, topics=TOPICS).claim(
+        "a long transaction that only reads holds no reader back",
+        meanwhile > TELLERS if run.scale is Scale.SMOKE else lag < seconds / 2,
+        fact=f"open {seconds:g} s: lag {lag:.2f} s",
+    )
+
+
+def claim_alarm(run: Run, seen: dict[float, Spell]) -> None:
+    named = {seconds: spell.named for seconds, spell in seen.items()}
+    texts = [f"{writer.application}, {writer.state}, {writer.seconds:.1f} s" for writer in named.values() if writer]
+    run.about(PAIR, topics=TOPICS).claim(
+        "one query names the transaction that all wait for, its application, and how long it is open",
+        all(writer and writer.application == REPORT and writer.seconds >= s for s, writer in named.items()),
+        fact="; ".join(texts),
+    )
+
+
+if __name__ == "__main__":
+    experiment.main()
