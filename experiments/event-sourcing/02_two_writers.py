@@ -1,24 +1,35 @@
 """Eight tellers move money on the same account at once: what is lost, what goes below zero, and what does it cost?
 
 The same deposits and withdrawals go into rows (read, change, write; check, then change; select for update) and into
-streams (any version; expected version). The balance is compared with what the tellers were told had been done.
+streams (any version; expected version). The balance is compared with what the tellers were told had been done. The
+ways are the functions of wrong/rows.py and wrong/writers.py, and `Repository.execute`.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from multiprocessing import get_context
 
-from sourcing.postgres import PostgresStore, create
-from sourcing.repository import Repository
-from sourcing.shop.account import Account
-from sourcing.stage.writers import Bank, Case, Gates, InOneStream, deposit, drain, open_accounts, serve
+from sourcing.postgres import create
+from sourcing.stage.writers import (
+    ANY,
+    AT_ONCE,
+    EXPECTED,
+    LOCKED,
+    LOSING,
+    ONE_STREAM,
+    OVERDRAWING,
+    WRONG_FOR_WITHDRAWALS,
+    Case,
+    Gates,
+    Result,
+    Work,
+    deposit,
+    drain,
+    open_bank,
+    serve,
+)
 from sourcing.wrong import rows
 
 from shared import postgres
 from shared.experiment import Experiment, Run, Scale
-from shared.faults import Hook
-from shared.history import Action, History, Outcome
-from shared.postgres import Connection
 
 experiment = Experiment(
     title="Two writers: lost money, and the version that prevents it",
@@ -30,65 +41,6 @@ experiment = Experiment(
     ),
 )
 WRITERS = 8
-LOSING, OVERDRAWING, LOCKED = "row: read, change, write", "row: check, then change", "row: select for update"
-ANY, EXPECTED, AT_ONCE = "events: any version", "events: expected version", "events: retry at once"
-ONE_STREAM = "events: one stream for all"
-WRONG_FOR_WITHDRAWALS = OVERDRAWING, ANY
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a way left: the history, the balances that it keeps, and those that follow from what was acknowledged."""
-
-    history: History
-    balances: dict[str, int]
-    told: dict[str, int]
-    seconds: float
-
-    @classmethod
-    def of(cls, connection: Connection, bank: Bank, piece: "Work", opening: int) -> "Result":
-        history = History.read(bank.history)
-        seconds = (history.ops[-1].at - history.ops[0].at) / 1e9
-        return cls(history, balances(connection, bank, piece), told(bank, history, opening), seconds)
-
-    @property
-    def vanished(self) -> int:
-        """Cents that were acknowledged and are not there."""
-        return sum(abs(self.told[account] - cents) for account, cents in self.balances.items())
-
-    @property
-    def done(self) -> int:
-        return sum(1 for _ in self.history.of(Action.WRITE, Outcome.OK))
-
-    @property
-    def conflicts(self) -> int:
-        return sum(op.figures["conflicts"] for op in self.history.of(Action.WRITE, Outcome.OK))
-
-    @property
-    def overdrawn(self) -> int:
-        return sum(cents < 0 for cents in self.balances.values())
-
-
-@dataclass(frozen=True)
-class Work:
-    """A way, whether it pays in or out, and on how many accounts: teller n works on account n modulo that."""
-
-    way: str
-    job: Callable[[Bank, str, int, Hook], None]
-    accounts: int
-
-    @property
-    def kind(self) -> type[Account]:
-        return InOneStream if self.way == ONE_STREAM else Account
-
-    @property
-    def collides(self) -> bool:
-        """Whether its tellers are claimed to collide."""
-        wrong = (LOSING, ONE_STREAM) if self.job is deposit else WRONG_FOR_WITHDRAWALS
-        return self.way in wrong
-
-    def __str__(self) -> str:
-        return f"{self.job.__name__}, {self.way}, {self.accounts} account{'s' * (self.accounts > 1)}"
 
 
 @experiment.run
@@ -131,33 +83,6 @@ def work(run: Run, todo: list[Work], each: int, opening: int) -> dict[Work, Resu
                 gates.open(number)
                 gates.await_all(number + 1, WRITERS)
         return {piece: Result.of(connection, bank, piece, opening) for bank, piece in zip(banks, todo, strict=True)}
-
-
-def open_bank(run: Run, conninfo: str, number: int, piece: Work, each: int, opening: int) -> Bank:
-    """Every account as a stream and as a row."""
-    bank = Bank(conninfo, run.history_file(f"writes-{number:02d}"), run.seed, each, piece.accounts, f"{number:02d}-")
-    open_accounts(bank, opening, piece.kind)
-    with postgres.connect(conninfo) as connection:
-        for account in range(bank.accounts):
-            rows.open_account(connection, bank.account(account), opening)
-    return bank
-
-
-def balances(connection: Connection, bank: Bank, piece: Work) -> dict[str, int]:
-    """What the way itself says is in the accounts."""
-    idents = [bank.account(number) for number in range(bank.accounts)]
-    if piece.way.startswith("row"):
-        return {ident: rows.balance(connection, ident) for ident in idents}
-    accounts = Repository(PostgresStore(connection), piece.kind)
-    return {ident: accounts.load(ident).balance for ident in idents}
-
-
-def told(bank: Bank, history: History, opening: int) -> dict[str, int]:
-    """What must be in the accounts by what the tellers were told had been done."""
-    sums = {bank.account(number): opening for number in range(bank.accounts)}
-    for op in history.of(Action.WRITE, Outcome.OK):
-        sums[op.key] += op.figures["cents"]
-    return sums
 
 
 def claim_deposits(run: Run, results: dict[str, Result]) -> None:

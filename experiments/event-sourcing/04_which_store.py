@@ -6,24 +6,18 @@ Kafka, EventStoreDB, Axon Server: what each can do, how fast it appends and load
 
 import json
 import runpy
-import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
-import psutil
 from sourcing.stage import measuring
-from sourcing.stage.measuring import Window, withdraw_at_once
+from sourcing.stage.measuring import BATCH, Candidate, append, note_server, withdraw_at_once
 from sourcing.stage.questions import ALL_QUESTIONS, interview
 from sourcing.store import Capability
 from sourcing.stores import STORES, Address, created
 
 from shared.errors import NotAvailable
 from shared.experiment import Experiment, Run, Scale
-from shared.servers.handle import Handle
 from shared.servers.server import Endpoint
-from shared.wait import until
 
 POSTGRES, LIBRARY, FUNCTIONS, UMADB, KAFKA, OWNER, EVENTSTORE, AXON = STORES
 OPTION = "I.2/event-store-options/"
@@ -46,25 +40,8 @@ experiment = Experiment(
         "I.2/event-store-requirements/append-only-writes",
     ),
 )
-BATCH = 100
 TESTS = Path(__file__).parent / "tests"
 FAKES = {EVENTSTORE: TESTS / "fake_kurrentdb.py", AXON: TESTS / "fake_axon.py"}
-
-
-@dataclass
-class Candidate:
-    """A store that runs here, and what it showed."""
-
-    address: Address
-    server: Handle | None  # where it is ours to look at
-    problems: Mapping[str, str] = field(default_factory=dict)  # questions that it did not answer well
-    rates: dict[tuple[int, int], float] = field(default_factory=dict)  # (writers, batch) -> events per second
-    read: dict[str, Any] = field(default_factory=dict)  # what `measuring.read` wrote
-    kept: bool = False  # its streams read the same after the load
-
-    @property
-    def kind(self) -> str:
-        return self.address.kind
 
 
 @experiment.run
@@ -123,7 +100,7 @@ def measure(run: Run, candidate: Candidate, lengths: tuple[int, ...]) -> None:
     before = measuring.digest(address, lengths)
     # The owner of Kafka's partition is one process: others have to ask it.
     for writers in (1,) if kind == OWNER else run.pick(smoke=(4,), demo=(1, 8, 32), full=(1, 8, 32)):
-        append(run, candidate, writers)
+        append(run, candidate, writers, wrong_way=kind == KAFKA)
     candidate.kept = measuring.digest(address, lengths) == before
     # Kafka goes through the whole partition for each stream: seconds, whatever the stream's length.
     repeats = 1 if kind in (KAFKA, OWNER) else run.pick(smoke=1, demo=3, full=9)
@@ -140,44 +117,6 @@ def measure(run: Run, candidate: Candidate, lengths: tuple[int, ...]) -> None:
     run.figure(f"records gone through to load {lengths[0]} events", shortest, "", variant=kind, wrong_way=wrong)
     run.figure("memory of a client that has read", candidate.read["memory"], "MB", variant=kind, wrong_way=wrong)
     note_server(run, candidate)
-
-
-def append(run: Run, candidate: Candidate, writers: int) -> None:
-    """So many processes append at once, each to streams of its own: first single events, then batches."""
-    kind, seconds = candidate.kind, run.pick(smoke=0.2, demo=0.4, full=1.0)
-    folder = run.folder / kind / str(writers)
-    folder.mkdir(parents=True)
-    names = [f"w{writers}.{number}" for number in range(writers)]
-    go = folder / "go"
-    processes = [
-        run.worker(
-            *(f"{kind}/{name}", measuring.write, candidate.address, name),
-            *(folder / f"{name}.ready", go, folder / f"{name}.json"),
-        )
-        for name in names
-    ]
-    until(f"{writers} writers to be ready", lambda: all((folder / f"{name}.ready").exists() for name in names))
-    now = time.monotonic() + 0.1
-    windows = [Window(1, now, seconds), Window(BATCH, now + 1.2 * seconds + 0.1, seconds)]
-    half = folder / "windows"
-    half.write_text(json.dumps([asdict(window) for window in windows]))
-    half.rename(go)
-    for process in processes:
-        process.wait(120)
-    counts = [json.loads((folder / f"{name}.json").read_text()) for name in names]
-    for index, (window, name) in enumerate(zip(windows, ("one by one", f"in batches of {BATCH}"), strict=True)):
-        rate = sum(count[index] for count in counts) / seconds
-        candidate.rates[writers, window.batch] = rate
-        x, wrong = float(writers), kind == KAFKA
-        run.figure(f"appends {name}", rate, "events/s", variant=kind, wrong_way=wrong, x=x, x_label="writers")
-
-
-def note_server(run: Run, candidate: Candidate) -> None:
-    """What the server's processes take after the load."""
-    if candidate.server and candidate.server.record.processes:  # none where it runs in a container
-        processes = [psutil.Process(process.pid) for process in candidate.server.record.processes]
-        name, megabytes = candidate.server.name, measuring.memory(*processes)
-        run.figure("memory of the server after the load", megabytes, "MB", variant=candidate.kind, server=name)
 
 
 def note_capabilities(run: Run) -> None:

@@ -5,25 +5,21 @@ repeat the same with `synchronous_commit = off`. All of it on a Postgres of the 
 and a dump of its events is restored into another.
 """
 
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
 
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.conninfo import conninfo_to_dict
 from sourcing.event import Recorded, data_of
-from sourcing.postgres import create
-from sourcing.projection import install
 from sourcing.stage import supervised
 from sourcing.stage.restoring import claim, move
-from sourcing.stage.supervised import AppendWindow, Balances, Kill
-from sourcing.stage.writers import Bank, gate, open_accounts
+from sourcing.stage.supervised import AppendWindow, Deployment, Left, append_anew, repeat_the_same
+from sourcing.stage.writers import Bank, gate
 from sourcing.windows import ProjectionWindow
 
-from shared import faults, postgres
+from shared import faults
 from shared.checkers import aborted_read, duplicate_effect, lost, phantom, reordered
 from shared.experiment import Experiment, Run
-from shared.faults import Faults
-from shared.history import Action, History, Outcome
+from shared.faults import Faults, Kill
+from shared.history import Action, Outcome
 from shared.proxy import Proxy
 from shared.servers.handle import Handle
 from shared.wait import until
@@ -37,58 +33,18 @@ experiment = Experiment(
         "I.2/event-sourcing-fundamentals/append-only-event-log",
     ),
 )
-WRITERS, ACCOUNTS, OPENING = 8, 4, 10_000
+WRITERS, ACCOUNTS = 8, 4
 NO_END = 10**9  # the load lasts until the last fault is over
 MOST = 20  # kills until a server that forgets has forgotten something: one that wrote just before forgets nothing
-DELAY = 0.003  # seconds that the network takes each way: the time in which an answer can be lost
 SAME, ANEW, ASYNC = "the same append again", "a new append", "the same again, synchronous_commit off"
-WAYS = {SAME: SAME, ANEW: ANEW, ASYNC: SAME}
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One variant's place on the server: its bank is reached through a network that can be cut."""
-
-    server: Handle
-    network: Proxy
-    direct: str  # conninfo of the same schema, past the network
-    bank: Bank
-    way: str
-    forgets: bool  # what it acknowledged, if it is killed at the right moment
-
-
-@dataclass(frozen=True)
-class Left:
-    """What the faults left. `before` is the log as it was read before each fault, `after` at the end."""
-
-    history: History
-    before: list[list[Recorded]]
-    after: list[Recorded]
-    model: dict[str, tuple[int, int]]  # stream -> (cents, events), as the projector has it
-    restarts: list[float]  # seconds that the killed server took until it answered
-
-    @property
-    def gone(self) -> int:
-        """Appends that were acknowledged and are not in the log."""
-        acknowledged = {value for value, op in self.history.written.items() if op.outcome is Outcome.OK}
-        return len(acknowledged - self.history.found)
-
-    @property
-    def unknown(self) -> int:
-        """Appends of which a teller could not know whether they were done."""
-        return len({op.value for op in self.history.of(Action.WRITE, Outcome.UNKNOWN)})
-
-    @property
-    def rewritten(self) -> int:
-        """Events that were read before a fault and are not at their place in the log, to the byte, at the end."""
-        return sum(len(log) - sum(a == b for a, b in zip(log, self.after, strict=False)) for log in self.before)
+WAYS = {SAME: repeat_the_same, ANEW: append_anew, ASYNC: repeat_the_same}
 
 
 @experiment.run
 def main(run: Run) -> None:
     between, kills = run.pick((20, 2), (200, 3), (200, 5))
     run.parameters.update({"writers": WRITERS, "events between faults": between, "kills of the server": kills})
-    run.parameters["network delay each way (ms)"] = DELAY * 1000
+    run.parameters["network delay each way (ms)"] = supervised.DELAY * 1000
     with run.step("start a Postgres of our own"):
         server = run.own("postgres")
     left = {variant: suffer(run, server, variant, between, kills) for variant in WAYS}
@@ -109,99 +65,44 @@ def suffer(run: Run, server: Handle, variant: str, between: int, kills: int) -> 
     slug = f"{len(run.histories)}-{variant.split(',')[0].replace(' ', '-')}"
     recorder = run.recorder(slug, "experiment")
     with Proxy("network", f"127.0.0.1:{conninfo_to_dict(server.endpoint.url)['port']}") as network:
-        stage = set_up(run, server, network, variant, Bank("", run.history_file(slug), run.seed, NO_END, ACCOUNTS))
-        for event in supervised.read_log(stage.direct):
+        bank = Bank("", run.history_file(slug), run.seed, NO_END, ACCOUNTS)
+        deployed = supervised.deploy(run, server, network, WAYS[variant], bank, variant != ASYNC)
+        for event in supervised.read_log(deployed.direct):
             recorder.record(Action.WRITE, Outcome.OK, event.id, key=event.stream, seq=event.version)
         with run.step(f"{variant}: teller and projector killed, network cut and Postgres killed {kills}x"):
-            before, restarts = load_and_faults(run, stage, Faults(recorder), between, kills)
-    after = supervised.settle(stage.direct, recorder)
+            before, restarts = load_and_faults(run, deployed, Faults(recorder), between, kills)
+    after = supervised.settle(deployed.direct, recorder)
     history = run.judge(slug, variant=variant, wrong_way=variant != SAME, fault="SIGKILL, restart")
     for fault in ("cut", f"SIGKILL {AppendWindow.AFTER}", f"SIGKILL {ProjectionWindow.BETWEEN}"):
         faults.require(history, fault)
-    return Left(history, before, after, supervised.read_model(stage.direct), restarts)
-
-
-def set_up(run: Run, server: Handle, network: Proxy, variant: str, bank: Bank) -> Stage:
-    direct = postgres.create_schema(server.endpoint, f"{run.name}_{len(run.histories)}")
-    create(direct)
-    with postgres.connect(direct) as connection:
-        install(connection, Balances())
-    open_accounts(replace(bank, conninfo=direct), OPENING)
-    network.delay = DELAY
-    through = make_conninfo(direct, port=network.port)
-    through = postgres.having(through, synchronous_commit="off") if variant == ASYNC else through
-    return Stage(server, network, direct, replace(bank, conninfo=through), WAYS[variant], variant == ASYNC)
+    return Left(history, before, after, supervised.read_model(deployed.direct), restarts)
 
 
 def load_and_faults(
-    run: Run, stage: Stage, harm: Faults, between: int, kills: int
+    run: Run, deployed: Deployment, harm: Faults, between: int, kills: int
 ) -> tuple[list[list[Recorded]], list[float]]:
     """Returns the log as it was before each fault, and the seconds that each restart of the server took."""
     before: list[list[Recorded]] = []
     restarts: list[float] = []
-    with gate(stage.direct, WRITERS):
-        projector = run.worker("projector", supervised.project, stage.bank, Kill(ProjectionWindow.BETWEEN, nth=3))
-        doomed = teller(run, stage, 0, Kill(AppendWindow.AFTER, nth=3))
-        tellers = [teller(run, stage, number) for number in range(1, WRITERS)]
-    tellers.append(again(doomed, lambda: teller(run, stage, 0)))
-    projector = again(projector, lambda: run.worker("projector", supervised.project, stage.bank))
-    plan = [cut, kill_server] * kills
-    while plan or (stage.forgets and len(restarts) < MOST and not supervised.gone(stage.direct, stage.bank.history)):
-        before.append(more_of_log(stage, between))
-        restarts += (plan.pop(0) if plan else kill_server)(stage, harm)
-    more_of_log(stage, between)
+    with gate(deployed.direct, WRITERS):
+        projector = run.worker("projector", supervised.project, deployed.bank, Kill(ProjectionWindow.BETWEEN, nth=3))
+        doomed = supervised.teller(run, deployed, 0, Kill(AppendWindow.AFTER, nth=3))
+        tellers = [supervised.teller(run, deployed, number) for number in range(1, WRITERS)]
+    tellers.append(supervised.again(doomed, lambda: supervised.teller(run, deployed, 0)))
+    projector = supervised.again(projector, lambda: run.worker("projector", supervised.project, deployed.bank))
+    plan = [supervised.cut, supervised.kill_server] * kills
+    while plan or (
+        deployed.forgets and len(restarts) < MOST and not supervised.gone(deployed.direct, deployed.bank.history)
+    ):
+        before.append(supervised.more_of_log(deployed, between))
+        restarts += (plan.pop(0) if plan else supervised.kill_server)(deployed, harm)
+    supervised.more_of_log(deployed, between)
     with ThreadPoolExecutor(WRITERS) as pool:
         list(pool.map(Worker.stop, tellers))
-    until("the projector to catch up", lambda: supervised.behind(stage.direct) == 0)
+    until("the projector to catch up", lambda: supervised.behind(deployed.direct) == 0)
     projector.stop()
-    until("all sessions to end", lambda: sessions(stage) == 0)
+    until("all sessions to end", lambda: supervised.sessions(deployed) == 0)
     return before, restarts
-
-
-def teller(run: Run, stage: Stage, number: int, kill: Kill | None = None) -> Worker:
-    """Begins behind the last deposit that it noted as done, as a supervised process would."""
-    name, history = f"teller-{number}", stage.bank.history
-    done = sum(op.process == name for op in History.read(history).of(Action.WRITE, Outcome.OK))
-    return run.worker(name, supervised.deposit_through, stage.bank, stage.way, number, done, kill)
-
-
-def again(worker: Worker, start: Callable[[], Worker]) -> Worker:
-    """Wait for its end, and start it again."""
-    worker.wait()
-    return start()
-
-
-def cut(stage: Stage, harm: Faults) -> list[float]:
-    """All connections are reset, until somebody was refused a new one."""
-    seen = stage.network.connections
-    with harm.cut(stage.network):
-        until("a teller to be refused", lambda: stage.network.connections > seen)
-    return []
-
-
-def kill_server(stage: Stage, harm: Faults) -> list[float]:
-    seen = stage.network.connections
-    with harm.down(stage.server):
-        until("a teller to find nobody", lambda: stage.network.connections > seen)
-    return [stage.server.record.seconds]
-
-
-def more_of_log(stage: Stage, events: int) -> list[Recorded]:
-    """The log, once it has so many events more than now."""
-    now = len(supervised.read_log(stage.direct))
-
-    def grown() -> list[Recorded] | None:
-        log = supervised.read_log(stage.direct)
-        return log if len(log) >= now + events else None
-
-    return until(f"{events} more events in the log", grown, 60)
-
-
-def sessions(stage: Stage) -> int:
-    """How many there are beside the one that asks."""
-    query = "select count(*) - 1 from pg_stat_activity where backend_type = 'client backend'"
-    with postgres.connect(stage.direct) as connection:
-        return int(connection.execute(query).fetchall()[0][0])
 
 
 def note_figures(run: Run, variant: str, left: Left) -> None:

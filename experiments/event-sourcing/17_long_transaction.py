@@ -5,17 +5,7 @@ Three readers follow: `position > last`, which waits for nobody and passes over 
 """
 
 from sourcing.stage.holding import REPORT, Lags, Spell, hold
-from sourcing.stage.reading import (
-    PAIR,
-    SLUGS,
-    TUTORIAL,
-    WINDOWS,
-    WRONG,
-    follow,
-    open_bank,
-    own_history,
-    write_unevenly,
-)
+from sourcing.stage.reading import PAIR, SLUGS, TUTORIAL, WINDOWS, WRONG, follow, open_bank, own_history, write_unevenly
 from sourcing.stage.writers import gate
 
 from shared.experiment import Experiment, Run, Scale

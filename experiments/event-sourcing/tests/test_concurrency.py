@@ -10,8 +10,9 @@ from sourcing.errors import WrongExpectedVersion
 from sourcing.postgres import PostgresStore
 from sourcing.repository import Repository
 from sourcing.shop.account import Account
-from sourcing.stage.writers import WAYS, Bank, Case, Gates, InOneStream, deposit, drain, open_accounts, serve
+from sourcing.stage.writers import WAYS, Bank, Case, Gates, deposit, drain, open_accounts, serve
 from sourcing.wrong import rows
+from sourcing.wrong.writers import InOneStream
 
 from shared.history import Action, History, Outcome
 from shared.postgres import Connection, connect

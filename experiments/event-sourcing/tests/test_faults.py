@@ -15,7 +15,18 @@ from sourcing.postgres import PostgresStore, create
 from sourcing.projection import Projector, install
 from sourcing.repository import Repository
 from sourcing.shop.account import Account
-from sourcing.stage.supervised import AWAY, AppendWindow, Balances, Kill, deposit_through, project, recovery, settle
+from sourcing.stage.supervised import (
+    AWAY,
+    AppendWindow,
+    Balances,
+    Way,
+    append_anew,
+    deposit_through,
+    project,
+    recovery,
+    repeat_the_same,
+    settle,
+)
 from sourcing.stage.writers import Bank, open_accounts
 from sourcing.store import ANY, NO_STREAM
 from sourcing.windows import ProjectionWindow
@@ -23,7 +34,7 @@ from sourcing.windows import ProjectionWindow
 from shared import postgres
 from shared.checkers import duplicate_effect
 from shared.errors import HistoryError
-from shared.faults import Faults, require
+from shared.faults import Faults, Kill, require
 from shared.history import Action, History, Op, Outcome, Recorder, now
 from shared.postgres import Connection, connect
 from shared.proxy import Proxy
@@ -77,9 +88,9 @@ def judged(bank: Bank) -> History:
 
 @pytest.mark.fault
 @pytest.mark.parametrize("window", [AppendWindow.BEFORE, AppendWindow.AFTER])
-@pytest.mark.parametrize(("way", "twice"), [("the same append again", 0), ("a new append", 1)])
+@pytest.mark.parametrize(("way", "twice"), [(repeat_the_same, 0), (append_anew, 1)])
 def test_a_writer_killed_in_a_window_starts_again_with_the_deposit_that_it_did_not_note(
-    way: str, twice: int, window: AppendWindow, bank: Bank, tmp_path: Path
+    way: Way, twice: int, window: AppendWindow, bank: Bank, tmp_path: Path
 ) -> None:
     kill = Kill(window, nth=3)
     assert Worker("teller", tmp_path / "log", deposit_through, bank, way, 0, 0, kill).start().wait() == -9
@@ -96,12 +107,12 @@ def test_a_writer_killed_with_its_append_sent_and_unanswered_counts_once(
     end: str, bank: Bank, store: PostgresStore, tmp_path: Path
 ) -> None:
     blocker = Blocker(bank.conninfo, expected=2)
-    teller = Worker("teller", tmp_path / "log", deposit_through, bank, "the same append again", 0).start()
+    teller = Worker("teller", tmp_path / "log", deposit_through, bank, repeat_the_same, 0).start()
     blocker.await_blocked(store.connection)
     with Recorder(bank.history, "test") as recorder:
         Faults(recorder).kill(teller)
     blocker.end(end)  # the server goes on with the dead one's append: it is done, or meets the blocker's
-    deposit_through(bank, "the same append again", 0)
+    deposit_through(bank, repeat_the_same, 0)
     history = judged(bank)
     require(history, "SIGKILL")
     assert not duplicate_effect(history)
@@ -235,7 +246,7 @@ def test_postgres_killed_keeps_what_it_acknowledged_and_forgets_what_was_under_w
 def test_a_projector_killed_in_any_window_counts_every_event_once(
     window: ProjectionWindow, bank: Bank, connection: Connection, tmp_path: Path
 ) -> None:
-    deposit_through(bank, "the same append again", 0)
+    deposit_through(bank, repeat_the_same, 0)
     assert Worker("projector", tmp_path / "log", project, bank, Kill(window)).start().wait() == -9
     Projector(connection, Balances()).catch_up()
     require(History.read(bank.history), f"SIGKILL {window}")

@@ -10,17 +10,7 @@ from sourcing.event import NewEvent, Recorded
 from sourcing.holdback import HoldingBack, oldest_writer
 from sourcing.postgres import PostgresStore
 from sourcing.stage import causing
-from sourcing.stage.reading import (
-    HALF,
-    NOTES,
-    PAIR,
-    TUTORIAL,
-    WAYS,
-    WINDOWS,
-    Reader,
-    follow,
-    write_unevenly,
-)
+from sourcing.stage.reading import HALF, NOTES, PAIR, TUTORIAL, WAYS, WINDOWS, Reader, follow, write_unevenly
 from sourcing.stage.writers import Bank
 from sourcing.store import ANY, NO_STREAM
 

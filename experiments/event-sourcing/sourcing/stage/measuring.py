@@ -3,12 +3,15 @@
 import hashlib
 import json
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import psutil
 
+from shared.experiment import Run
+from shared.servers.handle import Handle
 from shared.wait import until
 from sourcing.errors import WrongExpectedVersion
 from sourcing.event import START, NewEvent, Position, Recorded, data_of
@@ -17,10 +20,27 @@ from sourcing.shop.account import Account
 from sourcing.store import ANY, Capability, EventStore
 from sourcing.stores import Address
 
+BATCH = 100  # events of a batch
 NOTE = "x" * 120  # with the rest about 150 bytes of JSON, as a small event has
 PER_STREAM = 100  # events that a writer appends to a stream before it begins the next
 PAGE = 5_000  # events of a page, when all are read
 CATEGORY = "order"
+
+
+@dataclass
+class Candidate:
+    """A store that runs here, and what it showed."""
+
+    address: Address
+    server: Handle | None  # where it is ours to look at
+    problems: Mapping[str, str] = field(default_factory=dict)  # questions that it did not answer well
+    rates: dict[tuple[int, int], float] = field(default_factory=dict)  # (writers, batch) -> events per second
+    read: dict[str, Any] = field(default_factory=dict)  # what `read` wrote
+    kept: bool = False  # its streams read the same after the load
+
+    @property
+    def kind(self) -> str:
+        return self.address.kind
 
 
 @dataclass(frozen=True)
@@ -55,6 +75,44 @@ def write(address: Address, name: str, ready: Path, go: Path, result: Path) -> N
         counts.append(count)
     result.write_text(json.dumps(counts))
     store.close()
+
+
+def append(run: Run, candidate: Candidate, writers: int, wrong_way: bool) -> None:
+    """So many processes append at once, each to streams of its own: first single events, then batches."""
+    kind, seconds = candidate.kind, run.pick(smoke=0.2, demo=0.4, full=1.0)
+    about = run.about(kind, wrong_way=wrong_way)
+    folder = run.folder / kind / str(writers)
+    folder.mkdir(parents=True)
+    names = [f"w{writers}.{number}" for number in range(writers)]
+    go = folder / "go"
+    processes = [
+        run.worker(
+            *(f"{kind}/{name}", write, candidate.address, name),
+            *(folder / f"{name}.ready", go, folder / f"{name}.json"),
+        )
+        for name in names
+    ]
+    until(f"{writers} writers to be ready", lambda: all((folder / f"{name}.ready").exists() for name in names))
+    now = time.monotonic() + 0.1
+    windows = [Window(1, now, seconds), Window(BATCH, now + 1.2 * seconds + 0.1, seconds)]
+    half = folder / "windows"
+    half.write_text(json.dumps([asdict(window) for window in windows]))
+    half.rename(go)
+    for process in processes:
+        process.wait(120)
+    counts = [json.loads((folder / f"{name}.json").read_text()) for name in names]
+    for index, (window, name) in enumerate(zip(windows, ("one by one", f"in batches of {BATCH}"), strict=True)):
+        rate = sum(count[index] for count in counts) / seconds
+        candidate.rates[writers, window.batch] = rate
+        about.figure(f"appends {name}", rate, "events/s", x=float(writers), x_label="writers")
+
+
+def note_server(run: Run, candidate: Candidate) -> None:
+    """What the server's processes take after the load."""
+    if candidate.server and candidate.server.record.processes:  # none where it runs in a container
+        processes = [psutil.Process(process.pid) for process in candidate.server.record.processes]
+        name, megabytes = candidate.server.name, memory(*processes)
+        run.figure("memory of the server after the load", megabytes, "MB", variant=candidate.kind, server=name)
 
 
 class Writer:

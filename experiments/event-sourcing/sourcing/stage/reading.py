@@ -22,25 +22,14 @@ from shared.history import Action, Op, Outcome, Recorder, now
 from shared.postgres import Connection, connect
 from shared.wait import until
 from sourcing.event import START, Metadata, NewEvent, Position, Recorded
-from sourcing.postgres import COLUMNS, READ_ALL, PostgresStore, create
+from sourcing.postgres import READ_ALL, PostgresStore, create
 from sourcing.stage.writers import Bank, Movement, pass_gate
 from sourcing.windowed import BEGIN, Place, read_window
+from sourcing.wrong.positions import PAGE, by_position
 
-PAGE = 500
 ROLLED_BACK = 0.05  # share of transactions that are rolled back after all: their positions are never seen
 # What a transaction of the application writes beside its events.
 NOTES = "create table notes (text text not null)"
-
-
-def by_position(
-    connection: Connection, after: Position | None, behind: str = ""
-) -> tuple[Sequence[Recorded], Position]:
-    """WRONG, as tutorials have it; `behind` is what the half-fix adds."""
-    _, position = after or START
-    page = f"select {COLUMNS} from events where position > %s {behind} order by position limit %s"  # noqa: S608
-    rows = connection.cursor(binary=True, row_factory=lambda _: Recorded._make)
-    events = rows.execute(page, [position, PAGE], prepare=True).fetchall()
-    return events, events[-1].place if events else after or START
 
 
 def by_xid_and_position(connection: Connection, after: Position | None) -> tuple[Sequence[Recorded], Position]:

@@ -4,8 +4,6 @@
 `append_anew` is what a retry on errors comes to. The projector is the `Projector`, made anew on a new session.
 """
 
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -19,24 +17,31 @@ import psycopg
 from psycopg.conninfo import make_conninfo
 
 from shared.errors import HistoryError
-from shared.faults import Crash, Hook, nowhere
+from shared.experiment import Run
+from shared.faults import Faults, Kill, hook
 from shared.history import Action, History, Op, Outcome, Recorder, now
-from shared.postgres import Connection, connect
+from shared.postgres import Connection, connect, create_schema, having
+from shared.proxy import Proxy
+from shared.servers.handle import Handle
+from shared.wait import until
+from shared.worker import Worker, until_told
 from sourcing import checkpoint
 from sourcing.event import Data, Metadata, NewEvent, Recorded, metadata_of
-from sourcing.postgres import PostgresStore
-from sourcing.projection import Change, Projection, Projector
+from sourcing.postgres import PostgresStore, create
+from sourcing.projection import Change, Projection, Projector, install
 from sourcing.repository import Repository, as_stored
 from sourcing.shop.account import Account
 from sourcing.shop.read_models import columns
 from sourcing.stage.reading import PAIR, Reader
-from sourcing.stage.writers import Bank, Movement, pass_gate
+from sourcing.stage.writers import Bank, Movement, open_accounts, pass_gate
 from sourcing.store import ANY
 from sourcing.windows import ProjectionWindow
 
 T = TypeVar("T")
 AWAY = psycopg.OperationalError, psycopg.InterfaceError
 AGAIN = 0.02  # seconds before the next attempt at a database that was away
+DELAY = 0.003  # seconds that the network takes each way: the time in which an answer can be lost
+OPENING = 10_000  # cents in every account
 PATIENCE = 5  # seconds after which a connection attempt counts as failed
 
 
@@ -46,14 +51,6 @@ class AppendWindow(StrEnum):
     BEFORE = "before the append"
     UNANSWERED = "sent, not answered"  # nothing of ours runs in it: it is killed from outside
     AFTER = "answered, not noted"
-
-
-@dataclass(frozen=True)
-class Kill:
-    """kill -9 in a window, at the nth time that it is passed."""
-
-    window: AppendWindow | ProjectionWindow
-    nth: int = 1
 
 
 class Asked(PostgresStore):
@@ -101,10 +98,11 @@ class Session:
 
 # The writers.
 
-Way = Callable[[Movement], object]
+Deposit = Callable[[Movement], object]
+Way = Callable[[Session], Deposit]
 
 
-def repeat_the_same(session: Session) -> Way:
+def repeat_the_same(session: Session) -> Deposit:
     """Decide, and leave the rest to the Repository: a conflict is decided again, an append in doubt is repeated."""
     seen: set[str] = set()
 
@@ -126,7 +124,7 @@ def repeat_the_same(session: Session) -> Way:
     return deposit
 
 
-def append_anew(session: Session) -> Way:
+def append_anew(session: Session) -> Deposit:
     """WRONG: an error is taken for "not done", and the retry is a new event on whatever is there."""
 
     def deposit(movement: Movement) -> None:
@@ -140,16 +138,13 @@ def append_anew(session: Session) -> Way:
     return deposit
 
 
-WAYS = {"the same append again": repeat_the_same, "a new append": append_anew}
-
-
-def deposit_through(bank: Bank, way: str, teller: int, first: int = 0, kill: Kill | None = None) -> None:
+def deposit_through(bank: Bank, way: Way, teller: int, first: int = 0, kill: Kill | None = None) -> None:
     """A process: do the deposits from number `first` on, whatever becomes of the database, or until SIGTERM."""
-    stop, session = _on_sigterm(), Session(bank.conninfo)
+    stop, session = until_told(), Session(bank.conninfo)
     with Recorder(bank.history, f"teller-{teller}") as recorder:
-        at = _hook(recorder, kill)
+        at = hook(kill, recorder)
         session.keep_trying(lambda store: pass_gate(store.connection))
-        deposit = WAYS[way](session)
+        deposit = way(session)
         for movement in islice(bank.deposits(teller), first, None):
             if stop.is_set():
                 break
@@ -161,16 +156,6 @@ def deposit_through(bank: Bank, way: str, teller: int, first: int = 0, kill: Kil
             at(AppendWindow.AFTER)
             note(Outcome.OK)
     session.close()
-
-
-def _hook(recorder: Recorder, kill: Kill | None) -> Hook:
-    return Crash(recorder, kill.window, kill.nth) if kill else nowhere
-
-
-def _on_sigterm() -> threading.Event:
-    stop = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    return stop
 
 
 # The projector.
@@ -199,9 +184,9 @@ class Balances(Projection):
 
 def project(bank: Bank, kill: Kill | None = None) -> None:
     """A process: keep the balances until SIGTERM. What was read may be read again; what was counted is not."""
-    stop = _on_sigterm()
+    stop = until_told()
     with Recorder(bank.history, "projector") as recorder:
-        crash = _hook(recorder, kill)
+        crash = hook(kill, recorder)
 
         def at(window: str) -> None:
             if window == ProjectionWindow.AFTER_READ:
@@ -279,3 +264,103 @@ def recovery(history: History, note: str = "SIGKILL, restart") -> list[float]:
 def _op(action: Action, event: Recorded, process: str) -> Op:
     command = metadata_of(event).causation_id or event.id
     return Op(now(), process, action, Outcome.OK, command, event.stream, event.version)
+
+
+# Where it happens, and the harm that is done.
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """One variant's place on the server: its bank is reached through a network that can be cut."""
+
+    server: Handle
+    network: Proxy
+    direct: str  # conninfo of the same schema, past the network
+    bank: Bank
+    way: Way
+    forgets: bool  # what it acknowledged, if it is killed at the right moment
+
+
+@dataclass(frozen=True)
+class Left:
+    """What the faults left. `before` is the log as it was read before each fault, `after` at the end."""
+
+    history: History
+    before: list[list[Recorded]]
+    after: list[Recorded]
+    model: dict[str, tuple[int, int]]  # stream -> (cents, events), as the projector has it
+    restarts: list[float]  # seconds that the killed server took until it answered
+
+    @property
+    def gone(self) -> int:
+        """Appends that were acknowledged and are not in the log."""
+        acknowledged = {value for value, op in self.history.written.items() if op.outcome is Outcome.OK}
+        return len(acknowledged - self.history.found)
+
+    @property
+    def unknown(self) -> int:
+        """Appends of which a teller could not know whether they were done."""
+        return len({op.value for op in self.history.of(Action.WRITE, Outcome.UNKNOWN)})
+
+    @property
+    def rewritten(self) -> int:
+        """Events that were read before a fault and are not at their place in the log, to the byte, at the end."""
+        return sum(len(log) - sum(a == b for a, b in zip(log, self.after, strict=False)) for log in self.before)
+
+
+def deploy(run: Run, server: Handle, network: Proxy, way: Way, bank: Bank, synchronous: bool) -> Deployment:
+    direct = create_schema(server.endpoint, f"{run.name}_{len(run.histories)}")
+    create(direct)
+    with connect(direct) as connection:
+        install(connection, Balances())
+    open_accounts(replace(bank, conninfo=direct), OPENING)
+    network.delay = DELAY
+    through = make_conninfo(direct, port=network.port)
+    through = having(through, synchronous_commit="off") if not synchronous else through
+    return Deployment(server, network, direct, replace(bank, conninfo=through), way, not synchronous)
+
+
+def teller(run: Run, deployed: Deployment, number: int, kill: Kill | None = None) -> Worker:
+    """Begins behind the last deposit that it noted as done, as a supervised process would."""
+    name, history = f"teller-{number}", deployed.bank.history
+    done = sum(op.process == name for op in History.read(history).of(Action.WRITE, Outcome.OK))
+    return run.worker(name, deposit_through, deployed.bank, deployed.way, number, done, kill)
+
+
+def again(worker: Worker, start: Callable[[], Worker]) -> Worker:
+    """Wait for its end, and start it again."""
+    worker.wait()
+    return start()
+
+
+def cut(deployed: Deployment, harm: Faults) -> list[float]:
+    """All connections are reset, until somebody was refused a new one."""
+    seen = deployed.network.connections
+    with harm.cut(deployed.network):
+        until("a teller to be refused", lambda: deployed.network.connections > seen)
+    return []
+
+
+def kill_server(deployed: Deployment, harm: Faults) -> list[float]:
+    seen = deployed.network.connections
+    with harm.down(deployed.server):
+        until("a teller to find nobody", lambda: deployed.network.connections > seen)
+    return [deployed.server.record.seconds]
+
+
+def more_of_log(deployed: Deployment, events: int) -> list[Recorded]:
+    """The log, once it has so many events more than now."""
+    now = len(read_log(deployed.direct))
+
+    def grown() -> list[Recorded] | None:
+        log = read_log(deployed.direct)
+        return log if len(log) >= now + events else None
+
+    return until(f"{events} more events in the log", grown, 60)
+
+
+def sessions(deployed: Deployment) -> int:
+    """How many there are beside the one that asks."""
+    query = "select count(*) - 1 from pg_stat_activity where backend_type = 'client backend'"
+    with connect(deployed.direct) as connection:
+        return int(connection.execute(query).fetchall()[0][0])

@@ -1,8 +1,7 @@
 """What worker processes run: tellers of a bank, who all move money at once, each in one of several ways.
 
-`retrying` is the Repository's. The others are there to be measured against it: the rows of `rows`, a retry without a
-pause, an append under ANY, and one stream for all accounts. Each calls the hook of its `Meeting`, with the account's
-name, between its read and its write.
+`retrying` is the Repository's. The others are there to be measured against it: wrong/rows.py and wrong/writers.py. Each
+calls the hook of its `Meeting`, with the account's name, between its read and its write.
 """
 
 import random
@@ -14,25 +13,22 @@ from functools import partial
 from itertools import count, islice
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
-from typing import Any
 
+from shared.experiment import Run
 from shared.faults import Hook, nowhere
-from shared.history import Action, Outcome, Recorder
+from shared.history import Action, History, Outcome, Recorder
 from shared.postgres import Connection, connect
 from shared.wait import until
 from shared.workload import seeded_id
 from sourcing.aggregate import InvariantViolated
 from sourcing.errors import WrongExpectedVersion
-from sourcing.event import Data
 from sourcing.postgres import PostgresStore
 from sourcing.repository import Repository
 from sourcing.shop.account import Account
-from sourcing.store import ANY
 from sourcing.wrong import rows
+from sourcing.wrong.writers import InOneStream, Move, at_once, change, regardless
 
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
-# Moves cents on an account (below zero: out of it); returns how many conflicts it met, raises InvariantViolated.
-Move = Callable[[str, int], int]
 PATIENCE = 60.0  # seconds for the others to come
 
 
@@ -73,25 +69,6 @@ class Bank:
 # The ways.
 
 
-class InOneStream(Account):
-    """WRONG: all accounts (of one prefix) in one stream. Whoever writes to one of them is in the way of all."""
-
-    @property
-    def stream(self) -> str:
-        return f"accounts-{self.id.rpartition('-')[0]}"
-
-    def record(self, type_: str, **data: Any) -> None:
-        super().record(type_, account=self.id, **data)
-
-    def apply(self, type_: str, data: Data) -> None:
-        if data["account"] == self.id:
-            super().apply(type_, data)
-
-
-def change(account: Account, cents: int) -> None:
-    account.deposit(cents) if cents > 0 else account.withdraw(-cents)
-
-
 def retrying(connection: Connection, meet: Hook, kind: type[Account] = Account) -> Move:
     """By Repository.execute: on a conflict it waits for a random while, loads again and decides again."""
     accounts = Repository(PostgresStore(connection), kind)
@@ -104,38 +81,6 @@ def retrying(connection: Connection, meet: Hook, kind: type[Account] = Account) 
         before = accounts.conflicts
         accounts.execute(account, decide)
         return accounts.conflicts - before
-
-    return move
-
-
-def at_once(connection: Connection, meet: Hook) -> Move:
-    """Likewise, but again without a pause."""
-    accounts = Repository(PostgresStore(connection), Account)
-
-    def move(account: str, cents: int) -> int:
-        for conflicts in count():
-            change(found := accounts.load(account), cents)
-            meet(account)
-            try:
-                accounts.save(found)
-                return conflicts
-            except WrongExpectedVersion:
-                continue
-        raise AssertionError("count() has no end")
-
-    return move
-
-
-def regardless(connection: Connection, meet: Hook) -> Move:
-    """WRONG where there is anything to decide: whatever was written since the load, the append goes through."""
-    store = PostgresStore(connection)
-    accounts = Repository(store, Account)
-
-    def move(account: str, cents: int) -> int:
-        change(found := accounts.load(account), cents)
-        meet(account)
-        store.append(found.stream, found.uncommitted, ANY)
-        return 0
 
     return move
 
@@ -153,14 +98,18 @@ def in_rows(way: Callable[[Connection, str, int, Hook], None]) -> Callable[[Conn
     return open_
 
 
+LOSING, OVERDRAWING, LOCKED = "row: read, change, write", "row: check, then change", "row: select for update"
+ANY, EXPECTED, AT_ONCE = "events: any version", "events: expected version", "events: retry at once"
+ONE_STREAM = "events: one stream for all"
+WRONG_FOR_WITHDRAWALS = OVERDRAWING, ANY
 WAYS: dict[str, Callable[[Connection, Hook], Move]] = {
-    "row: read, change, write": in_rows(rows.read_change_write),
-    "row: check, then change": in_rows(rows.check_then_change),
-    "row: select for update": in_rows(rows.locked),
-    "events: any version": regardless,
-    "events: expected version": retrying,
-    "events: retry at once": at_once,
-    "events: one stream for all": partial(retrying, kind=InOneStream),
+    LOSING: in_rows(rows.read_change_write),
+    OVERDRAWING: in_rows(rows.check_then_change),
+    LOCKED: in_rows(rows.locked),
+    ANY: regardless,
+    EXPECTED: retrying,
+    AT_ONCE: at_once,
+    ONE_STREAM: partial(retrying, kind=InOneStream),
 }
 
 
@@ -242,6 +191,91 @@ def open_accounts(bank: Bank, cents: int, kind: type[Account] = Account) -> None
             account.record("AccountOpened", owner="somebody")  # not `open`: one stream for all is never a new one
             account.deposit(cents)
             accounts.save(account)
+
+
+# What they did, and what is there.
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a way left: the history, the balances that it keeps, and those that follow from what was acknowledged."""
+
+    history: History
+    balances: dict[str, int]
+    told: dict[str, int]
+    seconds: float
+
+    @classmethod
+    def of(cls, connection: Connection, bank: Bank, piece: "Work", opening: int) -> "Result":
+        history = History.read(bank.history)
+        seconds = (history.ops[-1].at - history.ops[0].at) / 1e9
+        return cls(history, balances(connection, bank, piece), told(bank, history, opening), seconds)
+
+    @property
+    def vanished(self) -> int:
+        """Cents that were acknowledged and are not there."""
+        return sum(abs(self.told[account] - cents) for account, cents in self.balances.items())
+
+    @property
+    def done(self) -> int:
+        return sum(1 for _ in self.history.of(Action.WRITE, Outcome.OK))
+
+    @property
+    def conflicts(self) -> int:
+        return sum(op.figures["conflicts"] for op in self.history.of(Action.WRITE, Outcome.OK))
+
+    @property
+    def overdrawn(self) -> int:
+        return sum(cents < 0 for cents in self.balances.values())
+
+
+@dataclass(frozen=True)
+class Work:
+    """A way, whether it pays in or out, and on how many accounts: teller n works on account n modulo that."""
+
+    way: str
+    job: Callable[[Bank, str, int, Hook], None]
+    accounts: int
+
+    @property
+    def kind(self) -> type[Account]:
+        return InOneStream if self.way == ONE_STREAM else Account
+
+    @property
+    def collides(self) -> bool:
+        """Whether its tellers are claimed to collide."""
+        wrong = (LOSING, ONE_STREAM) if self.job is deposit else WRONG_FOR_WITHDRAWALS
+        return self.way in wrong
+
+    def __str__(self) -> str:
+        return f"{self.job.__name__}, {self.way}, {self.accounts} account{'s' * (self.accounts > 1)}"
+
+
+def open_bank(run: Run, conninfo: str, number: int, piece: Work, each: int, opening: int) -> Bank:
+    """Every account as a stream and as a row."""
+    bank = Bank(conninfo, run.history_file(f"writes-{number:02d}"), run.seed, each, piece.accounts, f"{number:02d}-")
+    open_accounts(bank, opening, piece.kind)
+    with connect(conninfo) as connection:
+        for account in range(bank.accounts):
+            rows.open_account(connection, bank.account(account), opening)
+    return bank
+
+
+def balances(connection: Connection, bank: Bank, piece: Work) -> dict[str, int]:
+    """What the way itself says is in the accounts."""
+    idents = [bank.account(number) for number in range(bank.accounts)]
+    if piece.way.startswith("row"):
+        return {ident: rows.balance(connection, ident) for ident in idents}
+    accounts = Repository(PostgresStore(connection), piece.kind)
+    return {ident: accounts.load(ident).balance for ident in idents}
+
+
+def told(bank: Bank, history: History, opening: int) -> dict[str, int]:
+    """What must be in the accounts by what the tellers were told had been done."""
+    sums = {bank.account(number): opening for number in range(bank.accounts)}
+    for op in history.of(Action.WRITE, Outcome.OK):
+        sums[op.key] += op.figures["cents"]
+    return sums
 
 
 # Gates: processes take their time to start, and a race needs all of them in it.
