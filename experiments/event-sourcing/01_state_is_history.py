@@ -18,8 +18,8 @@ from sourcing.shop import loyalty
 from sourcing.shop.account import Account
 from sourcing.shop.loyalty import LoyalAccount
 from sourcing.shop.order import Order
+from sourcing.stage import tampering
 from sourcing.stage.shopping import Shopping, state_of
-from sourcing.stage.tampering import ATTACKS, FORGERY, SET_BACK, application_role, is_refused
 from sourcing.wrong import crud
 
 from shared.experiment import Experiment, Run
@@ -96,7 +96,7 @@ def claim_clock(run: Run, shop: Shopping, connection: Connection) -> None:
     """At the time of the second event, with a clock that was set back by an hour after it."""
     idents = sorted({ident for kind, ident, version in shop.live if kind is Order and version > 2})
     with connection.transaction(force_rollback=True):
-        connection.execute(SET_BACK)
+        connection.execute(tampering.SET_BACK)
         times = [[event.recorded_at for event in shop.store.read(f"order-{ident}")] for ident in idents]
         found = [shop.orders.load_at(ident, time=at[1]).version for ident, at in zip(idents, times, strict=True)]
         late = [shop.orders.load_at(ident, time=at[2]).version for ident, at in zip(idents, times, strict=True)]
@@ -146,16 +146,16 @@ def claim_audit(run: Run, shop: Shopping) -> None:
 
 def claim_append_only(run: Run, shop: Shopping, connection: Connection) -> None:
     """As a role that may insert and select, and as the owner of the table."""
-    with application_role(connection, run.name):
-        refused = sum(is_refused(connection, attack) for attack in ATTACKS)
+    with tampering.application_role(connection, run.name):
+        refused = sum(tampering.is_refused(connection, attack) for attack in tampering.ATTACKS)
         version = shop.store.append("account-role", [NewEvent("AccountOpened", {"owner": "customer-0"})], expected=0)
     run.about("role with insert and select", topics=[APPEND_ONLY]).claim(
         "the application's role may insert and select: Postgres refuses to let it update, delete or truncate",
-        refused == len(ATTACKS) and version == 1,
-        fact=f"{refused} of {len(ATTACKS)} refused, an append taken",
+        refused == len(tampering.ATTACKS) and version == 1,
+        fact=f"{refused} of {len(tampering.ATTACKS)} refused, an append taken",
     )
     with connection.transaction(force_rollback=True):
-        forged = connection.execute(FORGERY).rowcount
+        forged = connection.execute(tampering.FORGERY).rowcount
         now = {ident: state for (kind, ident, _), state in shop.live.items() if kind is Account}
         changed = sum(state_of(shop.accounts.load(ident)) != state for ident, state in now.items())
     run.about("owner of the table", wrong_way=True, topics=[APPEND_ONLY]).claim(

@@ -8,6 +8,7 @@ ways are the functions of wrong/rows.py and wrong/writers.py, and `Repository.ex
 from multiprocessing import get_context
 
 from sourcing.postgres import create
+from sourcing.stage import writers
 from sourcing.stage.writers import (
     ANY,
     AT_ONCE,
@@ -16,15 +17,10 @@ from sourcing.stage.writers import (
     LOSING,
     ONE_STREAM,
     OVERDRAWING,
-    WRONG_FOR_WITHDRAWALS,
-    Case,
-    Gates,
     Result,
     Work,
     deposit,
     drain,
-    open_bank,
-    serve,
 )
 from sourcing.wrong import rows
 
@@ -68,15 +64,15 @@ def work(run: Run, todo: list[Work], each: int, opening: int) -> dict[Work, Resu
     create(conninfo)
     with postgres.connect(conninfo) as connection:
         connection.execute(rows.SCHEMA)
-        banks = [open_bank(run, conninfo, number, piece, each, opening) for number, piece in enumerate(todo)]
+        banks = [writers.open_bank(run, conninfo, number, piece, each, opening) for number, piece in enumerate(todo)]
         barrier = get_context("forkserver").Barrier(WRITERS)  # as the workers are started
         cases = [
-            Case(bank, piece.way, piece.job, barrier if run.scale is Scale.SMOKE and piece.collides else None)
+            writers.Case(bank, piece.way, piece.job, barrier if run.scale is Scale.SMOKE and piece.collides else None)
             for bank, piece in zip(banks, todo, strict=True)
         ]
-        gates = Gates(connection, len(cases) + 1)
+        gates = writers.Gates(connection, len(cases) + 1)
         for number in range(WRITERS):
-            run.worker(f"teller-{number}", serve, cases, number)
+            run.worker(f"teller-{number}", writers.serve, cases, number)
         for number, piece in enumerate(todo):
             gates.await_all(number, WRITERS)
             with run.step(str(piece)):
@@ -119,7 +115,7 @@ def claim_withdrawals(run: Run, results: dict[str, Result]) -> None:
         LOCKED: "select for update holds the invariant too, by letting the others wait",
     }
     for way, result in results.items():
-        wrong = way in WRONG_FOR_WITHDRAWALS
+        wrong = way in writers.WRONG_FOR_WITHDRAWALS
         run.figure("accounts below zero", result.overdrawn, "accounts", variant=way, wrong_way=wrong)
         run.about(way, wrong_way=wrong, topics=topics if way != LOCKED else ()).claim(
             texts[way],

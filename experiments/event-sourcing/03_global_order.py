@@ -8,22 +8,9 @@ the two is read first? The four differ in the query for what comes next: WAYS in
 from sourcing.errors import TransactionTooOld
 from sourcing.event import NewEvent
 from sourcing.postgres import PostgresStore
-from sourcing.stage import causing
+from sourcing.stage import causing, reading
 from sourcing.stage.holding import await_readers
-from sourcing.stage.reading import (
-    HALF,
-    PAIR,
-    SLUGS,
-    TUTORIAL,
-    WAYS,
-    WINDOWS,
-    WRONG,
-    Reader,
-    follow,
-    open_bank,
-    own_history,
-    write_unevenly,
-)
+from sourcing.stage.reading import HALF, PAIR, SLUGS, TUTORIAL, WAYS, WINDOWS, own_history
 from sourcing.stage.writers import Bank, gate
 
 from shared import postgres
@@ -49,7 +36,7 @@ def main(run: Run) -> None:
     writers = run.pick(smoke=10, demo=16, full=16)
     each = run.pick(smoke=40, demo=300, full=1_500)
     run.parameters.update({"writers": writers, "events per writer": each, "work in a transaction up to (s)": 2 * PAUSE})
-    bank = open_bank(run, each, writers)
+    bank = reading.open_bank(run, each, writers)
     with run.step(f"{writers} writers, four readers follow"):
         write_and_read(run, bank, writers)
     histories = {way: judge(run, bank, way) for way in WAYS}
@@ -65,10 +52,10 @@ def write_and_read(run: Run, bank: Bank, writers: int) -> None:
 
     At scale smoke, where chance need not bring it about, two transactions pass each other before the many begin.
     """
-    readers = [run.worker(SLUGS[way], follow, own_history(run, bank, way), way, SLUGS[way]) for way in WAYS]
+    readers = [run.worker(SLUGS[way], reading.follow, own_history(run, bank, way), way, SLUGS[way]) for way in WAYS]
     await_readers(bank, [own_history(run, bank, way).history for way in WAYS], cross=run.scale is Scale.SMOKE)
     with gate(bank.conninfo, writers):
-        tellers = [run.worker(f"teller-{n}", write_unevenly, bank, n, PAUSE) for n in range(writers)]
+        tellers = [run.worker(f"teller-{n}", reading.write_unevenly, bank, n, PAUSE) for n in range(writers)]
     for teller in tellers:
         teller.wait(120)
     for reader in readers:
@@ -79,8 +66,8 @@ def judge(run: Run, bank: Bank, way: str) -> History:
     """The reader's history, with the writes that all of them share."""
     with run.history_file(SLUGS[way]).open("ab") as file:
         file.write(bank.history.read_bytes())
-    history = run.judge(SLUGS[way], variant=way, wrong_way=way in WRONG)
-    run.figure("events missed", len(lost(history)), "events", variant=way, wrong_way=way in WRONG)
+    history = run.judge(SLUGS[way], variant=way, wrong_way=way in reading.WRONG)
+    run.figure("events missed", len(lost(history)), "events", variant=way, wrong_way=way in reading.WRONG)
     return history
 
 
@@ -137,7 +124,7 @@ def claim_right(run: Run, histories: dict[str, History]) -> None:
 
 def overtake(run: Run) -> None:
     """A transaction that has its xid already appends to a stream to which a newer one has appended meanwhile."""
-    bank, stream = open_bank(run, 1, 1, "_overtake"), "account-1"
+    bank, stream = reading.open_bank(run, 1, 1, "_overtake"), "account-1"
     with postgres.connect(bank.conninfo) as older, postgres.connect(bank.conninfo) as newer, older.transaction():
         older.execute("insert into notes values ('this draws the xid')")
         PostgresStore(newer).append(stream, [NewEvent("Deposited", {"cents": 1})])
@@ -150,7 +137,7 @@ def overtake(run: Run) -> None:
         older.execute(BLIND)  # what the append would have come to
     with postgres.connect(bank.conninfo) as connection:
         read: list[int] = []
-        Reader(connection, PAIR, lambda event: read.append(event.version)).finish()
+        reading.Reader(connection, PAIR, lambda event: read.append(event.version)).finish()
     run.about(PAIR, topics=TOPICS).claim(
         "a transaction that is older than the stream's last event would write version 2 and have it read before"
         " version 1: the store refuses its append",
@@ -168,9 +155,9 @@ def relate(run: Run, bank: Bank, histories: dict[str, History]) -> None:
         causes = causing.causes(connection)
     many = {way: causing.too_early(history, causes) for way, history in histories.items()}
     for way, count in many.items():
-        run.figure("effects read before their cause", count, "events", variant=way, wrong_way=way in WRONG)
+        run.figure("effects read before their cause", count, "events", variant=way, wrong_way=way in reading.WRONG)
     steps, alone = (
-        causing.relate(open_bank(run, 1, 1, suffix).conninfo, by_itself=by_itself)
+        causing.relate(reading.open_bank(run, 1, 1, suffix).conninfo, by_itself=by_itself)
         for suffix, by_itself in (("_effect", False), ("_alone", True))
     )
     causing.claim(run, steps, alone, many, len(causes))

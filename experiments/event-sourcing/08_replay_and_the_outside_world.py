@@ -9,15 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sourcing.audit import everything
-from sourcing.gateway import open_gateway
+from sourcing.gateway import Gateway, open_gateway
 from sourcing.postgres import PostgresStore, create
 from sourcing.projection import Projection, install
 from sourcing.shop.mails import Confirmations
 from sourcing.stage import filling as shop
-from sourcing.stage.projecting import FLAG, KEYED, NAIVE, NOTED, send_mails
+from sourcing.stage.projecting import SENDERS, Sender, send_mails
 from sourcing.stage.receiver import receiver
 from sourcing.windows import EffectWindow, ProjectionWindow
-from sourcing.wrong.effects import SendWhileHandling
+from sourcing.wrong.effects import NoteFirst, SendWhileHandling, SilentReplay
 from sourcing.wrong.emptied import start_again
 
 from shared.checkers import duplicate_delivery, duplicate_effect
@@ -26,17 +26,17 @@ from shared.faults import Kill
 from shared.history import Action, History, Outcome
 from shared.postgres import Connection, connect
 
+TOPIC = "I.2/challenges/external-system-integration"
 experiment = Experiment(
     title="Replay and the outside world",
     servers=("postgres",),
-    topics=("I.2/challenges/external-system-integration",),
+    topics=(TOPIC,),
 )
-TOPIC = "I.2/challenges/external-system-integration"
-KILLED: dict[str, ProjectionWindow | EffectWindow] = {
-    NAIVE: ProjectionWindow.BETWEEN,  # its mails are sent, the checkpoint is not written
-    FLAG: ProjectionWindow.BETWEEN,
-    NOTED: EffectWindow.BETWEEN,
-    KEYED: EffectWindow.BETWEEN,
+KILLED: dict[Sender, ProjectionWindow | EffectWindow] = {
+    SendWhileHandling: ProjectionWindow.BETWEEN,  # its mails are sent, the checkpoint is not written
+    SilentReplay: ProjectionWindow.BETWEEN,
+    NoteFirst: EffectWindow.BETWEEN,
+    Gateway: EffectWindow.BETWEEN,
 }
 
 
@@ -46,10 +46,10 @@ def main(run: Run) -> None:
     run.parameters.update({"orders": orders, "orders before there was a sender": orders // 3})
     found = {}
     for way in KILLED:
-        with run.step(f"mails {way}: kill -9, then a replay"):
+        with run.step(f"mails {SENDERS[way]}: kill -9, then a replay"):
             found[way] = confirm(run, way, orders)
     claim_wrong(run, found)
-    claim_gateway(run, found[KEYED])
+    claim_gateway(run, found[Gateway])
 
 
 @dataclass(frozen=True)
@@ -64,9 +64,10 @@ class Mails:
     known: int  # mails that came again and were not sent on, since the receiver knew their key
 
 
-def confirm(run: Run, way: str, orders: int) -> Mails:
+def confirm(run: Run, way: Sender, orders: int) -> Mails:
     """Confirm the orders, killed in the midst of it and started again; then replay all events."""
-    name = way.replace(", ", "-").replace(" ", "-")
+    about = run.about(SENDERS[way], wrong_way=way is not Gateway)
+    name = SENDERS[way].replace(", ", "-").replace(" ", "-")
     conninfo, file, batch = run.schema(f"_{len(run.histories)}"), run.history_file(name), 2 * orders
     create(conninfo)
     with connect(conninfo) as connection, receiver(run, name) as (url, _):
@@ -80,7 +81,7 @@ def confirm(run: Run, way: str, orders: int) -> Mails:
         before = sent(file)
         start_again(connection, projection(way))
         run.worker("sender", send_mails, conninfo, way, url, file, batch, None, True).wait()
-    history = run.judge(name, variant=way, wrong_way=way != KEYED, fault=f"SIGKILL {KILLED[way]}")
+    history = about.judge(name, fault=f"SIGKILL {KILLED[way]}")
     after, due = sent(file), history.committed
     mails = Mails(
         orders=len(due),
@@ -91,8 +92,8 @@ def confirm(run: Run, way: str, orders: int) -> Mails:
         known=len(duplicate_delivery(history)) - len(duplicate_effect(history)),
     )
     for x, value in {"a crash": mails.crash, "a replay": mails.replay}.items():
-        run.figure("mails sent again", value, "mails", variant=way, wrong_way=way != KEYED, x=x, x_label="after")
-    run.figure("mails never sent", mails.never, "mails", variant=way, wrong_way=way != KEYED)
+        about.figure("mails sent again", value, "mails", x=x, x_label="after")
+    about.figure("mails never sent", mails.never, "mails")
     return mails
 
 
@@ -104,9 +105,9 @@ def note_due(run: Run, connection: Connection, name: str) -> None:
             recorder.record(Action.WRITE, Outcome.OK, event.id, key=event.stream)
 
 
-def projection(way: str) -> Projection:
+def projection(way: Sender) -> Projection:
     """Whose checkpoint a replay sets back."""
-    return Confirmations() if way in (NOTED, KEYED) else SendWhileHandling(print)
+    return Confirmations() if issubclass(way, Gateway) else SendWhileHandling(print)
 
 
 def sent(file: Path) -> list[str]:
@@ -114,19 +115,19 @@ def sent(file: Path) -> list[str]:
     return [op.value for op in History.read(file).of(Action.EFFECT, Outcome.OK)]
 
 
-def claim_wrong(run: Run, found: dict[str, Mails]) -> None:
-    naive, flag, noted = found[NAIVE], found[FLAG], found[NOTED]
-    run.about(NAIVE, wrong_way=True, topics=[TOPIC]).claim(
+def claim_wrong(run: Run, found: dict[Sender, Mails]) -> None:
+    naive, flag, noted = found[SendWhileHandling], found[SilentReplay], found[NoteFirst]
+    run.about(SENDERS[SendWhileHandling], wrong_way=True, topics=[TOPIC]).claim(
         "mails sent while events are handled: a replay sends every one of them again, counted by the receiver",
         naive.replay == naive.orders + naive.early > naive.orders,
         fact=f"{naive.replay} mails again for {naive.orders} orders, {naive.early} about orders of long ago",
     )
-    run.about(FLAG, wrong_way=True, topics=[TOPIC]).claim(
+    run.about(SENDERS[SilentReplay], wrong_way=True, topics=[TOPIC]).claim(
         "a flag keeps a replay silent; but a crash is no replay, and the batch in hand is mailed again",
         flag.replay == 0 and flag.crash > 0,
         fact=f"{flag.replay} mails again after the replay, {flag.crash} after one kill",
     )
-    run.about(NOTED, wrong_way=True, topics=[TOPIC]).claim(
+    run.about(SENDERS[NoteFirst], wrong_way=True, topics=[TOPIC]).claim(
         "noted as sent, then sent: killed in between, the mail is never sent, and nothing shows it",
         noted.never == 1 and noted.crash == noted.replay == 0,
         fact=f"{noted.never} of {noted.orders} orders without a mail, noted as sent",
@@ -134,12 +135,13 @@ def claim_wrong(run: Run, found: dict[str, Mails]) -> None:
 
 
 def claim_gateway(run: Run, mails: Mails) -> None:
-    run.about(KEYED, topics=[TOPIC]).claim(
+    gateway = run.about(SENDERS[Gateway], topics=[TOPIC])
+    gateway.claim(
         "gateway, killed between sending and noting: the mail comes to the receiver twice, and is sent on once",
         mails.known == 1 and (mails.crash, mails.never) == (0, 0),
         fact=f"{mails.known} mail came again under its key; {mails.crash} sent on again, {mails.never} never sent",
     )
-    run.about(KEYED, topics=[TOPIC]).claim(
+    gateway.claim(
         "gateway: a replay of all events sends nothing, and nobody hears of orders from before it was opened",
         mails.replay == mails.early == 0 < mails.orders,
         fact=f"{mails.replay} mails sent again, {mails.early} too early",

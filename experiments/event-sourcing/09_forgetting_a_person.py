@@ -11,23 +11,9 @@ from time import perf_counter
 from sourcing.forgetting import vault
 from sourcing.forgetting.personal import open_fields
 from sourcing.forgetting.vault import FORGOTTEN, master_key
-from sourcing.stage import copies
+from sourcing.stage import copies, people
 from sourcing.stage.copies import Where
-from sourcing.stage.people import (
-    ANONYMISE,
-    DELETE,
-    HALF,
-    SHRED,
-    STATE,
-    WAYS,
-    Shop,
-    forget,
-    keys_of,
-    open_shop,
-    read_again,
-    rebuilt,
-    search,
-)
+from sourcing.stage.people import ANONYMISE, DELETE, HALF, SHRED, STATE, Shop
 
 from shared import codec
 from shared.experiment import Experiment, Run
@@ -50,16 +36,16 @@ def main(run: Run) -> None:
     run.cleanup(lambda: secret.unlink(missing_ok=True))
     copies.new_secret(secret)
     shops: dict[str, Shop] = {}
-    for number, way in enumerate(WAYS):
+    for number, way in enumerate(people.WAYS):
         with run.step(f"{way}: a shop, its read model, snapshots, topic and backup"):
-            shops[way] = open_shop(run, server, way, number, count, secret)
-    wrapped = keys_of(shops[SHRED])
+            shops[way] = people.open_shop(run, server, way, number, count, secret)
+    wrapped = people.keys_of(shops[SHRED])
     for way, shop in shops.items():
-        forget(shop, way)
+        people.forget(shop, way)
     with run.step("search every table, file and topic"):
-        found = search(run, server, {way: (shop, shop.people[shop.gone].texts) for way, shop in shops.items()})
-        control = search(run, server, {SHRED: (shops[SHRED], (shops[SHRED].gone,))})[SHRED]
-    for way in WAYS:
+        found = people.search(run, server, {way: (shop, shop.people[shop.gone].texts) for way, shop in shops.items()})
+        control = people.search(run, server, {SHRED: (shops[SHRED], (shops[SHRED].gone,))})[SHRED]
+    for way in people.WAYS:
         for where in Where:
             copies_left = found[way][where]
             run.figure("copies of the text", copies_left, "copies", variant=way, wrong_way=way != SHRED, x=where)
@@ -90,7 +76,7 @@ def claim_wrong(run: Run, shops: dict[str, Shop], found: dict[str, Counter[Where
             fact=told(found[way]),
         )
     shop = shops[DELETE]
-    missing, his = shop.spent - rebuilt(shop), sum(shop.people[shop.gone].purchases)
+    missing, his = shop.spent - people.rebuilt(shop), sum(shop.people[shop.gone].purchases)
     run.about(DELETE, wrong_way=True, topics=["I.2/challenges/privacy"]).claim(
         "with the deleted stream money is gone from the books",
         missing == his > 0,
@@ -119,7 +105,7 @@ def claim_replay(run: Run, shop: Shop) -> None:
     total = sum(one.spent for one in loaded.values()) + gone.spent
     run.about(SHRED, topics=["I.2/challenges/privacy"]).claim(
         "shredded: replay still works, the person's fields read as forgotten, and every cent is there",
-        {gone.name, gone.email, gone.address} == {FORGOTTEN} and total == rebuilt(shop) == shop.spent,
+        {gone.name, gone.email, gone.address} == {FORGOTTEN} and total == people.rebuilt(shop) == shop.spent,
         fact=f"{total / 100:.2f} EUR of {shop.spent / 100:.2f} EUR, {gone.spent / 100:.2f} EUR by a person forgotten",
     )
     rows = shop.connection.execute("select customer, state from customer_snapshots").fetchall()
@@ -151,7 +137,7 @@ def claim_keys(run: Run, server: Handle, shop: Shop, wrapped: bytes, secret: Pat
     with connect(create_schema(server.endpoint, "restored")) as connection:
         connection.execute(vault.SCHEMA.read_text())
         copies.restore(connection, shop.backup / "vault_keys")
-        back = read_again(connection, shop, secret)
+        back = people.read_again(connection, shop, secret)
         run.about("keys in the backup", wrong_way=True, topics=["I.2/challenges/privacy"]).claim(
             "a key table that is in the events' backup brings everybody back, for as long as its master key exists",
             back == 3 and left > 0,
@@ -161,7 +147,7 @@ def claim_keys(run: Run, server: Handle, shop: Shop, wrapped: bytes, secret: Pat
         run.cleanup(lambda: secret.unlink(missing_ok=True))
         copies.new_secret(secret)
         kept = shop.vault.rotate(master_key({vault.FILE_VARIABLE: str(secret)}))
-        back = read_again(connection, shop, secret)
+        back = people.read_again(connection, shop, secret)
     still = sum(shop.customers.load(ident).name == person.name for ident, person in shop.people.items())
     run.about(SHRED, topics=["I.2/challenges/privacy"]).claim(
         "after a rotation that destroys the old master key, neither backup nor leftovers of the key are of use",

@@ -13,8 +13,7 @@ from sourcing.postgres import create
 from sourcing.projection import install
 from sourcing.rebuild import Rebuilt, rebuild
 from sourcing.shop.read_models import PROJECTIONS
-from sourcing.stage import filling, projecting
-from sourcing.stage.watching import behind, changes, empty_and_fill, rate, written, wrong_rows
+from sourcing.stage import filling, projecting, watching
 
 from shared.experiment import Experiment, Run, Scale
 from shared.postgres import Connection, connect
@@ -47,7 +46,7 @@ def measure_rates(run: Run, log: str, connection: Connection) -> None:
     events = filling.write(connection, run.seed, run.pick(smoke=800, demo=4_000, full=20_000), "old")
     connection.execute("analyze events")
     install(connection, *PROJECTIONS.values())
-    rates = {size: rate(connection, SUMMARY, size, events) for size in (1, 10, 100, 1_000)}
+    rates = {size: watching.rate(connection, SUMMARY, size, events) for size in (1, 10, 100, 1_000)}
     for size, found in rates.items():
         run.figure("events into a read model", found, "events/s", variant=SUMMARY.name, x=size, x_label="batch")
     for projection in PROJECTIONS.values():
@@ -66,28 +65,28 @@ def rebuild_live(run: Run, log: str, connection: Connection) -> None:
     """The same read model rebuilt in both ways, with a projector, a writer and a reader at work."""
     projector = run.worker("projector", projecting.follow, log, SUMMARY.name)
     writer = run.worker("writer", projecting.write_paced, log, run.seed, RATE, "new")
-    old = changes(connection)
-    until("orders to come in, and into the read model", lambda: changes(connection) > old)
+    old = watching.changes(connection)
+    until("orders to come in, and into the read model", lambda: watching.changes(connection) > old)
     with looking(run, log, "in-place") as in_place:
-        before = changes(connection)
+        before = watching.changes(connection)
         projector.stop()
-        empty_and_fill(connection, SUMMARY, run.folder / "in-place.json")
+        watching.empty_and_fill(connection, SUMMARY, run.folder / "in-place.json")
         projector.start()
-        until("the read model to be whole again", lambda: changes(connection) >= before)
+        until("the read model to be whole again", lambda: watching.changes(connection) >= before)
     with looking(run, log, "beside") as beside:
-        before = written(connection)
+        before = watching.written(connection)
         built = rebuild(
             log, SUMMARY, batch=500, progress=lambda _: until("more orders", lambda: more(connection, before))
         )
         meanwhile = more(connection, before)
     writer.stop()
-    until("the projector to have it all", lambda: behind(connection) == 0)
+    until("the projector to have it all", lambda: watching.behind(connection) == 0)
     claim_in_place(run, in_place)
-    claim_beside(run, beside, built, meanwhile, wrong_rows(connection))
+    claim_beside(run, beside, built, meanwhile, watching.wrong_rows(connection))
 
 
 def more(connection: Connection, before: int) -> int:
-    return written(connection) - before
+    return watching.written(connection) - before
 
 
 @contextmanager

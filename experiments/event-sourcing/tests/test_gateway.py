@@ -14,10 +14,10 @@ from sourcing.rebuild import rebuild
 from sourcing.shop.mails import Confirmations
 from sourcing.shop.order_value import OrderValue
 from sourcing.stage import filling as shop
-from sourcing.stage.projecting import FLAG, KEYED, NAIVE, NOTED, send_mails
+from sourcing.stage.projecting import Sender, send_mails
 from sourcing.stage.receiver import ask_price, post_mail, raise_prices, receive, url_of
 from sourcing.windows import EffectWindow, ProjectionWindow
-from sourcing.wrong.effects import AskedValue, SendWhileHandling
+from sourcing.wrong.effects import AskedValue, NoteFirst, SendWhileHandling, SilentReplay
 from sourcing.wrong.emptied import start_again
 
 from shared.errors import NotReadable
@@ -101,16 +101,16 @@ def test_a_naive_replay_sends_every_mail_again(
 @pytest.mark.parametrize(
     ("way", "window", "came", "went"),
     [
-        (KEYED, EffectWindow.BEFORE, ORDERS, ORDERS),
-        (KEYED, EffectWindow.BETWEEN, ORDERS + 1, ORDERS),
-        (KEYED, EffectWindow.AFTER, ORDERS, ORDERS),
-        (NOTED, EffectWindow.BETWEEN, ORDERS - 1, ORDERS - 1),
-        (NAIVE, ProjectionWindow.BETWEEN, 2 * ORDERS, 2 * ORDERS),
-        (FLAG, ProjectionWindow.BETWEEN, 2 * ORDERS, 2 * ORDERS),
+        (Gateway, EffectWindow.BEFORE, ORDERS, ORDERS),
+        (Gateway, EffectWindow.BETWEEN, ORDERS + 1, ORDERS),
+        (Gateway, EffectWindow.AFTER, ORDERS, ORDERS),
+        (NoteFirst, EffectWindow.BETWEEN, ORDERS - 1, ORDERS - 1),
+        (SendWhileHandling, ProjectionWindow.BETWEEN, 2 * ORDERS, 2 * ORDERS),
+        (SilentReplay, ProjectionWindow.BETWEEN, 2 * ORDERS, 2 * ORDERS),
     ],
 )
 def test_killed_and_started_again(
-    way: str,
+    way: Sender,
     window: EffectWindow | ProjectionWindow,
     came: int,
     went: int,

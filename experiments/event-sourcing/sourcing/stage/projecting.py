@@ -22,7 +22,7 @@ from sourcing.shop.read_models import PROJECTIONS
 from sourcing.stage import filling as shop
 from sourcing.stage.receiver import post_mail
 from sourcing.windows import ProjectionWindow
-from sourcing.wrong.effects import NoteFirst, SendWhileHandling
+from sourcing.wrong.effects import NoteFirst, SendWhileHandling, SilentReplay
 from sourcing.wrong.projectors import CheckpointFirst, ModelFirst
 
 NAMES: dict[type[Projector], str] = {
@@ -36,7 +36,13 @@ SAFE = {
     CheckpointFirst: ProjectionWindow.AFTER_BOTH,
     ModelFirst: ProjectionWindow.BETWEEN,
 }
-NAIVE, FLAG, NOTED, KEYED = "sent while handling", "silent while replaying", "noted, then sent", "gateway"
+Sender = type[SendWhileHandling] | type[Gateway]
+SENDERS: dict[Sender, str] = {
+    SendWhileHandling: "sent while handling",
+    SilentReplay: "silent while replaying",
+    NoteFirst: "noted, then sent",
+    Gateway: "gateway",
+}
 
 
 def project(
@@ -114,16 +120,19 @@ def watch(conninfo: str, result: Path) -> None:
     result.write_text(json.dumps(seen))
 
 
-def send_mails(conninfo: str, way: str, url: str, history: Path, batch: int, kill: Kill | None, replay: bool) -> None:
+def send_mails(
+    conninfo: str, way: Sender, url: str, history: Path, batch: int, kill: Kill | None, replay: bool
+) -> None:
     """A process: handle all the events there are, and see that the mails go out, in one of the ways; then end."""
     with Recorder(history, "sender") as recorder, connect(conninfo) as connection, httpx.Client() as client:
         at = hook(kill, recorder)
-        if way in (NAIVE, FLAG):
-            mailing = SendWhileHandling(partial(post_mail, client, url), silent=replay and way == FLAG)
+        post = partial(post_mail, client, url)
+        if issubclass(way, SendWhileHandling):
+            mailing = SilentReplay(post, replay) if way is SilentReplay else way(post)
             Projector(connection, mailing, batch=batch, at=at).catch_up()
             return
         Projector(connection, Confirmations(), batch=batch).catch_up()
-        gateway = (Gateway if way == KEYED else NoteFirst)(connection, partial(post_mail, client, url), at)
+        gateway = way(connection, post, at)
         while gateway.step():
             continue
 

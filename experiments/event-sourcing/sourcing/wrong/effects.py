@@ -13,10 +13,7 @@ from sourcing.windows import EffectWindow
 
 
 class SendWhileHandling(Projection):
-    """WRONG: the mail is sent by whoever handles the event, however often that is.
-
-    `silent` is the usual mend, a flag that is set during a replay. A restart after a crash is no replay.
-    """
+    """WRONG: the mail is sent by whoever handles the event, however often that is."""
 
     name: ClassVar[str] = "mailing"
     tables: ClassVar[tuple[str, ...]] = ()
@@ -24,14 +21,25 @@ class SendWhileHandling(Projection):
     category: ClassVar[str] = "order"
     types: ClassVar[frozenset[str]] = LIFE
 
-    def __init__(self, post: Callable[[bytes], object], silent: bool = False) -> None:
+    def __init__(self, post: Callable[[bytes], object]) -> None:
         self.post = post
-        self.silent = silent
 
     def handle(self, connection: Connection, changes: Sequence[Change]) -> None:
         for change in changes:
-            if change.type == "OrderPlaced" and not self.silent:
+            if change.type == "OrderPlaced":
                 self.post(confirmation(change))
+
+
+class SilentReplay(SendWhileHandling):
+    """WRONG: the usual mend, a flag that is set during a replay. A restart after a crash is no replay."""
+
+    def __init__(self, post: Callable[[bytes], object], replaying: bool) -> None:
+        super().__init__(post)
+        self.replaying = replaying
+
+    def handle(self, connection: Connection, changes: Sequence[Change]) -> None:
+        if not self.replaying:
+            super().handle(connection, changes)
 
 
 class NoteFirst(Gateway):
