@@ -1,7 +1,8 @@
 """A person asks to be forgotten, and events are never changed. What is left of them, and what does forgetting break?
 
 The same people in four shops. One person of each is forgotten, by the ways that people try; then every table, every
-file of the database with its log, the topic and the backup are searched byte by byte for name, e-mail and address.
+file of the database with its log, the topic and the backup are searched byte by byte for name, e-mail and address. The
+ways differ in `forget` of stage/people.py, and in what `open_shop` seals there.
 """
 
 from collections import Counter

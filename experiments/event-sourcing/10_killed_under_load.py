@@ -1,8 +1,9 @@
 """Tellers, projector, network and Postgres die under load: is every acknowledged append there, and none of them twice?
 
 The same load and the same faults for three variants: repeat the very same append, append anew after an error, and
-repeat the same with `synchronous_commit = off`. All of it on a Postgres of the experiment's own. Then that one is gone,
-and a dump of its events is restored into another.
+repeat the same with `synchronous_commit = off`. The first two differ in what is tried again: `Repository.execute` with
+`reopen`, as `repeat_the_same` has it, or a new append, as in `append_anew`. All of it on a Postgres of the experiment's
+own. Then that one is gone, and a dump of its events is restored into another.
 """
 
 from concurrent.futures import ThreadPoolExecutor

@@ -1,4 +1,4 @@
-"""The questions of the contract (stores/contract.py) on what may be written, and on what others have written."""
+"""The questions of the contract (contract.py) on what may be written, and on what others have written."""
 
 import math
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""How an event store is asked. stores/questions.py has the questions; experiment 04 asks, and tests/test_contract.py.
+"""How an event store is asked. questions.py has the questions; experiment 04 asks, and tests/test_contract.py.
 
 A question that needs a capability is asked of those that declare it; of the others, that they refuse (NotSupported).
 """

@@ -1,4 +1,4 @@
-"""The questions of the contract (stores/contract.py), in the order in which they are asked."""
+"""The questions of the contract (contract.py), in the order in which they are asked."""
 
 import queue
 import threading
