@@ -36,6 +36,7 @@ from sourcing.stage.reading import PAIR, Reader
 from sourcing.stage.writers import Bank, Movement, open_accounts, pass_gate
 from sourcing.store import ANY
 from sourcing.windows import ProjectionWindow
+from sourcing.wrong.anew import append_new_event
 
 T = TypeVar("T")
 AWAY = psycopg.OperationalError, psycopg.InterfaceError
@@ -125,15 +126,11 @@ def repeat_the_same(session: Session) -> Deposit:
 
 
 def append_anew(session: Session) -> Deposit:
-    """WRONG: an error is taken for "not done", and the retry is a new event on whatever is there."""
+    """As wrong/anew.py has it."""
 
     def deposit(movement: Movement) -> None:
-        def attempt(store: PostgresStore) -> int:
-            because = Metadata(causation_id=movement.id)
-            event = NewEvent("Deposited", {"cents": movement.cents}, metadata=because)
-            return store.append(f"account-{movement.account}", [event], ANY)
-
-        session.keep_trying(attempt)
+        stream, because = f"account-{movement.account}", Metadata(causation_id=movement.id)
+        append_new_event(session.keep_trying, stream, "Deposited", {"cents": movement.cents}, because)
 
     return deposit
 
