@@ -6,13 +6,14 @@ outbox. Rows without events and events without rows are counted by comparing the
 
 import random
 
-from outbox.processes import Kill, Shop, make_relay, serve, serve_in_session, settle
+from outbox.stage.processes import Shop, make_relay, serve, serve_in_session, settle
 from outbox.table import create
 from outbox.windows import WriteWindow
 
 from shared import postgres
 from shared.checkers import aborted_read, duplicate_delivery, lost, phantom
 from shared.experiment import Experiment, Run
+from shared.faults import Kill
 from shared.history import Action, History, Outcome
 from shared.tap import Tap
 

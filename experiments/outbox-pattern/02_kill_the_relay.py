@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 from outbox.partitions import create_day, drop_published
-from outbox.processes import Kill, Shop, make_relay, relay, serve, settle, write_backlog
+from outbox.stage.processes import Shop, make_relay, relay, serve, settle, write_backlog
 from outbox.table import create, insert_event, pending
 from outbox.windows import RelayWindow
 from psycopg import sql
@@ -16,6 +16,7 @@ from psycopg import sql
 from shared import kafka, postgres
 from shared.checkers import aborted_read, check, duplicate_delivery, lost, phantom
 from shared.experiment import Experiment, Run
+from shared.faults import Kill
 from shared.history import History
 from shared.tap import Tap
 from shared.wait import until

@@ -10,12 +10,13 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any
 
-from outbox.measuring import again_after, idle_scans, recovery, waits
-from outbox.processes import Shop, relay, serve, settle, write_backlog
 from outbox.relay.debezium import Connector
 from outbox.relay.polling import PollingPublisher
 from outbox.relay.publisher import Publisher
-from outbox.table import create, create_jsonb_copy, scans
+from outbox.stage.measuring import again_after, idle_scans, recovery, scans, waits
+from outbox.stage.processes import Shop, relay, serve, settle, write_backlog
+from outbox.table import create
+from outbox.wrong.jsonb import create_jsonb_copy
 
 from shared import kafka, postgres
 from shared.checkers import aborted_read, duplicate_delivery, lost, phantom

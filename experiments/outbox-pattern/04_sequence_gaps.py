@@ -10,11 +10,11 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from outbox.processes import Shop, relay
 from outbox.relay import wal
 from outbox.stage.by_hand import Held, overtake, turns, write_steadily
 from outbox.stage.contended import Counter, Shape, open_orders
 from outbox.stage.following import Way, follow, windows
+from outbox.stage.processes import Shop, relay
 from outbox.table import create
 from outbox.wrong.positions import BehindOpen, ByPair, ByPosition
 

@@ -9,21 +9,21 @@ import statistics
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from outbox.measuring import idle_scans
-from outbox.notify import (
+from outbox.relay.notified import PATIENCE
+from outbox.stage.measuring import await_counts, idle_scans, scans
+from outbox.stage.notifying import (
     AFTER_COMMIT,
     IN_TRANSACTION,
-    PATIENCE,
     QUIET,
     RINGING,
     Writers,
     compare_writers,
     relay_notified,
-    ring_in_transaction,
     serve_ringing,
 )
-from outbox.processes import Shop, announced, relay, serve, write_backlog
-from outbox.table import await_counts, create, scans
+from outbox.stage.processes import Shop, announced, relay, serve, write_backlog
+from outbox.table import create
+from outbox.wrong.notifying import ring_in_transaction
 
 from shared.checkers import check
 from shared.experiment import Experiment, Run, Scale

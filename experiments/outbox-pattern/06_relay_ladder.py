@@ -12,12 +12,12 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 
 import psycopg
-from outbox import measuring
-from outbox.measuring import Drain, consume_drain, cpu_seconds
-from outbox.processes import Shop, announced, relay, serve, write_backlog
 from outbox.relay import wal
 from outbox.relay.debezium import Connector
-from outbox.table import await_counts, create, scans
+from outbox.stage import measuring
+from outbox.stage.measuring import Drain, await_counts, consume_drain, cpu_seconds, scans
+from outbox.stage.processes import Shop, announced, relay, serve, write_backlog
+from outbox.table import create
 
 from shared import postgres
 from shared.checkers import Kind, check, lost

@@ -9,15 +9,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
-from outbox.consumer import SCHEMA, ConsumeWindow, Payments, accounts, consume, due, euros
+from outbox.consumer import ConsumeWindow
 from outbox.inbox import forget
-from outbox.processes import Kill, Shop, make_relay, relay, write_backlog
+from outbox.stage.consuming import SCHEMA, Payments, accounts, consume, due, euros
+from outbox.stage.processes import Shop, make_relay, relay, write_backlog
 from outbox.table import create
 from outbox.windows import RelayWindow
 
 from shared import postgres
 from shared.checkers import duplicate_delivery, duplicate_effect, lost
 from shared.experiment import Experiment, Run
+from shared.faults import Kill
 from shared.history import Action, History, Outcome
 from shared.wait import until
 

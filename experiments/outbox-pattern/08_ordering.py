@@ -10,12 +10,13 @@ from dataclasses import replace
 
 from confluent_kafka import Producer
 from msgspec import structs
-from outbox.consumer import BusyOrders, InOrder, java_partition
-from outbox.placing import Placing, by_key, by_turns, partitions, without_key
-from outbox.processes import announced, make_relay, relay, write_backlog
+from outbox.ordering import InOrder, java_partition
 from outbox.stage import contention
+from outbox.stage.consuming import BusyOrders
+from outbox.stage.processes import announced, make_relay, relay, write_backlog
 from outbox.table import create, insert_event, pending
 from outbox.windows import RelayWindow
+from outbox.wrong.placing import Placing, by_key, by_turns, partitions, without_key
 
 from shared import kafka, postgres
 from shared.checkers import duplicate_delivery, lost, reordered

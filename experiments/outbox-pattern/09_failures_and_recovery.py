@@ -9,11 +9,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psycopg
-from outbox import inbox, restoring
-from outbox.measuring import again_after, recovery
-from outbox.processes import Shop, settle
+from outbox import inbox
 from outbox.relay.debezium import Connector
-from outbox.supervised import LEDGER, Balance, balance, consume_through, relay_through, serve_through
+from outbox.stage import restoring
+from outbox.stage.measuring import again_after, recovery
+from outbox.stage.processes import Shop, settle
+from outbox.stage.supervised import LEDGER, Balance, balance, consume_through, relay_through, serve_through
 from outbox.table import create
 
 from shared import kafka, postgres

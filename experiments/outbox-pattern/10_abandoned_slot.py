@@ -11,11 +11,11 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from outbox.processes import Shop, serve, write_backlog
 from outbox.relay import wal
 from outbox.relay.publisher import Publisher
 from outbox.relay.wal import WalRelay
 from outbox.slots import MB, Slot, first_missing, log_on_disk, look, publish_from, wait_until_read
+from outbox.stage.processes import Shop, noted, serve, write_backlog
 from outbox.table import create
 
 from shared import kafka, postgres
@@ -124,7 +124,7 @@ def open_outage(run: Run, site: Site, way: str, count: int) -> Iterator[Outage]:
 def relaying(shop: Shop) -> Iterator[None]:
     """The log relay at work, in a thread."""
     with postgres.connect(shop.conninfo) as connection, Recorder(shop.history, "relay") as recorder:
-        relay = WalRelay(shop.conninfo, connection, Publisher(shop.broker, recorder=recorder), shop.slot)
+        relay = WalRelay(shop.conninfo, connection, Publisher(shop.broker, on_acknowledged=noted(recorder)), shop.slot)
         relay.heartbeat = HEARTBEAT
         stop = threading.Event()
         thread = threading.Thread(target=relay.run, args=[stop])

@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
-from outbox.measuring import waits
-from outbox.processes import Shop, serve, settle, write_backlog
 from outbox.relay.debezium import Connector
 from outbox.relay.wal import lag
+from outbox.stage.measuring import waits
+from outbox.stage.processes import Shop, serve, settle, write_backlog
 from outbox.table import create
 
 from shared import kafka, postgres

@@ -11,15 +11,15 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from confluent_kafka import Message
-from outbox.badrows import Bad, write_bad_rows
-from outbox.consumer import SCHEMA, accounts, consume, due, handle_or_end, handle_or_keep
 from outbox.deadletters import DeadLetter
 from outbox.deadletters import kept as dead_letters
 from outbox.guard import add_routes, install
-from outbox.measuring import BACKLOG
 from outbox.parking import parked, retry
-from outbox.processes import Shop, write_backlog
 from outbox.relay.debezium import Connector
+from outbox.stage.badrows import Bad, write_bad_rows
+from outbox.stage.consuming import SCHEMA, accounts, consume, due, handle_or_end, handle_or_keep
+from outbox.stage.measuring import BACKLOG
+from outbox.stage.processes import Shop, write_backlog
 from outbox.table import create, insert_event
 
 from shared import kafka, postgres

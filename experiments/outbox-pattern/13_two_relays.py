@@ -4,8 +4,8 @@ Two cursor relays share one note of how far they are: with a lock that ends with
 session that `relay/holding.py` takes.
 """
 
-from outbox.processes import Shop, announced, at_work, make_relay, relay, write_backlog
 from outbox.relay.holding import let_go
+from outbox.stage.processes import Shop, announced, at_work, make_relay, relay, write_backlog
 from outbox.table import create
 
 from shared import postgres

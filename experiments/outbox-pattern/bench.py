@@ -11,7 +11,9 @@ import threading
 import time
 from dataclasses import replace
 
-from outbox.drains import (
+from outbox.relay import wal
+from outbox.relay.debezium import Connector
+from outbox.stage.drains import (
     DRAINED,
     UNRECORDED,
     WARM_UP,
@@ -24,7 +26,7 @@ from outbox.drains import (
     drain_log,
     warm_up,
 )
-from outbox.measuring import (
+from outbox.stage.measuring import (
     Drain,
     consume_clocked,
     place_row_alone,
@@ -32,12 +34,10 @@ from outbox.measuring import (
     write_backlog,
     write_paced,
 )
-from outbox.processes import Shop, relay
-from outbox.relay import wal
-from outbox.relay.debezium import Connector
+from outbox.stage.processes import Shop, relay
+from outbox.stage.targets import TARGETS
 from outbox.stage.waiting import INTERVAL, OPEN, idle_cpu, open_transaction, take_schedules
 from outbox.table import create
-from outbox.targets import TARGETS
 from outbox.writer import place_pipelined
 
 from shared import kafka, postgres

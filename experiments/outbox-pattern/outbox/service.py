@@ -11,37 +11,12 @@ from sqlalchemy.orm import Session
 
 from outbox.session import add_event
 from outbox.table import insert_event, insert_step, step_values
-from outbox.windows import WriteWindow
+from outbox.windows import Hook, WriteWindow, nowhere
 from shared.event import Event
-from shared.faults import Hook, nowhere
 from shared.postgres import Connection
 
 STEP = "insert into order_steps (order_id, number, status, cents) values (:order, :number, :status, :cents)"
 Way = Callable[[Connection, Producer, str, Event, Hook], None]
-
-
-def commit_then_publish(
-    connection: Connection, producer: Producer, topic: str, event: Event, at: Hook = nowhere
-) -> None:
-    """WRONG, and the usual way: the row is there, and the process may die before the event is."""
-    at(WriteWindow.BEFORE)
-    with connection.transaction():
-        insert_step(connection, event)
-    at(WriteWindow.BETWEEN)
-    publish(producer, topic, event)
-    at(WriteWindow.AFTER)
-
-
-def publish_then_commit(
-    connection: Connection, producer: Producer, topic: str, event: Event, at: Hook = nowhere
-) -> None:
-    """WRONG the other way: the event is out before the row, which a crash or the database may prevent."""
-    at(WriteWindow.BEFORE)
-    publish(producer, topic, event)
-    at(WriteWindow.BETWEEN)
-    with connection.transaction():
-        insert_step(connection, event)
-    at(WriteWindow.AFTER)
 
 
 def write_with_outbox(

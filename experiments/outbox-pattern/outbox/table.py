@@ -8,7 +8,6 @@ from shared import home
 from shared.errors import EventError
 from shared.event import JSON, Event
 from shared.postgres import Connection, connect
-from shared.wait import until
 
 SCHEMA = Path(__file__).with_name("schema.sql")
 TABLE, COMMAND = "outbox", "lab outbox"  # see shared/home.sql
@@ -96,41 +95,3 @@ def pending(connection: Connection) -> int:
     """How many events are not marked as published."""
     row = connection.execute("select count(*) from outbox where published_at is null").fetchone()
     return int(row[0]) if row else 0
-
-
-def scans(conninfo: str) -> int:
-    """How often the outbox was looked into, by index or not, as Postgres counts, all partitions together."""
-    query = """
-    select coalesce(sum(seq_scan + coalesce(idx_scan, 0)), 0) from pg_stat_user_tables
-    where relid in (select relid from pg_partition_tree('outbox'))
-    """
-    with connect(conninfo) as connection:
-        row = connection.execute(query).fetchone()
-        return int(row[0]) if row else 0
-
-
-def await_counts(conninfo: str, session: int) -> None:
-    """Return when a session has ended, by its process id: only then `scans` has all that it did."""
-    query = "select not exists (select from pg_stat_activity where pid = %s)"
-    with connect(conninfo) as connection:
-        until(f"session {session} to end", lambda: connection.execute(query, [session]).fetchone() == (True,))
-
-
-def create_jsonb_copy(conninfo: str) -> None:
-    """WRONG on purpose: a table `outbox_jsonb` that gets every outbox row with its payload parsed (see 03)."""
-    with connect(conninfo) as connection:
-        connection.execute(JSONB_COPY)
-
-
-JSONB_COPY = """
-create table outbox_jsonb (like outbox);
-alter table outbox_jsonb alter column payload type jsonb using convert_from(payload, 'utf8')::jsonb;
-create function copy_as_jsonb() returns trigger language plpgsql as $$
-begin
-    insert into outbox_jsonb values (new.xid, new.position, new.created_at, null, new.aggregate_type, new.aggregate_id,
-        convert_from(new.payload, 'utf8')::jsonb, new.id, new.type, new.source, new.sequence, new.time,
-        new.correlation_id, new.causation_id, new.content_type, new.spec_version, new.route);
-    return null;
-end $$;
-create trigger copy_as_jsonb after insert on outbox for each row execute function copy_as_jsonb();
-"""

@@ -5,8 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from outbox.processes import Shop
 from outbox.relay import wal
+from outbox.stage.processes import Shop
 from outbox.table import create
 
 from shared.postgres import Connection, connect

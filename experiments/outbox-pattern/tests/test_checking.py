@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 from outbox.checking import Finding, check
-from outbox.processes import Shop, make_relay
 from outbox.relay.cursor import CursorRelay
 from outbox.relay.lag import Lag, lags
 from outbox.relay.publisher import Publisher
 from outbox.stage.contended import Shape, changing
+from outbox.stage.processes import Shop, make_relay
 from outbox.stage.stepped import Services, open_orders
 from outbox.table import insert_event
 

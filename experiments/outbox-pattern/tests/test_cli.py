@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from outbox.guard import install
 from outbox.parking import parked
-from outbox.processes import Shop, make_relay
+from outbox.stage.processes import Shop, make_relay
 from outbox.table import insert_event, pending
 
 from shared.postgres import Connection

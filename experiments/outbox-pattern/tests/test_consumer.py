@@ -4,18 +4,11 @@ import random
 from pathlib import Path
 
 import pytest
-from outbox.consumer import (
-    SCHEMA,
-    ConsumeWindow,
-    InOrder,
-    Payments,
-    accounts,
-    consume,
-    java_partition,
-    murmur2,
-)
-from outbox.consumer import WAYS as HANDLING
-from outbox.processes import Shop, make_relay, write_backlog
+from outbox.consumer import ConsumeWindow
+from outbox.ordering import InOrder, java_partition, murmur2
+from outbox.stage.consuming import SCHEMA, Payments, accounts, consume
+from outbox.stage.consuming import WAYS as HANDLING
+from outbox.stage.processes import Shop, make_relay, write_backlog
 
 from shared import kafka
 from shared.checkers import duplicate_effect, lost

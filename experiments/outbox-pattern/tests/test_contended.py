@@ -1,10 +1,12 @@
 """Several services at the same orders, and a relay that is killed: every relay that claims order keeps it."""
 
 import pytest
-from outbox.processes import Kill, Shop
 from outbox.stage.contended import Shape
+from outbox.stage.processes import Shop
 from outbox.stage.schedules import TRANSACTIONS, Plan, contend, schedule
 from outbox.windows import RelayWindow
+
+from shared.faults import Kill
 
 IN_ORDER = "publish, then mark", "cursor", "log"
 SHAPES = Shape.UPDATE_FIRST, Shape.AUDIT_FIRST

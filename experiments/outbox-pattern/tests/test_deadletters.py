@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 from confluent_kafka import Producer
-from outbox.consumer import SCHEMA, Payments, accounts, consume, due
 from outbox.deadletters import keep, kept
-from outbox.supervised import LEDGER, consume_through
+from outbox.stage.consuming import SCHEMA, Payments, accounts, consume, due
+from outbox.stage.supervised import LEDGER, consume_through
 
 from shared import kafka
 from shared.event import Event, new_id

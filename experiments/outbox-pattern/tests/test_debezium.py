@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import httpx
 import pytest
-from outbox.processes import Shop, write_backlog
 from outbox.relay.debezium import Connector, NotDeleted
+from outbox.stage.processes import Shop, write_backlog
 from outbox.table import create
 from psycopg.conninfo import make_conninfo
 

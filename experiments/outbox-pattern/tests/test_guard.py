@@ -4,13 +4,13 @@ from datetime import UTC, datetime
 
 import psycopg
 import pytest
-from outbox.badrows import Bad, write_bad_rows
 from outbox.guard import add_routes, install
 from outbox.parking import parked, retry
 from outbox.partitions import create_day
-from outbox.processes import Shop, write_backlog
 from outbox.relay.message import COLUMNS, OutboxRow, problem
 from outbox.session import add_event
+from outbox.stage.badrows import Bad, write_bad_rows
+from outbox.stage.processes import Shop, write_backlog
 from outbox.table import create, insert_event, outbox_values, pending, steps
 from outbox.writer import place_pipelined
 from psycopg import sql

@@ -2,10 +2,10 @@
 
 import pytest
 from outbox import inbox
-from outbox.measuring import again_after, recovery
-from outbox.notify import QUIET, Writers
-from outbox.processes import Shop, write_backlog
-from outbox.supervised import LEDGER, balance, book
+from outbox.stage.measuring import again_after, recovery
+from outbox.stage.notifying import QUIET, Writers
+from outbox.stage.processes import Shop, write_backlog
+from outbox.stage.supervised import LEDGER, balance, book
 from psycopg import OperationalError
 from psycopg.conninfo import make_conninfo
 from psycopg.errors import UndefinedTable

@@ -9,10 +9,10 @@ import pytest
 from cloudevents.core.bindings.kafka import KafkaMessage, from_binary
 from cloudevents.core.formats.json import JSONFormat
 from confluent_kafka import Message
-from outbox.processes import Shop, make_relay
 from outbox.relay.debezium import Connector
 from outbox.relay.message import COLUMNS, OutboxRow, headers
 from outbox.relay.wal import WalRelay
+from outbox.stage.processes import Shop, make_relay
 from outbox.table import INSERT_EVENT, outbox_values
 
 from shared import kafka

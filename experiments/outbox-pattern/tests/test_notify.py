@@ -7,22 +7,21 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from outbox.notify import (
+from outbox.relay.notified import NotifiedPublisher, ring
+from outbox.relay.publisher import Publisher
+from outbox.stage.notifying import (
     AFTER_COMMIT,
     IN_TRANSACTION,
     QUIET,
     RINGING,
-    NotifiedPublisher,
     Writers,
     compare_writers,
     relay_notified,
-    ring,
-    ring_in_transaction,
     serve_ringing,
 )
-from outbox.processes import Shop, serve, write_backlog
-from outbox.relay.publisher import Publisher
+from outbox.stage.processes import Shop, serve, write_backlog
 from outbox.table import insert_event, pending
+from outbox.wrong.notifying import ring_in_transaction
 
 from shared import kafka
 from shared.checkers import check

@@ -10,9 +10,9 @@ import pytest
 from outbox import guard
 from outbox.parking import parked
 from outbox.partitions import create_day, drop_published
-from outbox.processes import Shop, at_work, make_relay, serve, write_backlog
 from outbox.relay.cursor import CursorRelay, published_by
 from outbox.relay.publisher import Publisher
+from outbox.stage.processes import Shop, at_work, make_relay, serve, write_backlog
 from outbox.table import pending
 
 from shared.checkers import check

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from confluent_kafka import KafkaException
 from outbox.parking import parked
-from outbox.processes import Shop, at_work, make_relay, write_backlog
 from outbox.relay import Relay, publisher
 from outbox.relay.polling import PollingPublisher
 from outbox.relay.publisher import PATIENCE, Publisher
 from outbox.relay.wal import WalRelay
+from outbox.stage.processes import Shop, at_work, make_relay, write_backlog
 from outbox.table import insert_event, pending
 from psycopg.conninfo import make_conninfo
 

@@ -6,12 +6,12 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from outbox.processes import Shop
 from outbox.relay.message import OutboxRow, text
 from outbox.relay.publisher import Publisher
 from outbox.stage.by_hand import Held, insert_first, overtake, overtaken, turns
 from outbox.stage.contended import Counter, Shape, open_orders
 from outbox.stage.following import Way, finish, follow, windows
+from outbox.stage.processes import Shop
 from outbox.table import insert_event, insert_step
 from outbox.wrong.positions import BehindOpen, ByPair, ByPosition, PairRelay
 

@@ -5,20 +5,22 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from outbox.badrows import Bad, write_bad_rows
 from outbox.parking import discard, parked, retry
-from outbox.processes import POLLING, Kill, Shop, announced, at_work, make_relay, relay, write_backlog
 from outbox.relay import Relay, pgoutput
 from outbox.relay.cursor import CursorRelay
 from outbox.relay.publisher import Publisher
 from outbox.relay.wal import WalRelay, lag
-from outbox.table import await_counts, create, insert_event, pending
+from outbox.stage.badrows import Bad, write_bad_rows
+from outbox.stage.measuring import await_counts
+from outbox.stage.processes import POLLING, Shop, announced, at_work, make_relay, relay, write_backlog
+from outbox.table import create, insert_event, pending
 from outbox.windows import RelayWindow
 
 from shared import kafka
 from shared.checkers import check, duplicate_delivery, lost, reordered
 from shared.errors import LabError
 from shared.event import Event
+from shared.faults import Kill
 from shared.history import History, Recorder
 from shared.postgres import Connection, connect, create_schema, drop_schema
 from shared.servers.server import Endpoint

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from outbox.processes import WAYS, Shop
 from outbox.service import write_with_outbox
-from outbox.supervised import serve_through
+from outbox.stage.processes import WAYS, Shop
+from outbox.stage.supervised import serve_through
 from outbox.table import pending, steps
 
 from shared import kafka

@@ -1,14 +1,14 @@
-"""Relays: what moves events from the outbox to the broker. Five of them, from the tutorial's to the fastest.
+"""Relays: what moves events from the outbox to the broker.
 
 | relay | reads | remembers | order |
 |---|---|---|---|
-| SkipLockedRelay | row by row, FOR UPDATE SKIP LOCKED | deletes the row | lost between two relays |
-| BatchDeleteRelay | in batches, likewise | deletes the batch | lost between two relays |
 | PollingPublisher | in batches | marks published_at | kept by one relay; a second one waits at the first one's rows |
-| CursorRelay | snapshot windows | one row: which window, how far in it | kept; refuses a second one |
+| NotifiedPublisher | the same, woken by NOTIFY | marks published_at | as above |
+| CursorRelay | by snapshot windows (reading.py) | one row: how far | kept; refuses a second one |
 | WalRelay | the log, by logical replication | the slot, how far | kept: commit order; the slot refuses a second one |
 
-Debezium (debezium.py) is the sixth, in a process of its own.
+Debezium (debezium.py) is another, in a process of its own. In ../wrong are those that lose the order or events: that
+delete what they lock and skip what others have locked, that mark first, and that read by positions or by pairs.
 """
 
 import threading
@@ -16,7 +16,7 @@ from typing import Protocol
 
 
 class Relay(Protocol):
-    """What the five have in common."""
+    """What those of ours have in common."""
 
     def step(self) -> int:
         """Move what there is, up to a batch; returns how many events. All moved events are acknowledged and noted.

@@ -15,11 +15,10 @@ from outbox.relay.holding import PATIENCE, hold, let_go
 from outbox.relay.publisher import Publisher, attempt, few_collections
 from outbox.relay.reading import Place, Reader
 from outbox.table import COMMAND, TABLE
-from outbox.windows import RelayWindow
+from outbox.windows import Hook, RelayWindow, nowhere
 from outbox.writer import one_round_trip
 from shared import home
 from shared.errors import CheckpointRefused, LabError
-from shared.faults import Hook, nowhere
 from shared.postgres import READ_COMMITTED, Connection, settle
 from shared.snapshot import Snapshot
 

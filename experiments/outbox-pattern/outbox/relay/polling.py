@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from outbox.parking import park
 from outbox.relay.message import COLUMNS, OutboxRow
 from outbox.relay.publisher import Publisher, attempt
-from outbox.windows import RelayWindow
-from shared.faults import Hook, nowhere
+from outbox.windows import Hook, RelayWindow, nowhere
 from shared.postgres import READ_COMMITTED, Connection, settle
 
 # FOR UPDATE: a second relay waits rather than publish the same rows again.
@@ -68,20 +67,3 @@ class PollingPublisher:
         """Parked rows are marked too: they are dealt with, elsewhere."""
         park(self.connection, self.publisher.take_refused())
         self.connection.execute(MARK, [[row.position for row in rows]])
-
-
-class MarkFirstPublisher(PollingPublisher):
-    """WRONG: marks and commits, then publishes. A crash in between loses the batch for good: at-most-once."""
-
-    def step(self) -> int:
-        with self.connection.transaction():
-            rows = self._poll()
-            if rows:
-                self.at(RelayWindow.AFTER_READ)
-                self._mark(rows)
-                self.at(RelayWindow.AFTER_MARK)
-        if rows:
-            self.at(RelayWindow.AFTER_COMMIT)
-            self._publish(rows)
-            self.at(RelayWindow.AFTER_PUBLISH)
-        return len(rows)

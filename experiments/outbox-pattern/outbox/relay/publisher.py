@@ -18,7 +18,6 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from outbox.relay.message import OutboxRow, Row, headers, problems, text
 from shared import kafka
-from shared.history import Action, Op, Outcome, Recorder, now
 from shared.servers.server import Endpoint
 
 # The broker's word on the message itself: sending it again would not help.
@@ -79,12 +78,12 @@ class Publisher:
         self,
         endpoint: Endpoint,
         prefix: str = "",
-        recorder: Recorder | None = None,
+        on_acknowledged: Callable[[Sequence[OutboxRow]], object] | None = None,
         patience: float = PATIENCE,
         **settings: object,  # of the producer, over SETTINGS
     ) -> None:
         self.prefix = prefix
-        self.recorder = recorder
+        self.on_acknowledged = on_acknowledged  # is called with what the broker has, page by page
         self.patience = patience
         self.meanwhile: Callable[[], object] = _nothing  # is called once a second while the broker is waited for
         self._endpoint, self._settings = endpoint, {**SETTINGS, **settings}
@@ -145,7 +144,7 @@ class Publisher:
             self._await_acknowledgements()
             if self._failure is not None:
                 raise KafkaException(self._failure)
-        self._record()
+        self._tell()
         self._sent.clear()
         self.waiting = 0
 
@@ -195,17 +194,12 @@ class Publisher:
                     raise
                 self.meanwhile()
 
-    def _record(self) -> None:
-        if self.recorder:
-            at, me, refused = now(), self.recorder.process, {position for position, _ in self.refused}
+    def _tell(self) -> None:
+        if self.on_acknowledged:
+            refused = {position for position, _ in self.refused}
             for rows in self._sent:
-                sent = (row for row in map(OutboxRow._make, rows) if row.position not in refused)
-                self.recorder.add(*(_sent(row, at, me) for row in sent))
+                self.on_acknowledged([row for row in map(OutboxRow._make, rows) if row.position not in refused])
 
 
 def _nothing() -> None:
     """What is done meanwhile, where nothing is."""
-
-
-def _sent(row: OutboxRow, at: int, process: str) -> Op:
-    return Op(at, process, Action.SEND, Outcome.OK, text(row.id), text(row.aggregate_id), int(row.sequence))

@@ -17,9 +17,8 @@ from outbox.parking import park
 from outbox.relay import pgoutput
 from outbox.relay.message import Row
 from outbox.relay.publisher import Publisher, attempt, few_collections
-from outbox.windows import RelayWindow
+from outbox.windows import Hook, RelayWindow, nowhere
 from shared.errors import LabError
-from shared.faults import Hook, nowhere
 from shared.postgres import Connection, connect, drop_slot, settle
 
 # What a message is made of, and no more: what is not listed is not decoded. In the table's order, as they will come.

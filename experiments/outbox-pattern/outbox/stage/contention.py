@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 
 from msgspec import structs
 
-from outbox.processes import at_work
 from outbox.relay import Relay, wal
 from outbox.relay.cursor import CursorRelay
 from outbox.relay.polling import PollingPublisher
@@ -14,6 +13,7 @@ from outbox.relay.publisher import Publisher
 from outbox.relay.wal import WalRelay
 from outbox.stage.by_hand import insert_first, overtake, turns
 from outbox.stage.contended import Counter, Shape, open_orders
+from outbox.stage.processes import at_work
 from outbox.table import create
 from outbox.wrong.positions import PairRelay
 from shared.checkers import duplicate_delivery, lost, reordered

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from outbox.processes import Kill, Shop, at_work, make_relay, relay
 from outbox.stage.contended import AUDIT, Counter, Shape, open_orders, take_turns
+from outbox.stage.processes import Shop, at_work, make_relay, relay
 from outbox.windows import RelayWindow
 from shared.checkers import aborted_read, duplicate_delivery, lost, phantom, reordered
-from shared.faults import require
+from shared.faults import Kill, require
 from shared.history import Action, History, Outcome, Recorder
 from shared.postgres import connect
 from shared.tap import Tap

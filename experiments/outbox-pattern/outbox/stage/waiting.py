@@ -7,9 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from threading import Event
 
-from outbox.drains import Bench, clear
-from outbox.measuring import cpu_seconds, write_backlog
-from outbox.processes import announced, relay
+from outbox.stage.drains import Bench, clear
+from outbox.stage.measuring import cpu_seconds, write_backlog
+from outbox.stage.processes import announced, relay
 from outbox.stage.schedules import Counts, schedule
 from outbox.table import create
 from shared import kafka

@@ -14,14 +14,15 @@ from typing import Any
 import psutil
 from confluent_kafka import Consumer, Message, TopicPartition
 
-from outbox.processes import Shop, announced
 from outbox.relay.message import COLUMNS, OutboxRow, headers
-from outbox.table import INSERT_STEP, await_counts, scans, step_values
+from outbox.stage.processes import Shop, announced
+from outbox.table import INSERT_STEP, step_values
 from outbox.writer import one_round_trip, place_pipelined
 from shared import kafka
 from shared.event import Event
 from shared.history import History
 from shared.postgres import Connection, connect
+from shared.wait import until
 from shared.worker import Worker
 
 # About 200 bytes of JSON, as a small order has.
@@ -201,3 +202,21 @@ def _records(messages: Sequence[Message]) -> int:
     for _ in kafka.checked(message for message in others if not kafka.at_end(message)):
         pass
     return len(messages) - len(others)
+
+
+def scans(conninfo: str) -> int:
+    """How often the outbox was looked into, by index or not, as Postgres counts, all partitions together."""
+    query = """
+    select coalesce(sum(seq_scan + coalesce(idx_scan, 0)), 0) from pg_stat_user_tables
+    where relid in (select relid from pg_partition_tree('outbox'))
+    """
+    with connect(conninfo) as connection:
+        row = connection.execute(query).fetchone()
+        return int(row[0]) if row else 0
+
+
+def await_counts(conninfo: str, session: int) -> None:
+    """Return when a session has ended, by its process id: only then `scans` has all that it did."""
+    query = "select not exists (select from pg_stat_activity where pid = %s)"
+    with connect(conninfo) as connection:
+        until(f"session {session} to end", lambda: connection.execute(query, [session]).fetchone() == (True,))

@@ -1,15 +1,6 @@
-"""A polling publisher that sleeps until it is woken: LISTEN on one side, NOTIFY on the other.
-
-A notification is a hint, and may be lost (nobody listens while the relay is down; the writer dies before it rings): the
-relay polls all the same, once in `interval`. Two ways to ring. In the write transaction, by a trigger: popular, and it
-costs every writer dearly, since a transaction that notifies holds one lock for the whole cluster while its commit is
-flushed (PostgreSQL source, async.c, PreCommit_Notify). After the commit, without waiting for the disk: the lock is held
-for no flush, and what is lost with a crash is a hint.
-"""
+"""Services that ring for a relay in three ways, and what that costs their transactions."""
 
 import json
-import signal
-import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,69 +9,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from confluent_kafka import Producer
-from psycopg import sql
 
-from outbox.processes import WAYS, Shop, run_announced, serve
-from outbox.relay.polling import PollingPublisher
-from outbox.relay.publisher import Publisher, attempt
+from outbox.relay.notified import NotifiedPublisher, ring
+from outbox.relay.publisher import Publisher
 from outbox.service import write_with_outbox
+from outbox.stage.processes import WAYS, Shop, noted, run_announced, serve
 from shared.event import Event
 from shared.faults import Hook, nowhere
 from shared.history import Recorder
 from shared.postgres import Connection, connect
+from shared.worker import until_told
 
-# One channel for each outbox: channels are known in the whole database.
-CHANNEL = "'outbox_' || current_schema()"
-TRIGGER = """
-create function ring_outbox() returns trigger language plpgsql as $$
-begin
-    perform pg_notify('outbox_' || tg_table_schema, '');
-    return null;
-end $$;
-create trigger ring_outbox after insert on outbox for each statement execute function ring_outbox();
-"""
-# In one statement, which is one transaction: it does not wait for the disk, and the lock is not held meanwhile.
-RING = f"select set_config('synchronous_commit', 'off', true), pg_notify({CHANNEL}, '')"
-SLICE = 0.1  # seconds between two looks at whether to stop
 QUIET, IN_TRANSACTION, AFTER_COMMIT = "no NOTIFY", "NOTIFY in the transaction", "NOTIFY after the commit"
+
+
 RINGING = QUIET, IN_TRANSACTION, AFTER_COMMIT
-PATIENCE = 1.0  # seconds that a relay waits for a ring before it polls all the same
-
-
-@dataclass
-class NotifiedPublisher(PollingPublisher):
-    """Polls when it is rung for, and once in `interval` in case a ring was lost."""
-
-    interval: float = PATIENCE
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        # Before the first poll: what is written between the two rings already.
-        row = self.connection.execute(f"select {CHANNEL}").fetchone()
-        self.connection.execute(sql.SQL("listen {}").format(sql.Identifier(row[0] if row else "")))
-
-    def run(self, stop: threading.Event) -> None:
-        while not stop.is_set():
-            if attempt(self.step, stop) < self.batch:
-                self._sleep(stop)
-
-    def _sleep(self, stop: threading.Event) -> None:
-        """Until rung for; rings that came while we polled count."""
-        end = time.monotonic() + self.interval
-        while not stop.is_set() and (left := end - time.monotonic()) > 0:
-            if any(True for _ in self.connection.notifies(timeout=min(left, SLICE), stop_after=1)):
-                return
-
-
-def ring_in_transaction(conninfo: str) -> None:
-    """WRONG under load: a trigger that notifies in every transaction that writes an event."""
-    with connect(conninfo) as connection:
-        connection.execute(TRIGGER)
-
-
-def ring(connection: Connection) -> None:
-    """Wake the relay. Call it after the commit; a transaction around it would bring back what it avoids."""
-    connection.execute(RING, prepare=True)
 
 
 def write_and_ring(
@@ -99,12 +42,13 @@ def serve_ringing(shop: Shop) -> None:
 
 def relay_notified(shop: Shop, batch: int = 500, ready: Path | None = None) -> None:
     """Worker: relay until SIGTERM, woken by rings. `ready` appears as in processes.run_announced."""
-    stop = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    stop = until_told()
     with (
         Recorder(shop.history, "relay") as recorder,
         connect(shop.conninfo) as connection,
-        closing(NotifiedPublisher(connection, Publisher(shop.broker, recorder=recorder), batch)) as relaying,
+        closing(
+            NotifiedPublisher(connection, Publisher(shop.broker, on_acknowledged=noted(recorder)), batch)
+        ) as relaying,
     ):
         run_announced(relaying, connection, stop, ready)
 

@@ -6,8 +6,8 @@ relay is the cursor's: it is the one that reads by them.
 
 from dataclasses import dataclass, replace
 
-from outbox.processes import Shop, make_relay
 from outbox.relay.reading import Place, Reader
+from outbox.stage.processes import Shop, make_relay
 from outbox.table import COMMAND, TABLE, create, insert_event
 from outbox.wrong.positions import ByPair
 from shared import home, kafka, moving

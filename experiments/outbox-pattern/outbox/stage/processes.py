@@ -1,9 +1,8 @@
 """The shop's service and its relay as processes that experiments start and kill (shared.worker)."""
 
-import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
@@ -19,20 +18,22 @@ from sqlalchemy.orm import Session
 from outbox import service
 from outbox.relay import Relay
 from outbox.relay.cursor import CursorRelay
-from outbox.relay.deleting import BatchDeleteRelay, SkipLockedRelay
 from outbox.relay.holding import PATIENCE
-from outbox.relay.polling import MarkFirstPublisher, PollingPublisher
+from outbox.relay.message import OutboxRow, text
+from outbox.relay.polling import PollingPublisher
 from outbox.relay.publisher import Publisher
 from outbox.relay.wal import WalRelay
 from outbox.table import insert_event, insert_step, steps
-from outbox.windows import RelayWindow, WriteWindow
+from outbox.wrong.deleting import BatchDeleteRelay, SkipLockedRelay
+from outbox.wrong.mark_first import MarkFirstPublisher
 from shared import kafka, workload
 from shared.event import Event
-from shared.faults import Crash, Hook, nowhere
-from shared.history import Action, Outcome, Recorder
+from shared.faults import Hook, Kill, hook, nowhere
+from shared.history import Action, Op, Outcome, Recorder, now
 from shared.postgres import Connection, connect
 from shared.servers.server import Endpoint
 from shared.wait import until
+from shared.worker import until_told
 
 WAYS: dict[str, service.Way] = {
     "commit, then publish": service.commit_then_publish,
@@ -78,22 +79,11 @@ class Shop:
         return replace(event, data={**event.data, "cents": 0})
 
 
-@dataclass(frozen=True)
-class Kill:
-    """kill -9 in a window, at the nth time that it is passed."""
-
-    window: WriteWindow | RelayWindow
-    nth: int = 1
-
-    def hook(self, recorder: Recorder) -> Hook:
-        return Crash(recorder, self.window, self.nth)
-
-
 def serve(shop: Shop, way: str, first: int = 0, kill: Kill | None = None, name: str = "service") -> None:
     """Take the steps from number `first` on, each recorded as it is tried and as it ends."""
     producer = kafka.producer(shop.broker)
     with Recorder(shop.history, name) as recorder, connect(shop.conninfo) as connection:
-        at = kill.hook(recorder) if kill else nowhere
+        at = hook(kill, recorder)
         began = time.monotonic()
         for number, event in enumerate(shop.events(first)):
             if shop.rate:
@@ -118,7 +108,7 @@ def serve_in_session(shop: Shop, first: int = 0, kill: Kill | None = None) -> No
     """As `serve` with the outbox, by a SQLAlchemy session."""
     engine = create_engine("postgresql+psycopg://", creator=lambda: in_transactions(shop.conninfo))
     with Recorder(shop.history, "service") as recorder, Session(engine) as session:
-        at = kill.hook(recorder) if kill else nowhere
+        at = hook(kill, recorder)
         for event in shop.events(first):
             recorder.record(Action.WRITE, Outcome.INVOKE, event.id, key=event.subject, seq=event.sequence)
             outcome = Outcome.OK
@@ -161,10 +151,9 @@ def relay(
     ready: Path | None = None,
 ) -> None:
     """Relay until SIGTERM, or until killed. `ready` appears as in `run_announced`."""
-    stop = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    stop = until_told()
     with Recorder(shop.history, name) as recorder, connect(shop.conninfo) as connection:
-        at = kill.hook(recorder) if kill else nowhere
+        at = hook(kill, recorder)
         with closing(
             make_relay(shop, kind, connection, batch, interval, at, recorder if recorded else None)
         ) as relaying:
@@ -213,12 +202,27 @@ def make_relay(
 
     The latter two wait `patience` seconds for one that is at work already. Raises LabError when it stays.
     """
-    publisher = publisher or Publisher(shop.broker, recorder=recorder)
+    publisher = publisher or Publisher(shop.broker, on_acknowledged=recorder and noted(recorder))
     if kind == "cursor":
         return CursorRelay(connection, publisher, batch, interval, at, patience=patience)
     if kind == "log":
         return WalRelay(shop.conninfo, connection, publisher, shop.slot, at, patience=patience)
     return POLLING[kind](connection, publisher, batch, interval, at)
+
+
+def noted(recorder: Recorder) -> Callable[[Sequence[OutboxRow]], None]:
+    """A publisher's `on_acknowledged` that writes what the broker has into the history."""
+
+    def note(rows: Sequence[OutboxRow]) -> None:
+        at, me = now(), recorder.process
+        recorder.add(
+            *(
+                Op(at, me, Action.SEND, Outcome.OK, text(row.id), text(row.aggregate_id), int(row.sequence))
+                for row in rows
+            )
+        )
+
+    return note
 
 
 def settle(shop: Shop, recorder: Recorder) -> None:

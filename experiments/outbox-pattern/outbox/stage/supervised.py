@@ -15,8 +15,8 @@ from confluent_kafka import KafkaException, Message
 from psycopg.conninfo import make_conninfo
 
 from outbox import deadletters, inbox
-from outbox.processes import Shop, make_relay
 from outbox.service import write_with_outbox
+from outbox.stage.processes import Shop, make_relay
 from shared import codec, kafka
 from shared.errors import LabError
 from shared.event import Event

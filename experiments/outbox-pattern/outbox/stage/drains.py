@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from outbox.measuring import Drain, consume_drain, cpu_seconds, produce_bare, write_backlog
-from outbox.processes import Shop, relay
 from outbox.relay import wal
 from outbox.relay.debezium import Connector
+from outbox.stage.measuring import Drain, consume_drain, cpu_seconds, produce_bare, write_backlog
+from outbox.stage.processes import Shop, relay
 from shared import postgres
 from shared.run import Run
 from shared.servers.handle import Handle
