@@ -15,6 +15,9 @@ from shared.settings import ROOT
 
 MODULE_LINES, STAGE_LINES, FUNCTION_LINES, TOPICS = 300, 600, 50, 265
 # The four floors: a module imports from its own floor and from those below it.
+# The rooms of a lab's package below its pattern, and what of shared only experiments need.
+ROOMS = {"wrong", "lessons", "stage"}
+EXPERIMENTAL = {"history", "run", "worker", "tap", "checkers", "experiment", "workload", "faults"}
 FLOORS = (
     {"errors"},
     {
@@ -123,6 +126,30 @@ def named_topics(path: Path) -> set[str]:
     return {text for text in strings if isinstance(text, str) and re.fullmatch(r"I\.\d+/[\w-]+/[\w-]+", text)}
 
 
+def room(path: Path) -> str:
+    """Which room of its lab's package a module is in: wrong, lessons, stage, or the pattern."""
+    inner = path.relative_to(ROOT / "experiments").parts[2:-1]
+    return inner[0] if inner and inner[0] in ROOMS else "pattern"
+
+
+def packaged() -> list[Path]:
+    """Modules of the labs' packages: no scripts, and no tests."""
+    return [path for path in committed("experiments/*/*/*.py") if "tests" not in path.parts]
+
+
+def leaks(path: Path, rooms: set[str], shared: set[str]) -> list[str]:
+    """What the module imports of these rooms of its own package, and of these of shared."""
+    package = path.relative_to(ROOT / "experiments").parts[1]
+    found = []
+    for module, node in imports(path):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.ImportFrom) else []
+        inner = module.split(".")[1:2] or (names if module == package else [])
+        unwanted = {package: rooms, "shared": shared}.get(module.split(".")[0], set())
+        if unwanted.intersection(inner):
+            found.append(f"{at(path, node)} {module}")
+    return found
+
+
 def test_no_module_is_too_long() -> None:
     most = {path: STAGE_LINES if "stage" in path.parts else MODULE_LINES for path in modules()}
     long = [path for path in most if "tests" not in path.parts and path.read_text().count("\n") > most[path]]
@@ -155,6 +182,16 @@ def test_shared_never_imports_a_lab() -> None:
     found = ((path, name, node) for path in committed("shared/*.py") for name, node in imports(path))
     assert labs
     assert [at(path, node) for path, name, node in found if name.split(".")[0] in labs] == []
+
+
+def test_the_pattern_imports_no_wrong_way_no_stage_and_nothing_that_only_experiments_need() -> None:
+    pattern = [path for path in packaged() if room(path) == "pattern"]
+    assert [leak for path in pattern for leak in leaks(path, ROOMS, EXPERIMENTAL)] == []
+
+
+def test_the_wrong_ways_import_the_pattern_and_no_stage() -> None:
+    wrong = [path for path in packaged() if room(path) == "wrong"]
+    assert [leak for path in wrong for leak in leaks(path, {"stage", "lessons"}, set())] == []
 
 
 def test_labs_never_import_each_other() -> None:
