@@ -149,10 +149,11 @@ def idle_scans(conninfo: str, ready: Path, seconds: float, relaying: Callable[[]
     return scans(conninfo) - before, took
 
 
-def waits(history: History) -> list[float]:
-    """Milliseconds from the end of each write to the first delivery of its event."""
+def waits(history: History, prefix: str = "") -> list[float]:
+    """Milliseconds from the end of each write to the first delivery of its event, of orders whose ids begin so."""
     first = {op.value: op.at for op in reversed(history.delivered)}
-    return [(first[value] - op.at) / 1e6 for value, op in history.written.items() if value in first]
+    written = {value: op for value, op in history.written.items() if op.key.startswith(prefix)}
+    return [(first[value] - op.at) / 1e6 for value, op in written.items() if value in first]
 
 
 def recovery(history: History, done: int) -> float | None:

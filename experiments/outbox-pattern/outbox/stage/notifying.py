@@ -1,6 +1,5 @@
 """Services that ring for a relay in three ways, and what that costs their transactions."""
 
-import json
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -92,10 +91,10 @@ class Writers:
         return count
 
 
-def compare_writers(variants: Sequence[Writers], rounds: int, result: Path) -> None:
+def compare_writers(variants: Sequence[Writers], rounds: int) -> dict[str, list[float]]:
     """Worker: every variant in turn, `rounds` times, so that what else the machine does hits all of them alike.
 
-    Writes {ringing: [transactions per second of each round]} to `result`.
+    Returns transactions per second, of each round, by the way of ringing.
     """
     rates: dict[str, list[float]] = {writers.ringing: [] for writers in variants}
     for writers in variants:
@@ -103,4 +102,4 @@ def compare_writers(variants: Sequence[Writers], rounds: int, result: Path) -> N
     for _ in range(rounds):
         for writers in variants:
             rates[writers.ringing].append(writers.rate())
-    result.write_text(json.dumps(rates))
+    return rates

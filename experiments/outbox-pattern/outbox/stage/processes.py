@@ -48,6 +48,8 @@ POLLING: dict[str, type[PollingPublisher]] = {
     "row by row": SkipLockedRelay,
     "batch delete": BatchDeleteRelay,
 }
+RelayClass = type[PollingPublisher] | type[CursorRelay] | type[WalRelay]
+RELAYS: dict[str, RelayClass] = {**POLLING, "cursor": CursorRelay, "log": WalRelay}
 
 
 @dataclass(frozen=True)
@@ -142,7 +144,7 @@ def write_backlog(shop: Shop) -> None:
 
 def relay(
     shop: Shop,
-    kind: str,
+    kind: str | RelayClass,
     batch: int,
     interval: float,
     kill: Kill | None = None,
@@ -189,7 +191,7 @@ def announced(ready: Path) -> int:
 
 def make_relay(
     shop: Shop,
-    kind: str,
+    kind: str | RelayClass,
     connection: Connection,
     batch: int = 500,
     interval: float = 0.05,
@@ -198,16 +200,17 @@ def make_relay(
     publisher: Publisher | None = None,
     patience: float = PATIENCE,
 ) -> Relay:
-    """A relay on the shop's outbox: one of POLLING, `cursor`, or `log` (on the shop's slot).
+    """A relay on the shop's outbox: a class, or its name in RELAYS. The log relay is on the shop's slot.
 
-    The latter two wait `patience` seconds for one that is at work already. Raises LabError when it stays.
+    It and the cursor's wait `patience` seconds for one that is at work already. Raises LabError when it stays.
     """
     publisher = publisher or Publisher(shop.broker, on_acknowledged=recorder and noted(recorder))
-    if kind == "cursor":
-        return CursorRelay(connection, publisher, batch, interval, at, patience=patience)
-    if kind == "log":
-        return WalRelay(shop.conninfo, connection, publisher, shop.slot, at, patience=patience)
-    return POLLING[kind](connection, publisher, batch, interval, at)
+    way = RELAYS[kind] if isinstance(kind, str) else kind
+    if issubclass(way, CursorRelay):
+        return way(connection, publisher, batch, interval, at, patience=patience)
+    if issubclass(way, WalRelay):
+        return way(shop.conninfo, connection, publisher, shop.slot, at, patience=patience)
+    return way(connection, publisher, batch, interval, at)
 
 
 def noted(recorder: Recorder) -> Callable[[Sequence[OutboxRow]], None]:
