@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from outbox.relay.polling import PollingPublisher
 from outbox.stage import killing
 from outbox.stage.processes import Shop, relay, settle, write_backlog
-from outbox.stage.shops import open_shop
+from outbox.stage.shops import open_shop, watched
 from outbox.windows import RelayWindow
 from outbox.wrong.mark_first import MarkFirstPublisher
 
@@ -21,7 +21,6 @@ from shared.experiment import Experiment, Run
 from shared.faults import Kill
 from shared.history import History
 from shared.run import About
-from shared.tap import Tap
 
 experiment = Experiment(
     title="The outbox: kill the relay in every window",
@@ -87,16 +86,15 @@ def kill_once(run: Run, kind: str, window: RelayWindow, count: int, batch: int) 
     """A backlog, a relay killed at its fourth batch, and another one that does the rest."""
     shop = open_shop(run, f"{kind} {window}".replace(",", "").replace(" ", "-"), count)
     write_backlog(shop)
-    recorder = run.recorder(shop.history.stem, "experiment")
     relaying = relay, shop, RELAYS[kind], batch, PAUSE
-    with Tap("consumer", shop.broker, [shop.topic], recorder) as tap:
+    with watched(run, shop) as tap:
         run.worker("relay", *relaying, Kill(window, nth=4)).wait()
         sent = len({message.value() for message in kafka.read_all(shop.broker, shop.topic)})
         marked = count - killing.waiting(shop)
         with run.worker("relay", *relaying):
             killing.wait_until_published(shop)
         tap.catch_up()
-    settle(shop, recorder)
+    settle(shop, tap.recorder)
     history = about(run, kind).judge(shop.history.stem, f"SIGKILL {window}")
     return Killed(history, marked, sent)
 
@@ -107,8 +105,7 @@ def concurrently(run: Run, count: int, batch: int) -> tuple[History, Shop, int]:
     Nobody has made the day's partition: it is made in the midst, and rows move; also returns how many.
     """
     shop = open_shop(run, "no-kill", count)
-    recorder = run.recorder(shop.history.stem, "experiment")
-    with Tap("consumer", shop.broker, [shop.topic], recorder) as tap:
+    with watched(run, shop) as tap:
         services = killing.services(run, shop, WRITERS)
         relaying = run.worker("relay", relay, shop, RELAYS[RIGHT], batch, PAUSE)
         tap.wait_for(count)  # of WRITERS * count

@@ -16,6 +16,12 @@ def open_shop(run: Run, name: str, count: int, rate: float = 0.0, slot: str = ""
     return Shop(conninfo, run.endpoints["kafka"], topic, history, run.seed, count, rate=rate, slot=slot)
 
 
+def watched(run: Run, shop: Shop, *topics: str) -> Tap:
+    """The consumer of the shop's topic (or of these), to be entered. Its recorder is the experiment's own."""
+    recorder = run.recorder(shop.history.stem, "experiment")
+    return Tap("consumer", shop.broker, topics or (shop.topic,), recorder)
+
+
 def warm_up(shop: Shop, tap: Tap, count: int) -> None:
     """The relay's first events cost it its connections: orders of another prefix, which are not measured."""
     write_backlog(replace(shop, count=count, seed=shop.seed + 1, prefix="warm"))
