@@ -3,8 +3,8 @@
 The same service and the same outbox as before. The EventRouter is compared with the polling publisher byte for byte,
 by what each asks of the database, by latency, and with Connect killed by -9 under load.
 
-Both relays are right. What is wrong is one column's type, `bytea` in table.sql and `jsonb` in JSONB_COPY
-(wrong/jsonb.py); a connector differs from the next in its settings: Connector.config (relay/debezium.py).
+Right and wrong differ in the type of one column: `bytea` in schema.sql, `jsonb` in JSONB_COPY (wrong/jsonb.py). Both
+relays are right: PollingPublisher.step (relay/polling.py) and the settings in Connector.config (relay/debezium.py).
 """
 
 from dataclasses import replace

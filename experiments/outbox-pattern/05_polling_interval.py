@@ -2,34 +2,24 @@
 
 The polling publisher at several intervals: what events wait, and what an idle outbox is asked. Then relays woken by
 NOTIFY, rung for in the write transaction and after its commit; and what each way of ringing costs all writers.
+
+The two ways to ring differ in one call: `pg_notify` by a trigger, within the transaction that writes (TRIGGER,
+wrong/notifying.py), or `ring` after its commit (write_and_ring, stage/notifying.py; RING, relay/notified.py).
 """
 
-import json
 import statistics
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 
 from outbox.relay.notified import PATIENCE
-from outbox.stage.measuring import await_counts, idle_scans, scans
-from outbox.stage.notifying import (
-    AFTER_COMMIT,
-    IN_TRANSACTION,
-    QUIET,
-    RINGING,
-    Writers,
-    compare_writers,
-    relay_notified,
-    serve_ringing,
-)
-from outbox.stage.processes import Shop, announced, relay, serve, write_backlog
-from outbox.table import create
+from outbox.stage import measuring, notifying
+from outbox.stage.notifying import AFTER_COMMIT, IN_TRANSACTION, QUIET
+from outbox.stage.processes import announced
+from outbox.stage.shops import open_shop, warm_up, watched
 from outbox.wrong.notifying import ring_in_transaction
 
 from shared.checkers import check
 from shared.experiment import Experiment, Run, Scale
 from shared.history import History
-from shared.tap import Tap
-from shared.worker import Worker
 
 experiment = Experiment(
     title="Polling interval",
@@ -40,9 +30,8 @@ experiment = Experiment(
         "I.5/change-data-capture/no-polling-overhead",
     ),
 )
-POLLING, WAY = "polling publisher", "publish, then mark"
+POLLING = "polling publisher"
 RATE = 100.0  # events per second
-BATCH = 500
 WARM = 4  # events before those that are measured
 SESSIONS = 16  # writers at once
 
@@ -84,86 +73,46 @@ def main(run: Run) -> None:
         claim_writers(run, rates)
 
 
-def open_shop(run: Run, name: str, count: int) -> Shop:
-    conninfo = run.schema(f"_{name}")
-    create(conninfo)
-    return Shop(conninfo, run.endpoints["kafka"], run.topic(name), run.history_file(name), run.seed, count, rate=RATE)
-
-
 def observe(run: Run, variant: str, count: int, idle: float, interval: int = 0) -> Seen:
     """One relay: first on an idle outbox, then on one that gets events at a steady rate."""
     name = f"poll_{interval}" if interval else variant.replace(" ", "_").lower()
-    shop = open_shop(run, name, count)
+    shop = open_shop(run, name, count, RATE)
     if variant == IN_TRANSACTION:
         ring_in_transaction(shop.conninfo)
-    ready = run.folder / f"{name}.idle"
-    asked, seconds = idle_scans(shop.conninfo, ready, idle, lambda: relaying(run, shop, interval, ready))
-    before, ready = scans(shop.conninfo), run.folder / f"{name}.loaded"
-    with Tap("consumer", shop.broker, [shop.topic], run.recorder(name, "experiment")) as tap:
-        with relaying(run, shop, interval, ready):
-            session = announced(ready)
-            warm_up(shop, tap)
-            writing(run, shop, variant).wait()
+    at_idle, at_load = run.folder / f"{name}.idle", run.folder / f"{name}.loaded"
+    asked, seconds = measuring.idle_scans(
+        shop.conninfo, at_idle, idle, lambda: notifying.relaying(run, shop, interval, at_idle)
+    )
+    before = measuring.scans(shop.conninfo)
+    with watched(run, shop) as tap:
+        with notifying.relaying(run, shop, interval, at_load):
+            session = announced(at_load)
+            warm_up(shop, tap, WARM)
+            notifying.writing(run, shop, variant).wait()
             tap.wait_for(WARM + count)
         tap.catch_up()
-    history = run.judge(name, variant=variant)
-    seen = Seen(asked, seconds, wait_of(run, variant, interval, history), history)
+    history = run.about(variant).judge(name)
+    p50 = note(run, "commit to consumer", measuring.waits(history, shop.prefix), "ms", variant, interval)
+    seen = Seen(asked, seconds, p50, history)
     note(run, "questions to an idle outbox", seen.idle, "scans/s", variant, interval)
-    await_counts(shop.conninfo, session)
-    loaded = (scans(shop.conninfo) - before) / (WARM + count)
+    measuring.await_counts(shop.conninfo, session)
+    loaded = (measuring.scans(shop.conninfo) - before) / (WARM + count)
     note(run, "questions to a loaded outbox", loaded, "scans per event", variant, interval)
     return seen
-
-
-def warm_up(shop: Shop, tap: Tap) -> None:
-    """The relay's first events cost it its connections; they are not measured."""
-    write_backlog(replace(shop, count=WARM, seed=shop.seed + 1, prefix="warm"))
-    tap.wait_for(WARM)
-
-
-def relaying(run: Run, shop: Shop, interval: int, ready: Path) -> Worker:
-    if interval:
-        return run.worker("relay", relay, shop, WAY, BATCH, interval / 1000, None, "relay", True, ready)
-    return run.worker("relay", relay_notified, shop, BATCH, ready)
-
-
-def writing(run: Run, shop: Shop, variant: str) -> Worker:
-    if variant == AFTER_COMMIT:
-        return run.worker("service", serve_ringing, shop)
-    return run.worker("service", serve, shop, "outbox")
-
-
-def wait_of(run: Run, variant: str, interval: int, history: History) -> float:
-    """Median milliseconds from the acknowledged write to the consumer, noted with its distribution."""
-    first = {op.value: op.at for op in reversed(history.delivered)}
-    waits = [
-        (first[value] - op.at) / 1e6
-        for value, op in history.written.items()
-        if value in first and not op.key.startswith("warm")
-    ]
-    return note(run, "commit to consumer", waits, "ms", variant, interval)
 
 
 def note(run: Run, name: str, value: float | list[float], unit: str, variant: str, interval: int) -> float:
     """A figure over the interval; of a relay that is woken, over its patience."""
     x = float(interval) if interval else PATIENCE * 1000
-    return run.figure(name, value, unit, variant=variant, x=x, x_label="interval, ms").value
+    return run.about(variant).figure(name, value, unit, x=x, x_label="interval, ms").value
 
 
 def write_side_by_side(run: Run) -> dict[str, list[float]]:
     """Transactions per second of many writers; the three ways take turns."""
-    variants = []
-    for number, ringing in enumerate(RINGING):
-        conninfo = run.schema(f"_writers_{number}")
-        create(conninfo)
-        if ringing == IN_TRANSACTION:
-            ring_in_transaction(conninfo)
-        variants.append(Writers(conninfo, "unread", ringing, SESSIONS, run.pick(smoke=0.2, demo=0.8, full=1.5)))
-    result = run.folder / "writers.json"
-    run.worker("writers", compare_writers, variants, run.pick(smoke=2, demo=3, full=5), result).wait(180)
-    rates: dict[str, list[float]] = json.loads(result.read_text())
+    seconds, rounds = run.pick(smoke=0.2, demo=0.8, full=1.5), run.pick(smoke=2, demo=3, full=5)
+    rates = notifying.side_by_side(run, SESSIONS, seconds, rounds)
     for ringing, found in rates.items():
-        run.figure("rows with events", found, "tx/s", variant=ringing, wrong_way=ringing == IN_TRANSACTION)
+        run.about(ringing, wrong_way=ringing == IN_TRANSACTION).figure("rows with events", found, "tx/s")
     return rates
 
 
@@ -172,33 +121,28 @@ def claim_intervals(run: Run, polled: dict[int, Seen]) -> None:
         claim_pace(run, polled)
     anomalies = sum(len(found) for seen in polled.values() for found in check(seen.history).values())
     events = sum(len(seen.history.committed) for seen in polled.values())
-    run.claim(
+    run.about(POLLING).claim(
         "the interval is a matter of time only: at every one of them each event comes once and in order",
         anomalies == 0 < events,
         topics=["I.5/polling-publisher/poll-outbox-table"],
         fact=f"{events:,} events at {len(polled)} intervals, {anomalies} anomalies",
-        variant=POLLING,
     )
 
 
 def claim_pace(run: Run, polled: dict[int, Seen]) -> None:
     """What takes time to be seen, on a machine that has it: not at scale smoke."""
     short, long = min(polled), max(polled)
-    run.claim(
+    run.about(POLLING, wrong_way=True).claim(
         f"polled every {long} ms, an event waits for the poll and not for anything else",
         polled[long].p50 > 0.2 * long and polled[long].p50 > 2 * polled[short].p50,
         topics=["I.5/polling-publisher/polling-interval-tuning"],
         fact=f"p50 {polled[long].p50:.0f} ms against {polled[short].p50:.1f} ms every {short} ms",
-        variant=POLLING,
-        wrong_way=True,
     )
-    run.claim(
+    run.about(POLLING, wrong_way=True).claim(
         f"polled every {short} ms, an outbox with no news is asked all the time",
         polled[short].idle > 5 * polled[long].idle,
         topics=["I.5/polling-publisher/polling-interval-tuning", "I.5/change-data-capture/no-polling-overhead"],
         fact=f"{polled[short].idle:.0f} scans/s for nothing, against {polled[long].idle:.0f} every {long} ms",
-        variant=POLLING,
-        wrong_way=True,
     )
 
 
@@ -210,40 +154,35 @@ def claim_rung(run: Run, polled: dict[int, Seen], rung: dict[str, Seen]) -> None
     if run.scale is not Scale.SMOKE:
         text += ", and is not late"
         holds = all(one.idle <= polled[long].idle + 1 and one.p50 < polled[long].p50 / 2 for one in rung.values())
-    run.claim(
+    run.about(AFTER_COMMIT).claim(
         text,
         holds,
         topics=["I.5/change-data-capture/no-polling-overhead", "I.5/polling-publisher/polling-interval-tuning"],
         fact=f"{seen.idle:.0f} scans/s, p50 {seen.p50:.1f} ms",
-        variant=AFTER_COMMIT,
     )
     anomalies = sum(len(found) for one in rung.values() for found in check(one.history).values())
-    run.claim(
+    run.about(AFTER_COMMIT).claim(
         "woken, it still polls the same table: nothing is lost, nothing comes twice or out of order",
         anomalies == 0 and all(one.history.committed for one in rung.values()),
         topics=["I.5/polling-publisher/poll-outbox-table"],
         fact=f"{sum(len(one.history.committed) for one in rung.values()):,} events, {anomalies} anomalies",
-        variant=AFTER_COMMIT,
     )
 
 
 def claim_writers(run: Run, rates: dict[str, list[float]]) -> None:
     median = {ringing: statistics.median(found) for ringing, found in rates.items()}
     share = {ringing: rate / median[QUIET] for ringing, rate in median.items()}
-    run.claim(
+    run.about(IN_TRANSACTION, wrong_way=True).claim(
         "NOTIFY in the write transaction holds one lock over every commit's flush: all writers pay for it",
         share[IN_TRANSACTION] < 0.9,
         topics=["I.5/polling-publisher/polling-interval-tuning"],
         fact=f"{median[IN_TRANSACTION]:,.0f} tx/s against {median[QUIET]:,.0f} without: {share[IN_TRANSACTION]:.2f}x",
-        variant=IN_TRANSACTION,
-        wrong_way=True,
     )
-    run.claim(
+    run.about(AFTER_COMMIT).claim(
         "rung for after the commit, and without waiting for the disk, the relay is woken and writers pay less",
         median[AFTER_COMMIT] > median[IN_TRANSACTION],
         topics=["I.5/polling-publisher/polling-interval-tuning"],
         fact=f"{median[AFTER_COMMIT]:,.0f} tx/s: {share[AFTER_COMMIT]:.2f}x",
-        variant=AFTER_COMMIT,
     )
 
 

@@ -1,4 +1,4 @@
-"""Services that ring for a relay in three ways, and what that costs their transactions."""
+"""Services that ring for a relay in three ways, relays that poll or are woken, and what ringing costs."""
 
 import time
 from collections.abc import Sequence
@@ -10,19 +10,22 @@ from pathlib import Path
 from confluent_kafka import Producer
 
 from outbox.relay.notified import NotifiedPublisher, ring
+from outbox.relay.polling import PollingPublisher
 from outbox.relay.publisher import Publisher
 from outbox.service import write_with_outbox
-from outbox.stage.processes import WAYS, Shop, noted, run_announced, serve
+from outbox.stage.processes import WAYS, Shop, noted, relay, run_announced, serve
+from outbox.table import create
+from outbox.wrong.notifying import ring_in_transaction
 from shared.event import Event
 from shared.faults import Hook, nowhere
 from shared.history import Recorder
 from shared.postgres import Connection, connect
-from shared.worker import until_told
+from shared.run import Run
+from shared.worker import Worker, until_told
 
 QUIET, IN_TRANSACTION, AFTER_COMMIT = "no NOTIFY", "NOTIFY in the transaction", "NOTIFY after the commit"
-
-
 RINGING = QUIET, IN_TRANSACTION, AFTER_COMMIT
+BATCH = 500
 
 
 def write_and_ring(
@@ -50,6 +53,20 @@ def relay_notified(shop: Shop, batch: int = 500, ready: Path | None = None) -> N
         ) as relaying,
     ):
         run_announced(relaying, connection, stop, ready)
+
+
+def relaying(run: Run, shop: Shop, interval: int, ready: Path) -> Worker:
+    """A relay that polls every so many ms, or, for 0, is woken. `ready` appears as in processes.run_announced."""
+    if interval:
+        return run.worker("relay", relay, shop, PollingPublisher, BATCH, interval / 1000, ready=ready)
+    return run.worker("relay", relay_notified, shop, BATCH, ready)
+
+
+def writing(run: Run, shop: Shop, variant: str) -> Worker:
+    """The service, which rings itself or leaves it to a trigger, if there is one."""
+    if variant == AFTER_COMMIT:
+        return run.worker("service", serve_ringing, shop)
+    return run.worker("service", serve, shop, "outbox")
 
 
 # One statement, one transaction, one round trip: what is compared is the database, not this client.
@@ -102,4 +119,17 @@ def compare_writers(variants: Sequence[Writers], rounds: int) -> dict[str, list[
     for _ in range(rounds):
         for writers in variants:
             rates[writers.ringing].append(writers.rate())
+    return rates
+
+
+def side_by_side(run: Run, sessions: int, seconds: float, rounds: int) -> dict[str, list[float]]:
+    """Transactions per second of so many sessions, by the way of ringing, each on an outbox of its own."""
+    variants = []
+    for number, ringing in enumerate(RINGING):
+        conninfo = run.schema(f"_writers_{number}")
+        create(conninfo)
+        if ringing == IN_TRANSACTION:
+            ring_in_transaction(conninfo)
+        variants.append(Writers(conninfo, "unread", ringing, sessions, seconds))
+    rates: dict[str, list[float]] = run.worker("writers", compare_writers, variants, rounds).result(180)
     return rates
