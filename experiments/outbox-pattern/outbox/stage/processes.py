@@ -8,6 +8,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
+from typing import cast
 
 import psycopg
 from confluent_kafka import KafkaException, Producer
@@ -206,11 +207,11 @@ def make_relay(
     """
     publisher = publisher or Publisher(shop.broker, on_acknowledged=recorder and noted(recorder))
     way = RELAYS[kind] if isinstance(kind, str) else kind
-    if issubclass(way, CursorRelay):
-        return way(connection, publisher, batch, interval, at, patience=patience)
-    if issubclass(way, WalRelay):
-        return way(shop.conninfo, connection, publisher, shop.slot, at, patience=patience)
-    return way(connection, publisher, batch, interval, at)
+    if way is CursorRelay:
+        return CursorRelay(connection, publisher, batch, interval, at, patience=patience)
+    if way is WalRelay:
+        return WalRelay(shop.conninfo, connection, publisher, shop.slot, at, patience=patience)
+    return cast(type[PollingPublisher], way)(connection, publisher, batch, interval, at)
 
 
 def noted(recorder: Recorder) -> Callable[[Sequence[OutboxRow]], None]:
