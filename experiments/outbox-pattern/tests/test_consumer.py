@@ -4,11 +4,11 @@ import random
 from pathlib import Path
 
 import pytest
-from outbox.consumer import ConsumeWindow
+from outbox.consumer import ConsumeWindow, Way, with_inbox
 from outbox.ordering import InOrder, java_partition, murmur2
 from outbox.stage.consuming import SCHEMA, Payments, accounts, consume
-from outbox.stage.consuming import WAYS as HANDLING
 from outbox.stage.processes import Shop, make_relay, write_backlog
+from outbox.wrong.consuming import by_offset, inbox_first, inbox_last, no_inbox
 
 from shared import kafka
 from shared.checkers import duplicate_effect, lost
@@ -29,8 +29,8 @@ def payments(shop: Shop, connection: Connection) -> Payments:
     return paid
 
 
-@pytest.mark.parametrize("way", [way for way in HANDLING if way != "payload hash as id"])
-def test_undisturbed_every_way_but_the_hash_has_every_effect_once(way: str, payments: Payments) -> None:
+@pytest.mark.parametrize("way", [no_inbox, inbox_first, inbox_last, by_offset, with_inbox])
+def test_undisturbed_every_way_but_the_hash_has_every_effect_once(way: Way, payments: Payments) -> None:
     consume(payments, way)
     history = History.read(payments.history)
     assert not duplicate_effect(history) + lost(history)
@@ -41,14 +41,14 @@ def test_undisturbed_every_way_but_the_hash_has_every_effect_once(way: str, paym
 @pytest.mark.parametrize(
     ("way", "window", "twice", "never"),
     [
-        ("inbox first, effect after", ConsumeWindow.BETWEEN, 0, 1),
-        ("effect first, inbox after", ConsumeWindow.BETWEEN, 1, 0),
-        ("event id, one transaction", ConsumeWindow.BETWEEN, 0, 0),
-        ("event id, one transaction", ConsumeWindow.AFTER_EFFECT, 0, 0),
+        (inbox_first, ConsumeWindow.BETWEEN, 0, 1),
+        (inbox_last, ConsumeWindow.BETWEEN, 1, 0),
+        (with_inbox, ConsumeWindow.BETWEEN, 0, 0),
+        (with_inbox, ConsumeWindow.AFTER_EFFECT, 0, 0),
     ],
 )
 def test_killed_in_a_window(
-    way: str, window: ConsumeWindow, twice: int, never: int, payments: Payments, tmp_path: Path
+    way: Way, window: ConsumeWindow, twice: int, never: int, payments: Payments, tmp_path: Path
 ) -> None:
     assert Worker("consumer", tmp_path / "log", consume, payments, way, window, 15).start().wait() == -9
     consume(payments, way)
@@ -60,15 +60,15 @@ def test_killed_in_a_window(
 
 @pytest.mark.fault
 def test_killed_before_the_offset_the_consumer_without_an_inbox_doubles(payments: Payments, tmp_path: Path) -> None:
-    worker = Worker("consumer", tmp_path / "log", consume, payments, "no inbox", ConsumeWindow.AFTER_EFFECT, 15)
+    worker = Worker("consumer", tmp_path / "log", consume, payments, no_inbox, ConsumeWindow.AFTER_EFFECT, 15)
     assert worker.start().wait() == -9
-    consume(payments, "no inbox")
+    consume(payments, no_inbox)
     assert duplicate_effect(History.read(payments.history))
 
 
 def test_a_second_run_of_a_group_has_nothing_to_do(payments: Payments) -> None:
-    consume(payments, "no inbox")
-    consume(payments, "no inbox")
+    consume(payments, no_inbox)
+    consume(payments, no_inbox)
     assert not duplicate_effect(History.read(payments.history))
 
 

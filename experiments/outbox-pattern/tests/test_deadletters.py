@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from confluent_kafka import Producer
+from outbox.consumer import with_inbox
 from outbox.deadletters import keep, kept
 from outbox.stage.consuming import SCHEMA, Payments, accounts, consume, due
 from outbox.stage.supervised import LEDGER, consume_through
@@ -64,7 +65,7 @@ def send(producer: Producer, shop: Payments, event: Event, value: bytes | None, 
 
 def test_bad_messages_are_kept_and_the_good_ones_done(payments: Payments) -> None:
     publish(payments)
-    consume(payments, "event id, one transaction")
+    consume(payments, with_inbox)
     assert accounts(payments.conninfo) == due(payments)
     with connect(payments.conninfo) as connection:
         letters = kept(connection, f"{payments.topic}.consumed")
@@ -76,7 +77,7 @@ def test_bad_messages_are_kept_and_the_good_ones_done(payments: Payments) -> Non
 
 def test_the_history_tells_of_every_delivery_and_of_no_effect_of_a_bad_one(payments: Payments) -> None:
     publish(payments)
-    consume(payments, "event id, one transaction")
+    consume(payments, with_inbox)
     history = History.read(payments.history)
     assert len(list(history.of(Action.EFFECT, Outcome.OK))) == payments.count
     assert len(list(history.of(Action.DELIVER, Outcome.FAIL))) == len(BAD)

@@ -13,9 +13,8 @@ from confluent_kafka import OFFSET_STORED, Consumer, Message, TopicPartition
 from msgspec import structs
 
 from outbox import deadletters, inbox
-from outbox.consumer import ConsumeWindow, Delivery, Way, with_inbox
+from outbox.consumer import ConsumeWindow, Delivery, Way
 from outbox.stage.processes import Shop
-from outbox.wrong.consuming import by_offset, by_payload, inbox_first, inbox_last, no_inbox
 from shared import kafka, workload
 from shared.event import Event
 from shared.faults import Crash, Hook, nowhere
@@ -53,19 +52,9 @@ class BusyOrders(Shop):
                 yield event
 
 
-WAYS: dict[str, Way] = {
-    "no inbox": no_inbox,
-    "inbox first, effect after": inbox_first,
-    "effect first, inbox after": inbox_last,
-    "offset as id": by_offset,
-    "payload hash as id": by_payload,
-    "event id, one transaction": with_inbox,
-}
-
-
 def consume(
     shop: Shop,
-    way: str,
+    way: Way,
     window: ConsumeWindow | None = None,
     nth: int = 1,
     conninfo: str = "",
@@ -87,7 +76,7 @@ def consume(
             left -= {kafka.position(message)[0] for message in messages if kafka.at_end(message)}
             records = list(kafka.checked(message for message in messages if not kafka.at_end(message)))
             for message in records:
-                handle(connection, group, WAYS[way], message, recorder, at)
+                handle(connection, group, way, message, recorder, at)
             if records:
                 client.commit(asynchronous=False)
     client.close()
