@@ -38,7 +38,8 @@ experiment = Experiment(
 COMPETING, ONE = "four relays, SKIP LOCKED", "one relay with a cursor"
 KEYLESS, MIXED, SAME = "no key", "two partitioners", "one partitioner (murmur2)"
 BUFFER = "four relays, buffer behind"
-RELAYING = {COMPETING: (SkipLockedRelay, 4), ONE: (CursorRelay, 1)}  # by what, in how many processes
+RELAYS = 4
+RELAYING = {COMPETING: (SkipLockedRelay, RELAYS), ONE: (CursorRelay, 1)}  # by what, in how many processes
 PLACING = {KEYLESS: without_key, MIXED: by_turns, SAME: by_key}
 WRONG = COMPETING, KEYLESS, MIXED
 
@@ -46,8 +47,7 @@ WRONG = COMPETING, KEYLESS, MIXED
 @experiment.run
 def main(run: Run) -> None:
     count = run.pick(smoke=300, demo=1_000, full=5_000)
-    relays = RELAYING[COMPETING][1]
-    run.parameters.update({"events": count, "orders": ORDERS, "competing relays": relays, "partitions": PARTITIONS})
+    run.parameters.update({"events": count, "orders": ORDERS, "competing relays": RELAYS, "partitions": PARTITIONS})
     about = {way: run.about(way, wrong_way=way in WRONG) for way in (COMPETING, ONE, KEYLESS, MIXED, SAME, BUFFER)}
     found: dict[str, History] = {}
     with run.step("two relays, step by step: the second one takes event 2 while the first one holds event 1"):
