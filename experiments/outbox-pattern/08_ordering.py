@@ -15,16 +15,14 @@ from outbox.ordering import InOrder
 from outbox.relay.cursor import CursorRelay
 from outbox.relay.publisher import Publisher
 from outbox.stage import contention, ordered
-from outbox.stage.ordered import ORDERS, PARTITIONS, in_order, out_of_order, spread
-from outbox.table import insert_event
 from outbox.windows import RelayWindow
+from outbox.wrong import placing
 from outbox.wrong.deleting import SkipLockedRelay
-from outbox.wrong.placing import by_key, by_turns, without_key
 
 from shared import postgres
 from shared.checkers import lost, reordered
 from shared.experiment import Experiment, Run
-from shared.history import Action, History, Outcome, now
+from shared.history import Action, History, now
 from shared.tap import Tap
 
 PER_AGGREGATE = "I.5/ordering-considerations/per-aggregate-ordering"
@@ -40,14 +38,16 @@ KEYLESS, MIXED, SAME = "no key", "two partitioners", "one partitioner (murmur2)"
 BUFFER = "four relays, buffer behind"
 RELAYS = 4
 RELAYING = {COMPETING: (SkipLockedRelay, RELAYS), ONE: (CursorRelay, 1)}  # by what, in how many processes
-PLACING = {KEYLESS: without_key, MIXED: by_turns, SAME: by_key}
+PLACING = {KEYLESS: placing.without_key, MIXED: placing.by_turns, SAME: placing.by_key}
 WRONG = COMPETING, KEYLESS, MIXED
 
 
 @experiment.run
 def main(run: Run) -> None:
     count = run.pick(smoke=300, demo=1_000, full=5_000)
-    run.parameters.update({"events": count, "orders": ORDERS, "competing relays": RELAYS, "partitions": PARTITIONS})
+    run.parameters.update(
+        {"events": count, "orders": ordered.ORDERS, "competing relays": RELAYS, "partitions": ordered.PARTITIONS}
+    )
     about = {way: run.about(way, wrong_way=way in WRONG) for way in (COMPETING, ONE, KEYLESS, MIXED, SAME, BUFFER)}
     found: dict[str, History] = {}
     with run.step("two relays, step by step: the second one takes event 2 while the first one holds event 1"):
@@ -56,9 +56,9 @@ def main(run: Run) -> None:
         with run.step(f"{way}, {number} process{'es' * (number > 1)}"):
             found[way] = ordered.relayed(about[way], relay, number, count)
     claim_relays(run, by_hand, found)
-    for way, placing in PLACING.items():
+    for way, place in PLACING.items():
         with run.step(f"{way}: published"):
-            found[way] = ordered.published(about[way], placing, run.pick(smoke=120, demo=count, full=count))
+            found[way] = ordered.published(about[way], place, run.pick(smoke=120, demo=count, full=count))
     with run.step("where each partitioner puts a key"):
         compare_partitioners(run, run.pick(smoke=300, demo=1_000, full=10_000))
     claim_keys(run, found)
@@ -76,12 +76,9 @@ def main(run: Run) -> None:
 def step_by_step(run: Run) -> History:
     """Two events of one order. The hook of the first relay lets the second one go ahead."""
     shop = replace(ordered.open_shop(run, "step-by-step", 2), orders=1)
-    first, second = shop.events()
     recorder = run.recorder("step-by-step", "experiment")
     with postgres.connect(shop.conninfo) as mine, postgres.connect(shop.conninfo) as other:
-        for event in (first, second):
-            insert_event(mine, event, shop.topic)
-            recorder.record(Action.WRITE, Outcome.OK, event.id, key=event.subject, seq=event.sequence)
+        ordered.insert_all(mine, shop, recorder)
         overtaking = SkipLockedRelay(other, Publisher(shop.broker))
 
         def overtake(window: str) -> None:
@@ -103,7 +100,7 @@ def compare_partitioners(run: Run, count: int) -> None:
     mixed.claim(
         "Python's default partitioner (CRC32) and Java's (murmur2) put most keys into different partitions",
         apart > keys / 2,
-        fact=f"{apart:,} of {keys:,} keys over {PARTITIONS} partitions",
+        fact=f"{apart:,} of {keys:,} keys over {ordered.PARTITIONS} partitions",
     )
     same.claim(
         "partitioner=murmur2_random puts every key where Java's producers, Debezium's among them, put it",
@@ -134,12 +131,12 @@ def claim_relays(run: Run, by_hand: History, found: dict[str, History]) -> None:
     competing.claim(
         "relays that skip each other's locked rows: it happens by itself, with a key and within one partition",
         len(reordered(wrong)) > 0 and not lost(wrong),
-        fact=out_of_order(wrong),
+        fact=ordered.out_of_order(wrong),
     )
     run.about(ONE, topics=[PER_AGGREGATE, KEYS]).claim(
         "one relay with a cursor, the order's id as the key: the events of every order come in order",
-        in_order(right),
-        fact=out_of_order(right),
+        ordered.in_order(right),
+        fact=ordered.out_of_order(right),
     )
 
 
@@ -149,16 +146,16 @@ def claim_keys(run: Run, found: dict[str, History]) -> None:
         MIXED: "one key, two partitioners: an order's events lie in two partitions, and are consumed out of order",
     }
     for way, text in texts.items():
-        history = found[way]
+        history, apart = found[way], ordered.spread(found[way])
         run.about(way, wrong_way=True, topics=[KEYS]).claim(
             text,
             len(reordered(history)) > 0 and not lost(history),
-            fact=f"{out_of_order(history)}; {spread(history)} of {ORDERS} orders in several partitions",
+            fact=f"{ordered.out_of_order(history)}; {apart} of {ordered.ORDERS} orders in several partitions",
         )
     run.about(SAME, topics=[KEYS]).claim(
         "one key, one partitioner: every order has its partition, and its events come in order",
-        in_order(found[SAME]) and spread(found[SAME]) == 0,
-        fact=out_of_order(found[SAME]),
+        ordered.in_order(found[SAME]) and ordered.spread(found[SAME]) == 0,
+        fact=ordered.out_of_order(found[SAME]),
     )
 
 
@@ -166,7 +163,7 @@ def claim_numbers(run: Run, found: dict[str, History]) -> None:
     about, before, after = run.about(BUFFER, topics=[NUMBERS]), found[COMPETING], found[BUFFER]
     about.claim(
         "sequence numbers: a consumer that holds back what comes early handles every order's events in order",
-        len(reordered(before)) > 0 and in_order(after),
+        len(reordered(before)) > 0 and ordered.in_order(after),
         fact=f"{len(reordered(before))} out of order before the buffer, {len(reordered(after))} behind it",
     )
     missing, gaps = ordered.with_a_gap(before)

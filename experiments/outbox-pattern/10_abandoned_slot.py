@@ -13,17 +13,16 @@ from contextlib import ExitStack
 from dataclasses import replace
 from itertools import pairwise
 
+from outbox import slots
 from outbox.relay import wal
 from outbox.relay.publisher import Publisher
-from outbox.slots import MB, Slot, log_on_disk, publish_from, wait_until_read
 from outbox.stage import abandoned
-from outbox.stage.abandoned import CHUNK, Outage, Site, relaying
+from outbox.stage.abandoned import Outage, Site
 from outbox.stage.processes import write_backlog
 
-from shared import postgres
-from shared.checkers import duplicate_delivery, lost, phantom, reordered
+from shared import checkers, postgres
 from shared.experiment import Experiment, Run
-from shared.history import Action, History, Op, Outcome, now
+from shared.history import History, now
 from shared.run import About
 
 MONITORING = "I.5/change-data-capture/database-log-monitoring"
@@ -36,7 +35,7 @@ experiment = Experiment(
 UNLIMITED, LIMITED = "no limit", "max_slot_wal_keep_size"
 NEW_SLOT, TABLE_FIRST = "a new slot", "a new slot, and the table"
 LIMIT = 64  # MB; Postgres' MB, of 2^20 bytes
-ALARM = LIMIT * MB // 2  # bytes of log kept for a slot, at which somebody is woken
+ALARM = LIMIT * slots.MB // 2  # bytes of log kept for a slot, at which somebody is woken
 ABANDONED = "nobody reads the slot"
 
 
@@ -44,7 +43,9 @@ ABANDONED = "nobody reads the slot"
 def main(run: Run) -> None:
     count = run.pick(smoke=100, demo=500, full=5_000)
     traffic = run.pick(smoke=16, demo=24, full=48)
-    run.parameters.update({"events before, in and after": count, "limit MB": LIMIT, "traffic MB": traffic * CHUNK})
+    run.parameters.update(
+        {"events before, in and after": count, "limit MB": LIMIT, "traffic MB": traffic * abandoned.CHUNK}
+    )
     with run.step("start two Postgres"):
         unlimited, limited = abandoned.open_site(run, "-1"), abandoned.open_site(run, f"{LIMIT}MB")
     with run.step("no limit: nobody reads the slot"):
@@ -69,49 +70,50 @@ def main(run: Run) -> None:
         claim_ways_back(ways, histories, count)
 
 
-def claim_unlimited(run: Run, seen: list[Slot]) -> None:
+def claim_unlimited(run: Run, seen: list[slots.Slot]) -> None:
     growing = all(later.kept > earlier.kept for earlier, later in pairwise(seen))
     run.about(UNLIMITED, wrong_way=True, topics=[MONITORING]).claim(
         "a slot that nobody reads keeps the log of all tables, and without a limit it ends when the disk is full",
         growing and seen[-1].kept > 1.5 * LIMIT * 2**20,
-        fact=f"{seen[-1].kept / MB:.0f} MB kept, all that was written, for an outbox without a row",
+        fact=f"{seen[-1].kept / slots.MB:.0f} MB kept, all that was written, for an outbox without a row",
     )
 
 
-def before_outage(run: Run, site: Site, outages: list[Outage], chunks: int) -> list[Slot]:
+def before_outage(run: Run, site: Site, outages: list[Outage], chunks: int) -> list[slots.Slot]:
     """All is well: both relays publish, then their outboxes are idle while other tables are busy."""
     with ExitStack() as things:
         for outage in outages:
-            things.enter_context(relaying(outage.shop))
+            things.enter_context(abandoned.relaying(outage.shop))
             write_backlog(outage.shop)
             outage.tap.wait_for(outage.shop.count)
         about = run.about("read, outbox idle")
         return abandoned.press(about, site, outages[0].shop.slot, chunks // 2 + 2, alarm=ALARM)
 
 
-def claim_read(run: Run, seen: list[Slot]) -> None:
+def claim_read(run: Run, seen: list[slots.Slot]) -> None:
     run.about(LIMITED, topics=[MONITORING]).claim(
         "an idle outbox does not hold a busy database's log back when its reader confirms what passes by",
-        all(slot.active and not slot.alarm(ALARM) for slot in seen[1:]) and len(seen) * CHUNK > LIMIT,
-        fact=f"{(len(seen) - 1) * CHUNK} MB written, {seen[-1].kept / MB:.0f} MB kept",
+        all(slot.active and not slot.alarm(ALARM) for slot in seen[1:]) and len(seen) * abandoned.CHUNK > LIMIT,
+        fact=f"{(len(seen) - 1) * abandoned.CHUNK} MB written, {seen[-1].kept / slots.MB:.0f} MB kept",
     )
 
 
-def claim_limited(run: Run, site: Site, seen: list[Slot], outages: list[Outage]) -> None:
+def claim_limited(run: Run, site: Site, seen: list[slots.Slot], outages: list[Outage]) -> None:
     about = run.about(LIMITED, topics=[MONITORING])
     statuses = [slot.status for slot in seen]
     alarms = [slot for slot in seen if slot.alarm(ALARM)]
-    disk = log_on_disk(site.connection)
+    left = (alarms[0].safe or 0) if alarms else 0
+    disk = slots.log_on_disk(site.connection)
     about.claim(
         f"with {LIMITED}, Postgres gives the slot up instead of the disk",
         statuses[-1] == "lost" and disk < (LIMIT + 64) * 2**20,
-        fact=f"{' > '.join(dict.fromkeys(statuses))}; {disk / MB:.0f} MB of log on the disk",
+        fact=f"{' > '.join(dict.fromkeys(statuses))}; {disk / slots.MB:.0f} MB of log on the disk",
     )
     about.claim(
         "an alarm on what a slot keeps comes while there is time: the slot is not lost yet",
-        bool(alarms) and alarms[0].status != "lost" and (alarms[0].safe or 0) > 0,
+        bool(alarms) and alarms[0].status != "lost" and left > 0,
         topics=[MONITORING, RECOVERY],
-        fact=f"{alarms[0].kept / MB:.0f} MB kept, {(alarms[0].safe or 0) / MB:.0f} MB more until it is lost",
+        fact=f"{alarms[0].kept / slots.MB:.0f} MB kept, {left / slots.MB:.0f} MB more until it is lost",
     )
     refusal = abandoned.try_to_read(outages[0].shop)
     unpublished = sum(abandoned.first_missing_of(outage.shop) is not None for outage in outages)
@@ -127,11 +129,11 @@ def come_back(run: Run, site: Site, outage: Outage, way: Callable[[Outage], None
     """The way back is taken while the service writes on; then the log relay takes over."""
     shop = outage.shop
     service = abandoned.start_service(run, replace(shop, seed=run.seed + 2, prefix="after", rate=200.0))
-    outage.tap.recorder.add(Op(outage.began, "relay", Action.FAULT, Outcome.OK, note=ABANDONED, until=now()))
+    outage.ended(ABANDONED)
     way(outage)
-    with relaying(shop):
+    with abandoned.relaying(shop):
         service.wait()
-        wait_until_read(site.connection, shop.slot)
+        slots.wait_until_read(site.connection, shop.slot)
         outage.tap.catch_up()
     return outage.about.judge(shop.history.stem, fault=ABANDONED)
 
@@ -149,25 +151,25 @@ def new_slot_and_table(outage: Outage) -> None:
     start = abandoned.first_missing_of(outage.shop)
     if start is not None:
         with postgres.connect(outage.shop.conninfo) as connection:
-            moved = publish_from(connection, Publisher(outage.shop.broker), start)
+            moved = slots.publish_from(connection, Publisher(outage.shop.broker), start)
         outage.about.figure("published from the table", moved, "events")
 
 
 def claim_ways_back(ways: Sequence[About], histories: Sequence[History], count: int) -> None:
     for way, history in zip(ways, histories, strict=True):
-        way.figure("events lost", len(lost(history)), "events")
-        way.figure("events delivered twice", len(duplicate_delivery(history)), "events")
+        way.figure("events lost", len(checkers.lost(history)), "events")
+        way.figure("events delivered twice", len(checkers.duplicate_delivery(history)), "events")
     (wrong_way, right_way), (careless, careful) = ways, histories
     wrong_way.claim(
         "a new slot begins now: all that was written in the outage is lost, and nothing says so",
-        len(lost(careless)) >= count,
-        fact=f"{len(lost(careless))} of {len(careless.committed)} events lost",
+        len(checkers.lost(careless)) >= count,
+        fact=f"{len(checkers.lost(careless))} of {len(careless.committed)} events lost",
     )
-    wrong = lost(careful) + phantom(careful) + reordered(careful)
+    missing, twice = checkers.lost(careful), checkers.duplicate_delivery(careful)
     right_way.claim(
         "a new slot first, then the table from the first missing event, then the log: nothing is lost, some come twice",
-        not wrong and len(careful.committed) == 3 * count,
-        fact=f"{len(lost(careful))} of {len(careful.committed)} lost, {len(duplicate_delivery(careful))} twice",
+        not missing + checkers.phantom(careful) + checkers.reordered(careful) and len(careful.committed) == 3 * count,
+        fact=f"{len(missing)} of {len(careful.committed)} lost, {len(twice)} twice",
     )
 
 

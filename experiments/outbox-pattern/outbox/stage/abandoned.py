@@ -13,7 +13,7 @@ from outbox.stage.processes import Shop, noted, serve
 from outbox.table import create
 from shared import kafka
 from shared.errors import LabError
-from shared.history import Recorder
+from shared.history import Action, Op, Outcome, Recorder, now
 from shared.postgres import Connection, connect, create_schema
 from shared.run import About, Run
 from shared.servers.handle import Handle, own_instance
@@ -44,6 +44,10 @@ class Outage:
     shop: Shop
     tap: Tap
     began: int = 0  # when the relay went, in ns as in the history
+
+    def ended(self, note: str) -> None:
+        """Into the history: it was, from `began` to now."""
+        self.tap.recorder.add(Op(self.began, "relay", Action.FAULT, Outcome.OK, note=note, until=now()))
 
 
 def open_site(run: Run, keep: str) -> Site:

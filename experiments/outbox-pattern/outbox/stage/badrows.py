@@ -1,12 +1,38 @@
-"""Rows of which no event can be made, as they come about by hand or by mistake: for tests and experiments."""
+"""Rows of which no event can be made, as they come about by hand or by mistake, and consumers that meet them."""
 
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from uuid import uuid4
 
-from shared.postgres import Connection
+from outbox import deadletters
+from outbox.consumer import with_inbox
+from outbox.deadletters import DeadLetter
+from outbox.guard import install
+from outbox.relay.debezium import Connector
+from outbox.stage.consuming import SCHEMA, accounts, consume, due
+from outbox.stage.measuring import BACKLOG
+from outbox.stage.processes import Shop
+from outbox.table import create
+from shared import kafka
+from shared.errors import StartFailed
+from shared.event import Event
+from shared.postgres import Connection, connect
+from shared.run import Run
+from shared.tap import Tap
+from shared.worker import Worker
 
 INSERT = "insert into outbox (id, aggregate_type, aggregate_id, payload, type, source) values (%s, %s, %s, %s, %s, %s)"
+FOREIGN = {  # what another program's producer may write
+    "a Latin-1 byte": b'{"customer":"M\xfcller","cents":1}',
+    "nested 5,000 deep": b"[" * 5_000 + b"]" * 5_000,
+    "NaN": b'{"customer":"customer-1","cents":NaN}',
+    "half a surrogate pair": b'{"customer":"\\ud83d","cents":1}',
+    "no data": b"",
+}
+ROUNDS = 5
 
 
 class Bad(StrEnum):
@@ -34,3 +60,90 @@ def write_bad_rows(
     for kind, ident in ids.items():
         connection.execute(INSERT, [ident, *rows[kind]])
     return ids
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A shop, a running connector on its outbox, and a consumer of its topic."""
+
+    shop: Shop
+    connector: Connector
+    tap: Tap
+
+
+@contextmanager
+def opened(run: Run, name: str, count: int, settings: dict[str, str] | None = None) -> Iterator[Opened]:
+    """Gone at the end of the block. `settings` are the connector's."""
+    conninfo, schema = run.schema(f"_{name}"), f"{run.name}_{name}"
+    create(conninfo)
+    shop = Shop(conninfo, run.endpoints["kafka"], run.topic(name), run.history_file(name), run.seed, count)
+    connector = Connector(run.endpoints["connect"], run.endpoints["postgres"], schema, schema, settings=settings)
+    recorder = run.recorder(name, "experiment")
+    with connector.running(), Tap("consumer", shop.broker, [shop.topic], recorder) as tap:
+        yield Opened(shop, connector, tap)
+
+
+def write_foreign(shop: Shop) -> None:
+    """Another program's messages into the shop's topic."""
+    producer = kafka.producer(shop.broker)
+    for number, value in enumerate(FOREIGN.values()):
+        headers = Event(type="t", source="/elsewhere", subject=f"order-{number}").to_kafka().headers
+        producer.produce(shop.topic, value, f"order-{number}".encode(), headers=dict(headers))
+    producer.flush()
+
+
+@dataclass(frozen=True)
+class Met:
+    """What a consumer, started twice, made of a topic with bad messages."""
+
+    ended: list[bool]  # at each start, whether it ended by an error, and not because it had read everything
+    exact: bool  # whether every account is right
+    letters: list[DeadLetter]  # what it kept
+
+
+def meet(run: Run, shop: Shop, ways: Iterable[Callable[..., None]]) -> list[Met]:
+    """The consumers, which differ in what they do with a bad message, read the topic; each is started twice."""
+    names = {way.__name__: way for way in ways}
+    homes = {name: run.schema(f"_{name}") for name in names}
+    for home in homes.values():
+        with connect(home) as connection:
+            connection.execute(SCHEMA)
+    ended: dict[str, list[bool]] = {name: [] for name in names}
+    for turn in (1, 2):
+        readers = {name: replace(shop, history=run.history_file(name)) for name in names}
+        workers = {
+            name: run.worker(f"{name}-{turn}", consume, readers[name], with_inbox, None, 1, homes[name], way)
+            for name, way in names.items()
+        }
+        for name, worker in workers.items():
+            ended[name].append(_ends(worker))
+    return [Met(ended[name], accounts(home) == due(shop), _letters(shop, name, home)) for name, home in homes.items()]
+
+
+def _ends(worker: Worker) -> bool:
+    try:
+        worker.wait()
+    except StartFailed:
+        return True
+    return False
+
+
+def _letters(shop: Shop, name: str, home: str) -> list[DeadLetter]:
+    with connect(home) as connection:
+        return deadletters.kept(connection, f"{shop.topic}.{name}")
+
+
+def time_inserts(run: Run, count: int) -> tuple[list[float], list[float]]:
+    """Microseconds that Postgres takes to insert an event of 200 bytes, without and with the guard, by turns."""
+    homes = run.schema("_plain"), run.schema("_priced")
+    took: tuple[list[float], list[float]] = [], []
+    for conninfo in homes:
+        create(conninfo)
+    with connect(homes[0]) as plain, connect(homes[1]) as guarded:
+        install(guarded, ["orders"])
+        for _ in range(ROUNDS):
+            for samples, connection in zip(took, (plain, guarded), strict=True):
+                began = time.perf_counter()
+                connection.execute(BACKLOG, {"topic": "orders", "first": 1, "last": count}, prepare=True)
+                samples.append((time.perf_counter() - began) / count * 1e6)
+    return took

@@ -10,14 +10,14 @@ from outbox.relay.cursor import CursorRelay
 from outbox.relay.publisher import Publisher
 from outbox.stage.consuming import BusyOrders
 from outbox.stage.processes import noted, write_backlog
-from outbox.table import create, pending
+from outbox.table import create, insert_event, pending
 from outbox.wrong.deleting import SkipLockedRelay
 from outbox.wrong.placing import Placing, partitions
 from shared import kafka
 from shared.checkers import duplicate_delivery, lost, reordered
 from shared.event import Event
 from shared.history import Action, History, Op, Outcome, Recorder
-from shared.postgres import connect
+from shared.postgres import Connection, connect
 from shared.run import About, Run
 from shared.tap import Tap
 from shared.wait import until
@@ -34,6 +34,13 @@ def open_shop(run: Run, name: str, count: int) -> BusyOrders:
     create(conninfo)
     topic, history = run.topic(name, PARTITIONS), run.history_file(name)
     return BusyOrders(conninfo, run.endpoints["kafka"], topic, history, run.seed, count, orders=ORDERS)
+
+
+def insert_all(connection: Connection, shop: BusyOrders, recorder: Recorder) -> None:
+    """All events into the outbox, by this session."""
+    for event in shop.events():
+        insert_event(connection, event, shop.topic)
+        recorder.record(Action.WRITE, Outcome.OK, event.id, key=event.subject, seq=event.sequence)
 
 
 def slug(way: str) -> str:
