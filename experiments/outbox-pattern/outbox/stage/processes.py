@@ -25,6 +25,7 @@ from outbox.relay.polling import PollingPublisher
 from outbox.relay.publisher import Publisher
 from outbox.relay.wal import WalRelay
 from outbox.table import insert_event, insert_step, steps
+from outbox.wrong import dual_write
 from outbox.wrong.deleting import BatchDeleteRelay, SkipLockedRelay
 from outbox.wrong.mark_first import MarkFirstPublisher
 from shared import kafka, workload
@@ -37,8 +38,8 @@ from shared.wait import until
 from shared.worker import until_told
 
 WAYS: dict[str, service.Way] = {
-    "commit, then publish": service.commit_then_publish,
-    "publish, then commit": service.publish_then_commit,
+    "commit, then publish": dual_write.commit_then_publish,
+    "publish, then commit": dual_write.publish_then_commit,
     "outbox": service.write_with_outbox,
 }
 
@@ -205,7 +206,7 @@ def make_relay(
 
     It and the cursor's wait `patience` seconds for one that is at work already. Raises LabError when it stays.
     """
-    publisher = publisher or Publisher(shop.broker, on_acknowledged=recorder and noted(recorder))
+    publisher = publisher or Publisher(shop.broker, on_acknowledged=noted(recorder) if recorder else None)
     way = RELAYS[kind] if isinstance(kind, str) else kind
     if way is CursorRelay:
         return CursorRelay(connection, publisher, batch, interval, at, patience=patience)
