@@ -2,8 +2,8 @@
 
 The same load and the same faults for three variants: repeat the very same append, append anew after an error, and
 repeat the same with `synchronous_commit = off`. The first two differ in what is tried again: `Repository.execute` with
-`reopen`, or a new append, as in wrong/anew.py. All of it on a Postgres of the experiment's
-own. Then that one is gone, and a dump of its events is restored into another.
+`reopen`, or a new append, as in wrong/anew.py. All of it on a Postgres of the experiment's own. Then that one is gone,
+and a dump of its events is restored into another.
 """
 
 from concurrent.futures import ThreadPoolExecutor
