@@ -11,7 +11,7 @@ from outbox.relay.cursor import CursorRelay
 from outbox.relay.polling import PollingPublisher
 from outbox.relay.wal import WalRelay
 from outbox.stage import ladder
-from outbox.stage.ladder import LOG_WRITTEN, LOOKS, Rung
+from outbox.stage.ladder import LOOKS, Rung
 from outbox.stage.measuring import waits
 from outbox.stage.processes import RelayClass, serve
 from outbox.stage.shops import warm_up, watched
@@ -96,7 +96,7 @@ def weigh(run: Run, rung: Rung) -> None:
     """What the drain cost the database. A session hands in its last counts when it ends, as the relay's now has."""
     rung.cost = ladder.cost(rung)
     for name, value in rung.cost.items():
-        note(run, rung, f"{name} per event", value, "B" if name == LOG_WRITTEN else "")
+        note(run, rung, f"{name} per event", value, "B" if name == ladder.LOG_WRITTEN else "")
 
 
 def about(run: Run, kind: str) -> About:
@@ -133,7 +133,7 @@ def claim_rates(run: Run, rungs: dict[str, Rung]) -> None:
 
 def claim_costs(run: Run, rungs: dict[str, Rung]) -> None:
     looks = {kind: rung.cost[LOOKS] for kind, rung in rungs.items()}
-    log = {kind: rung.cost[LOG_WRITTEN] for kind, rung in rungs.items()}
+    log = {kind: rung.cost[ladder.LOG_WRITTEN] for kind, rung in rungs.items()}
     about(run, ROW).claim(
         "row by row, the table is asked at least once for every event",
         looks[ROW] >= 1,
