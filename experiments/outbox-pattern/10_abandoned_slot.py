@@ -5,7 +5,7 @@ has `max_slot_wal_keep_size` and gives the slot up. An alarm comes before; after
 slot, and a new slot with what the old one owed published from the table.
 
 Where wrong and right differ: one setting, `max_slot_wal_keep_size`, in `main`; and `new_slot_and_table`, which after
-`new_slot` looks for the first event that was not published, and calls `publish_from` (outbox/slots.py).
+`new_slot` looks for the first event that was not published, and calls `publish_from` (outbox/operating/slots.py).
 """
 
 from collections.abc import Callable, Sequence
@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from itertools import pairwise
 
-from outbox import slots
+from outbox.operating import slots
 from outbox.relay import wal
 from outbox.relay.publisher import Publisher
 from outbox.stage import abandoned

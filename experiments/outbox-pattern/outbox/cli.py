@@ -5,7 +5,8 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from outbox import checking, parking
+from outbox import parking
+from outbox.operating import checking
 from outbox.relay.lag import lags
 from outbox.table import COMMAND, TABLE
 from shared import home

@@ -40,7 +40,7 @@ create table outbox (
                        || case content_type when '' then '~contenttype' else '' end) stored
 ) partition by range (created_at);
 
--- Rows for which nobody has made a partition: an insert is never refused for want of one (see partitions.py).
+-- Rows for which nobody has made a partition: an insert is never refused for want of one (see operating/partitions.py).
 create table outbox_default partition of outbox default;
 
 -- For the cursor: what transactions have written that ended late; and, as well as for relays that mark, what lies behind

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from outbox.checking import Finding, check
+from outbox.operating.checking import Finding, check
 from outbox.relay.cursor import CursorRelay
 from outbox.relay.lag import Lag, lags
 from outbox.relay.publisher import Publisher

@@ -5,8 +5,8 @@ from datetime import UTC, datetime
 import psycopg
 import pytest
 from outbox.guard import add_routes, install
+from outbox.operating.partitions import create_day
 from outbox.parking import parked, retry
-from outbox.partitions import create_day
 from outbox.relay.message import COLUMNS, OutboxRow, problem
 from outbox.session import add_event
 from outbox.stage.badrows import Bad, write_bad_rows

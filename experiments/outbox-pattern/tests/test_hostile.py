@@ -13,15 +13,15 @@ from typing import NamedTuple
 import psycopg
 import pytest
 from outbox import guard, inbox
+from outbox.operating.partitions import create_day, drop_published
+from outbox.operating.slots import look, publish_from
 from outbox.parking import discard, parked, retry
-from outbox.partitions import create_day, drop_published
 from outbox.relay import wal
 from outbox.relay.debezium import Connector
 from outbox.relay.message import OutboxRow, text
 from outbox.relay.notified import NotifiedPublisher, ring
 from outbox.relay.publisher import Publisher
 from outbox.session import add_event
-from outbox.slots import look, publish_from
 from outbox.stage.following import Way, windows
 from outbox.stage.processes import Shop, at_work, in_transactions, make_relay
 from outbox.table import create, insert_event

@@ -8,8 +8,8 @@ from pathlib import Path
 import psycopg
 import pytest
 from outbox import guard
+from outbox.operating.partitions import create_day, drop_published
 from outbox.parking import parked
-from outbox.partitions import create_day, drop_published
 from outbox.relay.cursor import CursorRelay, published_by
 from outbox.relay.publisher import Publisher
 from outbox.stage.processes import Shop, at_work, make_relay, serve, write_backlog

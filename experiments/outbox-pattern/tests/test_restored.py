@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 from outbox.cli import cli
+from outbox.operating.slots import first_missing, publish_from
 from outbox.relay.publisher import Publisher
-from outbox.slots import first_missing, publish_from
 from outbox.stage.following import Way, windows
 from outbox.stage.processes import Shop, make_relay, write_backlog
 from outbox.table import COMMAND, TABLE, insert_event

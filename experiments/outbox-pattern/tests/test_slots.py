@@ -4,10 +4,10 @@ import threading
 from collections.abc import Iterator
 
 import pytest
+from outbox.operating.slots import MB, Slot, first_missing, log_on_disk, look, publish_from
 from outbox.relay import wal
 from outbox.relay.publisher import Publisher
 from outbox.relay.wal import WalRelay
-from outbox.slots import MB, Slot, first_missing, log_on_disk, look, publish_from
 from outbox.stage.processes import Shop, make_relay, write_backlog
 from outbox.table import insert_event
 

@@ -34,7 +34,7 @@ from outbox_checkpoint as place where relay = %s
 NOTE = """
 update outbox_checkpoint set previous = %s, current = %s, passed = %s, position = %s, id = %s where relay = %s
 """
-REMEDY = "find the last event that was published, and go on behind it (outbox/slots.py)"
+REMEDY = "find the last event that was published, and go on behind it (outbox/operating/slots.py)"
 
 
 @dataclass

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from outbox.operating.slots import MB, Slot, first_missing, log_on_disk, look
 from outbox.relay import wal
 from outbox.relay.publisher import Publisher
 from outbox.relay.wal import WalRelay
-from outbox.slots import MB, Slot, first_missing, log_on_disk, look
 from outbox.stage.processes import Shop, noted, serve
 from outbox.table import create
 from shared import kafka

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 from psycopg import sql
 
-from outbox.partitions import create_day, drop_published
+from outbox.operating.partitions import create_day, drop_published
 from outbox.relay.polling import PollingPublisher
 from outbox.stage.processes import Shop, make_relay, serve
 from outbox.table import insert_event, pending
