@@ -102,9 +102,9 @@ create function outbox_forbidden() returns text language sql immutable as $$
     from (select lpad(to_hex(number), 4, '0') from generate_series(1, 16) as number) as planes (plane)
 $$;
 
--- Writers may have another search path, and another way to read a backslash.
+-- Writers may have another search path. They may read backslashes in the old way, too: hence E'...' throughout.
 create function outbox_guard() returns trigger language plpgsql
-set search_path from current set standard_conforming_strings = on as $$
+set search_path from current as $$
 declare
     missing  text := concat_ws(', ',
         case when new.aggregate_type = '' then 'aggregate_type' end, case when new.aggregate_id = '' then 'aggregate_id' end,
