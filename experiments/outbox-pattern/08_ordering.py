@@ -30,7 +30,7 @@ KEYS = "I.5/ordering-considerations/partition-keys"
 NUMBERS = "I.5/ordering-considerations/sequence-numbers"
 experiment = Experiment(
     title="Ordering: the events of one order, in order",
-    servers=("postgres", "kafka"),
+    servers=("postgres", "kafka", "connect"),
     topics=(PER_AGGREGATE, KEYS, NUMBERS),
 )
 COMPETING, ONE = "four relays, SKIP LOCKED", "one relay with a cursor"

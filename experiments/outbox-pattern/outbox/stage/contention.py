@@ -1,13 +1,14 @@
 """The relays of the ladder at orders that several services change. Each relay has a topic of its own."""
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 
 from msgspec import structs
 
 from outbox.relay import Relay, wal
 from outbox.relay.cursor import CursorRelay
+from outbox.relay.debezium import Connector
 from outbox.relay.polling import PollingPublisher
 from outbox.relay.publisher import Publisher
 from outbox.relay.wal import WalRelay
@@ -15,6 +16,7 @@ from outbox.stage.by_hand import insert_first, overtake, turns
 from outbox.stage.contended import Counter, Shape, open_orders
 from outbox.stage.processes import at_work
 from outbox.table import create
+from outbox.wrong.deleting import BatchDeleteRelay, SkipLockedRelay
 from outbox.wrong.positions import PairRelay
 from shared.checkers import duplicate_delivery, lost, reordered
 from shared.history import History, Recorder
@@ -23,8 +25,13 @@ from shared.run import Run
 from shared.tap import Tap
 
 MARKING, CURSOR, LOG, PAIR = "publish, then mark", "cursor, snapshot windows", "log relay", "cursor, (xid, position)"
+ROWS, BATCHES, DEBEZIUM = "row by row, one relay", "batch delete, one relay", "Debezium"
+RIGHT = ROWS, BATCHES, MARKING, CURSOR, LOG, DEBEZIUM
 BEFORE_LOCK = "event before the lock"
-SLUGS = {MARKING: "marking", CURSOR: "windows", LOG: "log", PAIR: "pair"}
+SLUGS = {
+    **{ROWS: "rows", BATCHES: "batches", MARKING: "marking", CURSOR: "windows"},
+    **{LOG: "log", DEBEZIUM: "debezium", PAIR: "pair"},
+}
 SHAPES = {Shape.UPDATE_FIRST: "update-first", Shape.AUDIT_FIRST: "audit-first"}
 SERVICES, ORDERS, PAUSE = 8, 3, 0.002  # see Counter
 TOPICS = ["I.5/ordering-considerations/per-aggregate-ordering"]
@@ -59,16 +66,16 @@ class Judged:
 def relayed(run: Run, count: int) -> dict[str, Judged]:
     """Every relay, at work while services write `count` events of each shape.
 
-    Who marks what is published hides it from the cursor: it has an outbox for itself.
+    Who marks or deletes what is published hides it from the others: it has an outbox for itself.
     """
     found: dict[str, Judged] = {}
-    for ways in ((CURSOR, LOG, PAIR), (MARKING,)):
+    for ways in ((CURSOR, LOG, DEBEZIUM, PAIR), (MARKING,), (BATCHES,), (ROWS,)):
         outbox = open_outbox(run, f"outbox-{SLUGS[ways[0]]}", count)
         with ExitStack() as stack:
             taps = [stack.enter_context(relaying(run, outbox, way, SLUGS[way])) for way in ways]
             written = {shape: write(run, outbox, shape) for shape in SHAPES}
             for tap in taps:
-                tap.wait_for(sum(len(history.committed) for history in written.values()))
+                tap.wait_for(sum(len(history.committed) for history in written.values()), 240)
                 tap.catch_up()
         found |= {way: judged(run, way, written) for way in ways}
     return found
@@ -119,7 +126,7 @@ def event_before_lock(run: Run) -> dict[str, tuple[History, list[int]]]:
 def claim(run: Run, found: dict[str, Judged]) -> None:
     """Which relays hold the order of orders that several services change."""
     lead = "several services change the same orders, with and without a write before the order's lock"
-    for way in (MARKING, CURSOR, LOG):
+    for way in RIGHT:
         judged = found[way]
         holds = judged.whole and not reordered(judged.history)
         text = f"{way}: {lead}, and every order's events come in order"
@@ -179,15 +186,24 @@ def relaying(run: Run, outbox: Outbox, way: str, name: str) -> Iterator[Tap]:
     with (
         connect(outbox.conninfo) as connection,
         Tap("consumer", run.endpoints["kafka"], [topic], run.recorder(name, "experiment")) as tap,
-        at_work(make(way, outbox, connection, publisher)),
+        debezium(run, outbox, publisher) if way == DEBEZIUM else at_work(make(way, outbox, connection, publisher)),
     ):
         yield tap
+
+
+def debezium(run: Run, outbox: Outbox, publisher: Publisher) -> AbstractContextManager[object]:
+    """The connector at work, on the topics that a publisher with this prefix would send to."""
+    route = {"transforms.outbox.route.topic.replacement": f"{publisher.prefix}${{routedByValue}}"}
+    endpoints, name = run.endpoints, f"{outbox.slot}_debezium"
+    return Connector(endpoints["connect"], endpoints["postgres"], name, outbox.slot, settings=route).running()
 
 
 def make(way: str, outbox: Outbox, connection: Connection, publisher: Publisher) -> Relay:
     if way == LOG:
         return WalRelay(outbox.conninfo, connection, publisher, outbox.slot)
     ladder: dict[str, type[PollingPublisher] | type[CursorRelay]] = {
+        ROWS: SkipLockedRelay,
+        BATCHES: BatchDeleteRelay,
         MARKING: PollingPublisher,
         CURSOR: CursorRelay,
         PAIR: PairRelay,
