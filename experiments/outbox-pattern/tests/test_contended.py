@@ -8,7 +8,7 @@ from outbox.windows import RelayWindow
 
 from shared.faults import Kill
 
-IN_ORDER = "publish, then mark", "cursor", "log"
+IN_ORDER = "row by row", "batch delete", "publish, then mark", "cursor", "log"
 SHAPES = Shape.UPDATE_FIRST, Shape.AUDIT_FIRST
 
 
