@@ -1,6 +1,6 @@
 """The relays of the ladder at orders that several services change. Each relay has a topic of its own."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 
@@ -13,7 +13,7 @@ from outbox.relay.polling import PollingPublisher
 from outbox.relay.publisher import Publisher
 from outbox.relay.wal import WalRelay
 from outbox.stage.by_hand import insert_first, overtake, turns
-from outbox.stage.contended import Counter, Shape, open_orders
+from outbox.stage.contended import Counter, Shape, open_orders, take_turns
 from outbox.stage.processes import at_work
 from outbox.table import create
 from outbox.wrong.deleting import BatchDeleteRelay, SkipLockedRelay
@@ -56,7 +56,8 @@ class Judged:
     @property
     def whole(self) -> bool:
         """Whether every event came once."""
-        return min(self.committed.values()) > 0 and not lost(self.history) + duplicate_delivery(self.history)
+        enough = min(self.committed.values()) > max(self.committed.values()) / 2  # services wrote in either shape
+        return enough and not lost(self.history) + duplicate_delivery(self.history)
 
     def __str__(self) -> str:
         counts = (f"{self.wrong[shape]:,} of {self.committed[shape]:,} ({name})" for shape, name in SHAPES.items())
@@ -73,7 +74,9 @@ def relayed(run: Run, count: int) -> dict[str, Judged]:
         outbox = open_outbox(run, f"outbox-{SLUGS[ways[0]]}", count)
         with ExitStack() as stack:
             taps = [stack.enter_context(relaying(run, outbox, way, SLUGS[way])) for way in ways]
-            written = {shape: write(run, outbox, shape) for shape in SHAPES}
+            # Only the pair needs one to be overtaken; and where rows are deleted, nobody can tell.
+            work = turns if PAIR in ways else take_turns
+            written = {shape: write(run, outbox, shape, work) for shape in SHAPES}
             for tap in taps:
                 tap.wait_for(sum(len(history.committed) for history in written.values()), 240)
                 tap.catch_up()
@@ -81,12 +84,12 @@ def relayed(run: Run, count: int) -> dict[str, Judged]:
     return found
 
 
-def write(run: Run, outbox: Outbox, shape: Shape) -> History:
+def write(run: Run, outbox: Outbox, shape: Shape, work: Callable[[Counter, Shape], None]) -> History:
     """The services' transactions of this shape, which have a history of their own."""
     own = replace(outbox, history=outbox.history.with_stem(f"{outbox.history.stem}-{SHAPES[shape]}"))
     if shape is Shape.AUDIT_FIRST:
         overtake(own, lambda _: None)
-    run.worker("services", turns, own, shape).wait(240)
+    run.worker("services", work, own, shape).wait(240)
     return History.read(own.history)
 
 
