@@ -1,12 +1,23 @@
 """Several services at the same orders, and a relay that is killed: every relay that claims order keeps it."""
 
+from pathlib import Path
+
 import pytest
-from outbox.stage.contended import Shape
+from outbox.relay.debezium import Connector
+from outbox.stage.contended import Counter, Shape, open_orders, take_turns
 from outbox.stage.processes import Shop
-from outbox.stage.schedules import TRANSACTIONS, Plan, contend, schedule
+from outbox.stage.schedules import TRANSACTIONS, Plan, contend, schedule, standing_open
 from outbox.windows import RelayWindow
 
-from shared.faults import Kill
+from shared import kafka
+from shared.checkers import aborted_read, lost, phantom, reordered
+from shared.faults import Faults, Kill
+from shared.history import History, Recorder, now
+from shared.pytest_plugin import OwnStarter
+from shared.servers.server import Endpoint
+from shared.tap import Tap
+from shared.wait import until
+from shared.worker import Worker
 
 IN_ORDER = "row by row", "batch delete", "publish, then mark", "cursor", "log"
 SHAPES = Shape.UPDATE_FIRST, Shape.AUDIT_FIRST
@@ -36,3 +47,29 @@ def test_a_schedule_of_a_seed_loses_nothing_keeps_the_order_and_doubles_in_its_w
     found = schedule(shop, seed)
     assert found.written > TRANSACTIONS // 2
     assert (found.lost, found.reordered, found.phantom, found.outside) == (0, 0, 0, 0)
+
+
+@pytest.mark.fault
+@pytest.mark.slow
+def test_debezium_loses_nothing_and_keeps_the_order_when_connect_is_killed(
+    shop: Shop, postgres: Endpoint, own: OwnStarter, recorder: Recorder, unique: str, tmp_path: Path
+) -> None:
+    """Connect is killed and started again while services are at work, and an unrelated transaction is open."""
+    broker = own("kafka").endpoint
+    worker = own("connect", {"kafka": broker})
+    kafka.create_topics(broker, [shop.topic])
+    counter = Counter(shop.conninfo, shop.topic, recorder.path, 7, count=2_000, orders=3, services=4, pause=0.002)
+    open_orders(counter)
+    connector = Connector(worker.endpoint, postgres, f"{unique}_debezium", unique)
+    with connector.running(), standing_open(shop), Tap("consumer", broker, [shop.topic], recorder) as tap:
+        services = Worker("services", tmp_path / "services.log", take_turns, counter, Shape.AUDIT_FIRST).start()
+        until("the first events", lambda: len(tap.ids) > 20)
+        with Faults(recorder).down(worker):
+            killed = now()
+        services.wait()
+        connector.wait_until_running()
+        tap.wait_for(len(History.read(recorder.path).committed))
+        tap.catch_up()
+    history = History.read(recorder.path)
+    assert sum(op.at > killed for op in history.written.values()) > 0  # it was killed under load
+    assert not lost(history) + reordered(history) + phantom(history) + aborted_read(history)

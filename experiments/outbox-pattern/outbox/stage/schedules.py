@@ -76,7 +76,7 @@ def contend(shop: Shop, plan: Plan) -> Counts:
     )
     open_orders(counter)
     with (
-        _open(shop, plan.long),
+        standing_open(shop, plan.long),
         Recorder(shop.history, "tap") as recorder,
         Tap("consumer", shop.broker, [shop.topic], recorder) as tap,
     ):
@@ -100,7 +100,7 @@ def _kill_and_finish(shop: Shop, plan: Plan, counter: Counter, tap: Tap) -> None
 
 
 @contextmanager
-def _open(shop: Shop, wanted: bool) -> Iterator[None]:
+def standing_open(shop: Shop, wanted: bool = True) -> Iterator[None]:
     """A transaction that has written something, which is nobody's, and stays open."""
     with connect(shop.conninfo) as connection, connection.transaction():
         if wanted:
