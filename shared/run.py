@@ -1,5 +1,6 @@
 """One run of an experiment: what its script does its work with, and what becomes its record."""
 
+import re
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -145,8 +146,22 @@ class Run:
         """An open history of that name, for this process; closed at the end of the run."""
         return self.stack_of_things.enter_context(Recorder(self.history_file(name), process))
 
-    def judge(self, name: str, *, variant: str = "", wrong_way: bool = False, fault: str | None = None) -> History:
-        """Read a history and run every checker over it. With `fault`, raises FaultNotFired unless one such fired."""
+    def judge(
+        self,
+        name: str,
+        *,
+        variant: str = "",
+        wrong_way: bool = False,
+        fault: str | None = None,
+        also: Sequence[Path] = (),
+    ) -> History:
+        """Read a history and run every checker over it. With `fault`, raises FaultNotFired unless one such fired.
+
+        What others have recorded in files of their own (`also`) becomes part of it.
+        """
+        if also:
+            with self.history_file(name).open("ab") as file:
+                file.writelines(path.read_bytes() for path in also)
         history = History.read(self.history_file(name))
         if fault is not None:
             faults.require(history, fault)
@@ -247,9 +262,14 @@ class About:
         own = {"variant": self.variant, "wrong_way": self.wrong_way, "x": x, "x_label": x_label}
         return self.run.figure(name, value, unit, **own, **parameters)  # type: ignore[arg-type]
 
-    def judge(self, name: str, fault: str | None = None) -> History:
-        """Read a history and run every checker over it."""
-        return self.run.judge(name, variant=self.variant, wrong_way=self.wrong_way, fault=fault)
+    def judge(self, name: str, fault: str | None = None, also: Sequence[Path] = ()) -> History:
+        """Read a history, with what stands in other files, and run every checker over it."""
+        return self.run.judge(name, variant=self.variant, wrong_way=self.wrong_way, fault=fault, also=also)
+
+
+def slug(text: str) -> str:
+    """A text as a part of names, of files, schemas and topics: small letters, figures, and _ for all else."""
+    return re.sub("[^a-z0-9]+", "_", text.lower()).strip("_")
 
 
 def _distribution(name: str, samples: Sequence[float]) -> dict[str, float | int]:
