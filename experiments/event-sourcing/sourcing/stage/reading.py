@@ -124,7 +124,7 @@ def write_unevenly(bank: Bank, teller: int, pause: float) -> None:
     """
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    rng = random.Random(f"{bank.seed} {teller}")  # noqa: S311
+    rng = random.Random(f"{bank.seed} {teller}")  # noqa: RUF100, S311
     with Recorder(bank.history, f"teller-{teller}") as recorder, connect(bank.conninfo) as connection:
         store = PostgresStore(connection)
         pass_gate(connection)
