@@ -194,10 +194,20 @@ class Run:
         fact: str = "",
         variant: str = "",
         wrong_way: bool = False,
+        source: str = "",
     ) -> None:
-        """Assert one sentence. `wrong_way` marks the claim that the popular wrong way does fail."""
+        """Assert one sentence. `wrong_way` marks the claim that the popular wrong way does fail.
+
+        `source` is the public report that it reproduces, as "librdkafka#5423".
+        """
         claim = Claim(
-            text=text, holds=bool(holds), topics=tuple(topics), variant=variant, wrong_way=wrong_way, fact=fact
+            text=text,
+            holds=bool(holds),
+            topics=tuple(topics),
+            variant=variant,
+            wrong_way=wrong_way,
+            fact=fact,
+            source=source,
         )
         self.claims.append(claim)
         self.output.claim(claim)
@@ -243,10 +253,13 @@ class About:
     wrong_way: bool
     topics: Sequence[str]
 
-    def claim(self, text: str, holds: bool, *, fact: str = "", topics: Sequence[str] | None = None) -> None:
+    def claim(
+        self, text: str, holds: bool, *, fact: str = "", topics: Sequence[str] | None = None, source: str = ""
+    ) -> None:
         """Assert one sentence; without topics of its own it has those of the variant."""
         topics = self.topics if topics is None else topics
-        self.run.claim(text, holds, topics=topics, fact=fact, variant=self.variant, wrong_way=self.wrong_way)
+        about = {"variant": self.variant, "wrong_way": self.wrong_way, "source": source}
+        self.run.claim(text, holds, topics=topics, fact=fact, **about)  # type: ignore[arg-type]
 
     def figure(
         self,
