@@ -7,7 +7,8 @@ cog block, and `make check` fails when the two differ.
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from shared.output import CROSS, TICK, number, show
+from shared.output import number, show
+from shared.plain import CROSS, TICK
 from shared.record import Claim, Figure, RunRecord, covered, latest
 from shared.report.syllabus import Section
 from shared.settings import ROOT

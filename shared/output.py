@@ -1,10 +1,6 @@
 """What a run says while it runs: live on a terminal, plain lines elsewhere, nothing but JSON with --json."""
 
-import codecs
-import io
-import sys
 import time
-import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 
@@ -13,10 +9,9 @@ from rich.markup import escape
 from rich.status import Status
 from rich.table import Table
 
+from shared.plain import CROSS, TICK
 from shared.record import Claim, Figure, RunRecord
 
-TICK, CROSS = "✔", "✘"
-PLAIN = {TICK: "+", CROSS: "x", "—": "-", "–": "-", "−": "-", "…": "...", "→": "->", "×": "x", "≥": ">=", "≤": "<="}
 PLAIN_WIDTH = 160  # columns of a table in a log file
 
 
@@ -68,15 +63,6 @@ class Output:
         self.console.print(f"[dim]record: {escape(folder)}; picture: lab report[/dim]")
 
 
-def speak_plainly() -> None:
-    """What the output's encoding does not have is said in marks that every encoding has, and not an error."""
-    codecs.register_error("plain", _plain)
-    for stream in (sys.stdout, sys.stderr):
-        # Whoever has chosen an error handler (PYTHONIOENCODING=ascii:replace) keeps it; Python chooses the others.
-        if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape", "backslashreplace"):
-            stream.reconfigure(errors="plain")
-
-
 def spinning(console: Console, text: str) -> Status:
     """The sign that something goes on, as the terminal can show it."""
     return console.status(text, spinner="dots" if console.encoding.startswith("utf") else "line")
@@ -88,18 +74,6 @@ def make_console(silent: bool = False) -> Console:
     if not console.is_terminal:
         console.width = PLAIN_WIDTH
     return console
-
-
-def _plain(error: UnicodeError) -> tuple[str, int]:
-    if not isinstance(error, UnicodeEncodeError):
-        raise error
-    return "".join(map(_ascii, error.object[error.start : error.end])), error.end
-
-
-def _ascii(character: str) -> str:
-    """é is e; half a surrogate pair, and what has no likeness, is a question mark."""
-    bare = unicodedata.normalize("NFKD", character).encode("ascii", "ignore").decode()
-    return PLAIN.get(character) or bare or "?"
 
 
 def _mark(claim: Claim) -> str:

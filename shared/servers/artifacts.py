@@ -12,14 +12,16 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import requests
 from filelock import FileLock
-from maven_artifact import Artifact, RequestException, Requestor, Resolver
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from shared.errors import ArtifactError, ChecksumMismatch, DownloadFailed
 from shared.settings import ROOT, Settings
+
+if TYPE_CHECKING:
+    import requests
 
 CHUNK = 1 << 16
 STALL = 30.0  # seconds without a byte before a download counts as failed
@@ -37,6 +39,8 @@ class Pin:
 
     @property
     def filename(self) -> str:
+        from maven_artifact import Artifact
+
         artifact = Artifact.parse(self.coordinate)
         classifier = f"-{artifact.classifier}" if artifact.classifier else ""
         return f"{artifact.artifact_id}-{artifact.version}{classifier}.{artifact.extension}"
@@ -115,6 +119,9 @@ def _fetch_one(pin: Pin, settings: Settings, advance: Callable[[int], None]) -> 
 
 
 def _download(pin: Pin, settings: Settings, half: Path, advance: Callable[[int], None]) -> None:
+    import requests  # here and below, since both take longer than all else, and only a first start needs them
+    from maven_artifact import RequestException
+
     for attempt in range(1, ATTEMPTS + 1):
         got = 0
         try:
@@ -134,7 +141,9 @@ def _download(pin: Pin, settings: Settings, half: Path, advance: Callable[[int],
             raise DownloadFailed(pin.coordinate, f"could not be fetched: {problem}. {remedy}")
 
 
-def _open(pin: Pin, settings: Settings) -> requests.Response:
+def _open(pin: Pin, settings: Settings) -> "requests.Response":
+    from maven_artifact import Artifact, Requestor, Resolver
+
     requestor = Requestor()
     mirror = settings.values.get("MAVEN")
     resolver = Resolver(mirror, requestor) if mirror else Resolver.default()

@@ -22,7 +22,7 @@ FLOORS = (
     {"errors"},
     {
         *("attributes", "codec", "event", "files", "history", "home", "kafka", "postgres", "session", "snapshot"),
-        *("record", "servers", "settings", "signals", "wait"),
+        *("plain", "record", "servers", "settings", "signals", "wait"),
     },
     {
         *(
@@ -32,6 +32,7 @@ FLOORS = (
             "evidence",
             "experiment",
             "faults",
+            "figures",
             "gates",
             "labs",
             "moving",

@@ -2,13 +2,12 @@
 
 from collections.abc import Mapping
 
-import httpx
-
 from shared.servers.artifacts import read_lock, unpack
 from shared.servers.catalogue.kafka import FOLDER as KAFKA_FOLDER
 from shared.servers.catalogue.kafka import kafka_jars
 from shared.servers.jvm import Jvm
 from shared.servers.server import Command, Endpoint, Place, Server
+from shared.servers.web import ask
 from shared.settings import ROOT
 
 FOLDER = ROOT / "docker" / "connect"
@@ -55,14 +54,14 @@ class Connect(Server):
         ]
 
     def probe(self, endpoint: Endpoint) -> str:
-        health = httpx.get(f"{endpoint.url}/health", timeout=2).raise_for_status().json()
+        health = ask(f"{endpoint.url}/health", timeout=2)
         if health["status"] != "healthy":
             raise RuntimeError(f"Connect says {health['status']}")
-        plugins = httpx.get(f"{endpoint.url}/connector-plugins", timeout=5).raise_for_status().json()
+        plugins = ask(f"{endpoint.url}/connector-plugins")
         debezium = next((plugin["version"] for plugin in plugins if plugin["class"] == CONNECTOR), None)
         if debezium is None:
             raise RuntimeError("Connect runs without the Debezium Postgres connector")
-        kafka = httpx.get(endpoint.url, timeout=2).raise_for_status().json()["version"]
+        kafka = ask(endpoint.url, timeout=2)["version"]
         return f"{kafka} + Debezium {debezium}"
 
 
