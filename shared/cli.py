@@ -36,7 +36,7 @@ PARTS = Path(__file__).with_name("commands")
 COMMANDS = {  # command -> (module, function)
     "list": ("listing", "show_list"),
     "run": ("runs", "run"),
-    "demo": ("runs", "demo"),
+    "demo": ("demo", "demo"),
     "report": ("documents", "show_report"),
     "evidence": ("documents", "make_evidence"),
     "coverage": ("documents", "coverage"),

@@ -16,10 +16,11 @@ PLAIN_WIDTH = 160  # columns of a table in a log file
 
 
 class Output:
-    """Writes to a console; silent when told so."""
+    """Writes to a console; silent when told so. `brief`: of the claims those alone that do not hold, and no figures."""
 
-    def __init__(self, *, silent: bool = False, console: Console | None = None) -> None:
+    def __init__(self, *, silent: bool = False, brief: bool = False, console: Console | None = None) -> None:
         self.console = console or make_console(silent)
+        self.brief = brief
         self._in_step = False
         self._waiting: list[Claim] = []
 
@@ -45,6 +46,8 @@ class Output:
         self.console.print(f"  [yellow]not possible here:[/yellow] {escape(step)} [dim]({escape(reason)})[/dim]")
 
     def claim(self, claim: Claim) -> None:
+        if self.brief and claim.holds:
+            return
         if self._in_step:
             self._waiting.append(claim)
         else:
@@ -52,15 +55,17 @@ class Output:
 
     def closing(self, record: RunRecord, folder: str) -> None:
         """The table naive vs right, the verdict and where the picture comes from."""
-        if record.figures:
+        if record.figures and not self.brief:
             self.console.print(_figures(record.figures))
         held = sum(claim.holds for claim in record.claims)
         colour = "green" if record.holds else "red"
+        start = "" if self.brief else "\n"
         self.console.print(
-            f"\n[{colour}]{record.verdict}[/{colour}]: {held} of {len(record.claims)} claims hold", end=""
+            f"{start}[{colour}]{record.verdict}[/{colour}]: {held} of {len(record.claims)} claims hold", end=""
         )
         self.console.print(f" [dim]in {record.seconds:.1f} s, seed {record.seed}[/dim]")
-        self.console.print(f"[dim]record: {escape(folder)}; picture: lab report[/dim]")
+        if not self.brief:
+            self.console.print(f"[dim]record: {escape(folder)}; picture: lab report[/dim]")
 
 
 def spinning(console: Console, text: str) -> Status:

@@ -60,6 +60,7 @@ class Run:
         self.figures: list[Figure] = []
         self.histories: list[HistorySummary] = []
         self.not_possible: list[NotPossible] = []
+        self.chances: dict[str, bool] = {}
         self.parameters: dict[str, str | int | float | bool] = {}
         self.stack_of_things = ExitStack()
         if "kafka" in endpoints and not keep:
@@ -211,6 +212,13 @@ class Run:
         )
         self.claims.append(claim)
         self.output.claim(claim)
+
+    def sometimes(self, text: str, seen: bool) -> None:
+        """What chance decides, such as where a kill hits: one run may miss it, `lab run --repeat N` must see it once.
+
+        Antithesis documentation, "Sometimes Assertions".
+        """
+        self.chances[text] = bool(seen) or self.chances.get(text, False)
 
     def figure(
         self,

@@ -27,6 +27,7 @@ FLOORS = (
     {
         *(
             "checkers",
+            "contrast",
             "ending",
             "environment",
             "evidence",
