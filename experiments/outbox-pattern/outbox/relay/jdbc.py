@@ -1,7 +1,7 @@
 """A Postgres address of libpq's as Debezium's settings, which are those of its JDBC driver.
 
 What cannot be said to Debezium is refused, not left out: a connector that ignores half of its address runs, and reads
-another database, or in the clear. Tried on a Postgres that takes nobody in the clear (tests/test_encrypted.py). Sources:
+another database, or in the clear. Tried on a Postgres that encrypts: tests/test_encrypted.py. Sources:
 Debezium documentation, "Debezium connector for PostgreSQL" (3.6), and that of the JDBC driver, "Connecting to the
 Database" (42.7).
 """
