@@ -5,9 +5,11 @@ beside its place and moved there only when the checksum agrees, so a broken down
 """
 
 import hashlib
+import io
 import shutil
 import tarfile
 import threading
+import zipfile
 from collections.abc import Callable, Iterable
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -92,10 +94,19 @@ def unpack(pin: Pin, cache: Path) -> Path:
         if not folder.exists():
             half = folder.with_suffix(".half")
             shutil.rmtree(half, ignore_errors=True)
-            with tarfile.open(pin.path(cache)) as archive:
+            with _archive(pin.path(cache)) as archive:
                 archive.extractall(half, filter="data")
             half.rename(folder)
     return folder
+
+
+def _archive(path: Path) -> tarfile.TarFile:
+    """The archive, or the one that a jar holds beside its manifest."""
+    if path.suffix != ".jar":
+        return tarfile.open(path)
+    with zipfile.ZipFile(path) as jar:
+        [name] = [name for name in jar.namelist() if not name.startswith("META-INF/")]
+        return tarfile.open(fileobj=io.BytesIO(jar.read(name)))
 
 
 def _fetch_one(pin: Pin, settings: Settings, advance: Callable[[int], None]) -> None:

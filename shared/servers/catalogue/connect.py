@@ -49,7 +49,7 @@ class Connect(Server):
             jvm.command(
                 ("org.apache.kafka.connect.cli.ConnectDistributed", str(properties)),
                 place.folder / "connect.log",
-                flags=(f"-Dlog4j2.configurationFile={(KAFKA_FOLDER / 'log4j2.yaml').as_uri()}",),
+                flags=(f"-Dlog4j2.configurationFile={(KAFKA_FOLDER / 'log4j2.yaml').as_uri()}", *_names(place)),
             )
         ]
 
@@ -63,6 +63,12 @@ class Connect(Server):
             raise RuntimeError("Connect runs without the Debezium Postgres connector")
         kafka = ask(endpoint.url, timeout=2)["version"]
         return f"{kafka} + Debezium {debezium}"
+
+
+def _names(place: Place) -> tuple[str, ...]:
+    """Where Java looks names up, if not where the machine does."""
+    hosts = place.settings.get("lab.hosts")
+    return (f"-Djdk.net.hosts.file={hosts}",) if hosts else ()
 
 
 def _credentials(options: Mapping[str, str]) -> dict[str, str]:
