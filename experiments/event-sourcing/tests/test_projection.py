@@ -13,10 +13,9 @@ from sourcing.event import NewEvent
 from sourcing.postgres import PostgresStore
 from sourcing.projection import Change, Policy, Projection, ProjectionStopped, Projector, install
 from sourcing.shop.read_models import PROJECTIONS, OrderSummary
-from sourcing.stage import badevents, folded, watching
-from sourcing.stage import filling as shop
-from sourcing.stage.projecting import project
-from sourcing.stage.watching import behind, changes, wrong_rows
+from sourcing.stage import badevents, folded, lives, traffic
+from sourcing.stage.kills import project
+from sourcing.stage.traffic import behind, changes, wrong_rows
 from sourcing.windows import ProjectionWindow
 from sourcing.wrong.projectors import ByPosition, CheckpointFirst, ModelFirst, PerEvent
 
@@ -41,7 +40,7 @@ class NextSummary(OrderSummary):
 def orders(connection: Connection) -> int:
     """Twenty orders and all projections, which have read nothing yet; how many events that is."""
     install(connection, *PROJECTIONS.values())
-    return shop.write(connection, 7, 20)
+    return lives.write(connection, 7, 20)
 
 
 def differs(connection: Connection, projection: Projection) -> int:
@@ -316,7 +315,7 @@ def blocked(connection: Connection, other: Connection) -> bool:
 def test_a_rate_is_not_waited_for_where_nothing_comes(
     orders: int, connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watching, "PATIENCE", 0.1)
-    assert watching.rate(connection, SUMMARY, 10, orders) > 0
+    monkeypatch.setattr(traffic, "PATIENCE", 0.1)
+    assert traffic.rate(connection, SUMMARY, 10, orders) > 0
     with pytest.raises(DeadlineExceeded, match="the next batch"):
-        watching.rate(connection, SUMMARY, 1000, orders + 1)
+        traffic.rate(connection, SUMMARY, 1000, orders + 1)

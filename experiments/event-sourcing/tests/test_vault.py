@@ -30,7 +30,7 @@ from sourcing.forgetting.vault import (
 from sourcing.postgres import PostgresStore
 from sourcing.repository import Repository
 from sourcing.shop.customer import Customer
-from sourcing.stage import filling as shop
+from sourcing.stage import lives
 from sourcing.stage.generations import sales
 
 from shared import codec
@@ -331,7 +331,7 @@ def test_fields_of_inner_objects_are_classified_by_their_names(vault: Vault) -> 
 
 
 def test_everything_that_the_shop_s_programs_write_is_classified(vault: Vault) -> None:
-    written = [event for _, events in shop.orders(7, 50) for event in events]
+    written = [event for _, events in lives.orders(7, 50) for event in events]
     written += [event for _, events in sales(7, 12, 3) for event in events if event.type in SHOP]
     assert {event.type for event in written} >= {
         "OrderPlaced",
