@@ -15,21 +15,21 @@ from sourcing.postgres import PostgresStore, create
 from sourcing.projection import Projector, install
 from sourcing.repository import Repository
 from sourcing.shop.account import Account
+from sourcing.stage.bank import Bank, open_accounts
 from sourcing.stage.supervised import (
     AWAY,
     AppendWindow,
     Balances,
     Way,
-    append_anew,
     deposit_through,
     project,
     recovery,
     repeat_the_same,
     settle,
 )
-from sourcing.stage.writers import Bank, open_accounts
 from sourcing.store import ANY, NO_STREAM
 from sourcing.windows import ProjectionWindow
+from sourcing.wrong.anew import append_anew
 
 from shared import postgres
 from shared.checkers import duplicate_effect
