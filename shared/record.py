@@ -27,6 +27,7 @@ class Claim(_Value):
     variant: str = ""  # which implementation it is about
     wrong_way: bool = False  # True: the claim is that the popular wrong way does fail
     fact: str = ""  # what was seen, in a few words: "0 of 1,000 lost"
+    source: str = ""  # the public report that it reproduces: "librdkafka#5423"
 
 
 class Figure(_Value):

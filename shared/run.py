@@ -1,5 +1,6 @@
 """One run of an experiment: what its script does its work with, and what becomes its record."""
 
+import re
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -145,8 +146,22 @@ class Run:
         """An open history of that name, for this process; closed at the end of the run."""
         return self.stack_of_things.enter_context(Recorder(self.history_file(name), process))
 
-    def judge(self, name: str, *, variant: str = "", wrong_way: bool = False, fault: str | None = None) -> History:
-        """Read a history and run every checker over it. With `fault`, raises FaultNotFired unless one such fired."""
+    def judge(
+        self,
+        name: str,
+        *,
+        variant: str = "",
+        wrong_way: bool = False,
+        fault: str | None = None,
+        also: Sequence[Path] = (),
+    ) -> History:
+        """Read a history and run every checker over it. With `fault`, raises FaultNotFired unless one such fired.
+
+        What others have recorded in files of their own (`also`) becomes part of it.
+        """
+        if also:
+            with self.history_file(name).open("ab") as file:
+                file.writelines(path.read_bytes() for path in also)
         history = History.read(self.history_file(name))
         if fault is not None:
             faults.require(history, fault)
@@ -179,10 +194,20 @@ class Run:
         fact: str = "",
         variant: str = "",
         wrong_way: bool = False,
+        source: str = "",
     ) -> None:
-        """Assert one sentence. `wrong_way` marks the claim that the popular wrong way does fail."""
+        """Assert one sentence. `wrong_way` marks the claim that the popular wrong way does fail.
+
+        `source` is the public report that it reproduces, as "librdkafka#5423".
+        """
         claim = Claim(
-            text=text, holds=bool(holds), topics=tuple(topics), variant=variant, wrong_way=wrong_way, fact=fact
+            text=text,
+            holds=bool(holds),
+            topics=tuple(topics),
+            variant=variant,
+            wrong_way=wrong_way,
+            fact=fact,
+            source=source,
         )
         self.claims.append(claim)
         self.output.claim(claim)
@@ -228,10 +253,13 @@ class About:
     wrong_way: bool
     topics: Sequence[str]
 
-    def claim(self, text: str, holds: bool, *, fact: str = "", topics: Sequence[str] | None = None) -> None:
+    def claim(
+        self, text: str, holds: bool, *, fact: str = "", topics: Sequence[str] | None = None, source: str = ""
+    ) -> None:
         """Assert one sentence; without topics of its own it has those of the variant."""
         topics = self.topics if topics is None else topics
-        self.run.claim(text, holds, topics=topics, fact=fact, variant=self.variant, wrong_way=self.wrong_way)
+        about = {"variant": self.variant, "wrong_way": self.wrong_way, "source": source}
+        self.run.claim(text, holds, topics=topics, fact=fact, **about)  # type: ignore[arg-type]
 
     def figure(
         self,
@@ -247,9 +275,14 @@ class About:
         own = {"variant": self.variant, "wrong_way": self.wrong_way, "x": x, "x_label": x_label}
         return self.run.figure(name, value, unit, **own, **parameters)  # type: ignore[arg-type]
 
-    def judge(self, name: str, fault: str | None = None) -> History:
-        """Read a history and run every checker over it."""
-        return self.run.judge(name, variant=self.variant, wrong_way=self.wrong_way, fault=fault)
+    def judge(self, name: str, fault: str | None = None, also: Sequence[Path] = ()) -> History:
+        """Read a history, with what stands in other files, and run every checker over it."""
+        return self.run.judge(name, variant=self.variant, wrong_way=self.wrong_way, fault=fault, also=also)
+
+
+def slug(text: str) -> str:
+    """A text as a part of names, of files, schemas and topics: small letters, figures, and _ for all else."""
+    return re.sub("[^a-z0-9]+", "_", text.lower()).strip("_")
 
 
 def _distribution(name: str, samples: Sequence[float]) -> dict[str, float | int]:

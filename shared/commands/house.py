@@ -24,7 +24,7 @@ from shared.servers.stack import Stack
 from shared.settings import ROOT, Settings
 
 console = make_console()
-PLACES = "shared", "experiments"
+PLACES = "shared", "experiments", "hatch_build.py"
 DISK_GB, MEMORY_GB = 2, 4  # what all servers and a full run need
 
 

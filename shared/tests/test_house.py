@@ -21,7 +21,7 @@ EXPERIMENTAL = {"history", "run", "worker", "tap", "checkers", "experiment", "wo
 FLOORS = (
     {"errors"},
     {
-        *("attributes", "codec", "event", "files", "history", "home", "kafka", "postgres", "snapshot"),
+        *("attributes", "codec", "event", "files", "history", "home", "kafka", "postgres", "session", "snapshot"),
         *("record", "servers", "settings", "signals", "wait"),
     },
     {
@@ -32,12 +32,14 @@ FLOORS = (
             "evidence",
             "experiment",
             "faults",
+            "gates",
             "labs",
             "moving",
             "mutations",
+            "operator",
             "output",
         ),
-        *("proxy", "report", "run", "size", "tap", "targets", "threads", "worker", "workload"),
+        *("proxy", "report", "run", "size", "tap", "targets", "threads", "usage", "worker", "workload"),
     },
     {"benchmarks", "cli", "commands", "pytest_plugin", "smoke", "tests"},
 )

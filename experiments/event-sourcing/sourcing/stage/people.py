@@ -61,7 +61,7 @@ def open_shop(run: Run, server: Handle, way: str, number: int, count: int, secre
     if way in (HALF, SHRED):
         store, read = SealingStore(store, safe, SHOP), opening(safe, SHOP)
     copy = read if way == HALF else as_stored
-    people = copies.people(random.Random(f"{run.seed} {way}"), count)  # noqa: S311
+    people = copies.people(random.Random(f"{run.seed} {way}"), count)  # noqa: RUF100, S311
     copies.register(store, people)
     spent = copies.project(connection, store, copy)
     copies.snapshot(connection, Repository(store, Customer, copy), people)

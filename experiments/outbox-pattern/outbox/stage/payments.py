@@ -99,7 +99,7 @@ def consume_all(run: Run, shop: Payments, readers: Sequence[Reader], case: str, 
     """Every consumer at once, each with a group and accounts of its own; killed ones are started again."""
     homes = open_homes(run, readers, case)
     if killing:
-        nth = random.Random(f"{run.seed} {case}").randrange(shop.count // 4, shop.count // 2)  # noqa: S311
+        nth = random.Random(f"{run.seed} {case}").randrange(shop.count // 4, shop.count // 2)  # noqa: RUF100, S311
         read(run, shop, readers, case, homes, nth)
     read(run, shop, readers, case, homes)
     return judge(shop, readers, case, homes)
