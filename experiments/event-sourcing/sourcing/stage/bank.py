@@ -47,7 +47,7 @@ class Bank:
 
     def movements(self, teller: int, account: str, sign: int) -> Iterator[Movement]:
         """Without end."""
-        rng = random.Random(f"{self.seed} {teller} {account}")  # noqa: S311
+        rng = random.Random(f"{self.seed} {teller} {account}")
         for number in count():
             ident = seeded_id(rng, EPOCH + timedelta(milliseconds=number))
             yield Movement(ident, account, sign * rng.randrange(100, 1_000))

@@ -138,7 +138,7 @@ def write_unevenly(bank: Bank, teller: int, pause: float) -> None:
     Until all deposits are done, or until SIGTERM.
     """
     stop = until_told()
-    rng = random.Random(f"{bank.seed} {teller}")  # noqa: S311
+    rng = random.Random(f"{bank.seed} {teller}")
     with Recorder(bank.history, f"teller-{teller}") as recorder, connect(bank.conninfo) as connection:
         store = PostgresStore(connection)
         pass_gate(connection)

@@ -169,7 +169,7 @@ def open_shop(run: Run) -> Iterator[Shopping]:
     postgres.create(conninfo := run.schema())
     with connect(conninfo) as connection:
         connection.execute(crud.SCHEMA)
-        yield Shopping(PostgresStore(connection), random.Random(run.seed))  # noqa: S311
+        yield Shopping(PostgresStore(connection), random.Random(run.seed))
 
 
 # A bug in the points for deposits.
@@ -177,7 +177,7 @@ def open_shop(run: Run) -> Iterator[Shopping]:
 
 def deposits(seed: int, count: int) -> dict[str, list[int]]:
     """Account -> the cents that are paid into it, one deposit after the other."""
-    rng = random.Random(f"{seed} points")  # noqa: S311
+    rng = random.Random(f"{seed} points")
     return {f"points-{n:04d}": rng.choices(DEPOSITS, k=rng.randrange(1, 5)) for n in range(count)}
 
 
