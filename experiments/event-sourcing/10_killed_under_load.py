@@ -6,9 +6,9 @@ it to `Repository.execute` with `reopen`, `append_anew` makes a new event each t
 experiment's own. Then that one is gone, and a dump of its events is restored into another.
 """
 
-from sourcing.stage import supervised
-from sourcing.stage.restoring import Restored, move
-from sourcing.stage.supervised import AppendWindow, Deployment, Left, Log, Way, repeat_the_same
+from sourcing.stage import survivors
+from sourcing.stage.restore import Restored, move
+from sourcing.stage.survivors import AppendWindow, Deployment, Left, Reading, Retry, repeat_the_same
 from sourcing.windows import ProjectionWindow
 from sourcing.wrong.anew import append_anew
 
@@ -31,8 +31,8 @@ SAME, ANEW, ASYNC = "the same append again", "a new append", "the same again, sy
 @experiment.run
 def main(run: Run) -> None:
     between, kills = run.pick((20, 2), (200, 3), (200, 5))
-    run.parameters.update({"writers": supervised.WRITERS, "events between faults": between})
-    run.parameters.update({"kills of the server": kills, "network delay each way (ms)": supervised.DELAY * 1000})
+    run.parameters.update({"writers": survivors.WRITERS, "events between faults": between})
+    run.parameters.update({"kills of the server": kills, "network delay each way (ms)": survivors.DELAY * 1000})
     with run.step("start a Postgres of our own"):
         server = run.own("postgres")
     same = suffer(run, server, SAME, repeat_the_same, between, kills)
@@ -51,37 +51,37 @@ def main(run: Run) -> None:
 
 
 def suffer(
-    run: Run, server: Handle, variant: str, way: Way, between: int, kills: int, *, synchronous: bool = True
+    run: Run, server: Handle, variant: str, way: Retry, between: int, kills: int, *, synchronous: bool = True
 ) -> Left:
     """The load and its faults, then the final read."""
     slug = f"{len(run.histories)}-{variant.split(',')[0].replace(' ', '-')}"
     with (
-        supervised.deployed(run, server, slug, way, synchronous=synchronous) as deployed,
+        survivors.deployed(run, server, slug, way, synchronous=synchronous) as deployed,
         run.step(f"{variant}: teller and projector killed, network cut and Postgres killed {kills}x"),
     ):
         before, restarts = load_and_faults(deployed, between, kills)
-    after = supervised.settle(deployed.direct, deployed.recorder)
+    after = survivors.settle(deployed.direct, deployed.recorder)
     history = run.about(variant, wrong_way=variant != SAME).judge(slug, fault="SIGKILL, restart")
     for fault in ("cut", f"SIGKILL {AppendWindow.AFTER}", f"SIGKILL {ProjectionWindow.BETWEEN}"):
         faults.require(history, fault)
-    return Left(history, before, after, supervised.read_model(deployed.direct), restarts)
+    return Left(history, before, after, survivors.read_model(deployed.direct), restarts)
 
 
-def load_and_faults(deployed: Deployment, between: int, kills: int) -> tuple[list[Log], list[float]]:
+def load_and_faults(deployed: Deployment, between: int, kills: int) -> tuple[list[Reading], list[float]]:
     """Returns the log as it was before each fault, and the seconds that each restart of the server took."""
-    before: list[Log] = []
+    before: list[Reading] = []
     restarts: list[float] = []
-    projector, tellers = supervised.start_load(deployed)
+    projector, tellers = survivors.start_load(deployed)
     for _ in range(kills):
-        before.append(supervised.more_of_log(deployed, between))
-        supervised.cut(deployed)
-        before.append(supervised.more_of_log(deployed, between))
-        restarts.append(supervised.kill_server(deployed))
-    while supervised.forgets_nothing_yet(deployed, len(restarts)):
-        before.append(supervised.more_of_log(deployed, between))
-        restarts.append(supervised.kill_server(deployed))
-    supervised.more_of_log(deployed, between)
-    supervised.end_load(deployed, projector, tellers)
+        before.append(survivors.more_of_log(deployed, between))
+        survivors.cut(deployed)
+        before.append(survivors.more_of_log(deployed, between))
+        restarts.append(survivors.kill_server(deployed))
+    while survivors.forgets_nothing_yet(deployed, len(restarts)):
+        before.append(survivors.more_of_log(deployed, between))
+        restarts.append(survivors.kill_server(deployed))
+    survivors.more_of_log(deployed, between)
+    survivors.end_load(deployed, projector, tellers)
     return before, restarts
 
 
@@ -92,7 +92,7 @@ def note_figures(run: Run, variant: str, left: Left) -> None:
     about.figure("outcomes unknown", left.unknown, "appends")
     about.figure("events read before a fault and gone after", left.rewritten, "events")
     always.figure("Postgres from start to answer", left.restarts, "s")
-    always.figure("Postgres killed until next append acknowledged", supervised.recovery(left.history), "s")
+    always.figure("Postgres killed until next append acknowledged", survivors.recovery(left.history), "s")
 
 
 def claim_acknowledged(run: Run, same: Left, asynchronous: Left) -> None:

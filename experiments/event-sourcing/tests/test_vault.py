@@ -20,7 +20,7 @@ from sourcing.forgetting.vault import (
     FORGOTTEN,
     BrokenSeal,
     KeyMissing,
-    Place,
+    Seat,
     SubjectForgotten,
     Vault,
     VaultError,
@@ -39,7 +39,7 @@ from shared.errors import ConfigurationError, NotWritable
 from shared.postgres import Connection, connect
 
 MASTER, OTHER = AESGCM.generate_key(256), AESGCM.generate_key(256)
-ADA = Place("customer-1", "1", "name")
+ADA = Seat("customer-1", "1", "name")
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def test_every_json_value_comes_back(value: object, vault: Vault) -> None:
     [ADA._replace(stream="customer-2"), ADA._replace(field="email"), ADA._replace(subject="2")],
     ids=["stream", "field", "subject"],
 )
-def test_it_cannot_be_moved(place: Place, vault: Vault) -> None:
+def test_it_cannot_be_moved(place: Seat, vault: Vault) -> None:
     vault.seal(ADA._replace(subject="2"), "a key for the other one")
     sealed = vault.seal(ADA, "Ada")
     with pytest.raises(BrokenSeal, match=f"field '{place.field}' of '{place.subject}' in stream '{place.stream}'"):

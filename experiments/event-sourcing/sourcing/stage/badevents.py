@@ -5,12 +5,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from shared.experiment import Run
-from shared.postgres import Connection, connect
+from shared.postgres import Connection, connect, number
 from sourcing import parking
 from sourcing.event import Data, NewEvent, Recorded, data_of
 from sourcing.postgres import PostgresStore, create
 from sourcing.projection import ProjectionStopped, Projector, install
-from sourcing.stage import folded, lives
+from sourcing.stage import lives, truth
 from sourcing.stage.traffic import SUMMARY, changes, wrong_rows
 
 # Stream -> the event that is bad, between two good ones.
@@ -90,8 +90,7 @@ def stopped(log: SpoiltLog, projector: Projector) -> tuple[str, int]:
         projector.catch_up()
     except ProjectionStopped as error:
         query = "select count(*) from events where (xid, position) < (%s::bigint::text::xid8, %s)"
-        before = log.connection.execute(query, error.event.place).fetchone() or (0,)
-        return str(error), before[0] - changes(log.connection)
+        return str(error), number(log.connection, query, *error.event.place) - changes(log.connection)
     return "", 0
 
 
@@ -107,10 +106,10 @@ def left(log: SpoiltLog) -> int:
     return len(parking.parked(log.connection))
 
 
-def rows(log: SpoiltLog) -> folded.Rows:
-    return folded.read(log.connection, SUMMARY.name)
+def rows(log: SpoiltLog) -> truth.Content:
+    return truth.read(log.connection, SUMMARY.name)
 
 
-def differ(one: folded.Rows, other: folded.Rows) -> int:
+def differ(one: truth.Content, other: truth.Content) -> int:
     """How many rows do."""
-    return folded.wrong(one, other)
+    return truth.wrong(one, other)

@@ -25,7 +25,7 @@ from sourcing.audit import everything
 from sourcing.event import NewEvent, data_of
 from sourcing.forgetting import vault
 from sourcing.forgetting.personal import SHOP, NotClassified, Personal, SealingStore, open_fields, opening
-from sourcing.forgetting.vault import Place, Vault, WrongMasterKey, master_key
+from sourcing.forgetting.vault import Seat, Vault, WrongMasterKey, master_key
 from sourcing.postgres import PostgresStore
 from sourcing.postgres import create as create_store
 from sourcing.repository import Reader, Repository, as_stored
@@ -317,7 +317,7 @@ def read_again(connection: Connection, shop: Shop, secret: Path) -> int:
     stream, restored = f"customer-{shop.gone}", Vault(connection, master_key({vault.FILE_VARIABLE: str(secret)}))
     sealed = {name: text for event in shop.store.read(stream) for name, text in data_of(event).items()}
     try:
-        texts = [restored.open(Place(stream, shop.gone, name), sealed[name]) for name in STATE.fields]
+        texts = [restored.open(Seat(stream, shop.gone, name), sealed[name]) for name in STATE.fields]
     except WrongMasterKey:
         return 0
     return len(set(texts) & set(shop.texts))

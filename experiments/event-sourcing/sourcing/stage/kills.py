@@ -16,7 +16,7 @@ from sourcing.postgres import PostgresStore, create
 from sourcing.projection import Projector, install
 from sourcing.rebuild import rebuild
 from sourcing.shop.read_models import PROJECTIONS
-from sourcing.stage import folded, lives
+from sourcing.stage import lives, truth
 from sourcing.windows import ProjectionWindow
 from sourcing.wrong.projectors import CheckpointFirst, ModelFirst
 
@@ -34,14 +34,14 @@ class Log:
 
     conninfo: str
     batch: int  # a fifth of the events
-    expected: dict[str, folded.Rows]
+    expected: dict[str, truth.Content]
 
 
 def write_log(run: Run, orders: int) -> Log:
     create(conninfo := run.schema())
     with connect(conninfo) as connection:
         batch = lives.write(connection, run.seed, orders) // 5
-        return Log(conninfo, batch, folded.fold(everything(PostgresStore(connection))))
+        return Log(conninfo, batch, truth.fold(everything(PostgresStore(connection))))
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class ReadModels:
 
     def wrong(self) -> dict[str, int]:
         """Read model -> rows that are not what a fold of all events says."""
-        return {p: folded.wrong(self.log.expected[p], folded.read(self.connection, p)) for p in PROJECTIONS}
+        return {p: truth.wrong(self.log.expected[p], truth.read(self.connection, p)) for p in PROJECTIONS}
 
     def note_writes(self) -> None:
         """The events of the log, into the history."""

@@ -19,7 +19,7 @@ from psycopg.conninfo import make_conninfo
 
 from shared.experiment import Run
 from shared.history import Action, History, Op, Outcome, Recorder, now
-from shared.postgres import Connection, connect
+from shared.postgres import Connection, connect, number
 from shared.wait import until
 from shared.worker import Worker, until_told
 from sourcing.errors import TransactionTooOld
@@ -314,7 +314,7 @@ def open_transaction(conninfo: str) -> Iterator[Connection]:
 
 
 def _events(connection: Connection) -> int:
-    return int((connection.execute("select count(*) from events").fetchone() or (0,))[0])
+    return number(connection, "select count(*) from events")
 
 
 # Cause and effect in two streams. T100 has written something. T101 commits a cause. T100 reads it, appends what follows

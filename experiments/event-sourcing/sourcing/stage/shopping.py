@@ -18,7 +18,7 @@ from psycopg.errors import InsufficientPrivilege
 
 import sourcing
 from shared.experiment import Run
-from shared.postgres import Connection, connect
+from shared.postgres import Connection, connect, number
 from shared.size import Size, size
 from sourcing import postgres
 from sourcing.aggregate import Aggregate, InvariantViolated
@@ -160,7 +160,7 @@ class Shopping:
     @property
     def written(self) -> int:
         """Events in the store."""
-        return int((self.store.connection.execute("select count(*) from events").fetchone() or (0,))[0])
+        return number(self.store.connection, "select count(*) from events")
 
 
 @contextmanager

@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from shared.experiment import Run
-from shared.postgres import Connection, connect
+from shared.postgres import Connection, connect, number
+from shared.threads import paced
 from shared.wait import until
 from shared.worker import Worker, until_told
 from sourcing import checkpoint
@@ -16,7 +17,7 @@ from sourcing.postgres import PostgresStore, create
 from sourcing.projection import Projection, Projector, install
 from sourcing.shop.order import Order
 from sourcing.shop.read_models import PROJECTIONS
-from sourcing.stage import folded, lives
+from sourcing.stage import lives, truth
 from sourcing.store import NO_STREAM
 from sourcing.wrong.emptied import start_again
 from sourcing.wrong.projectors import PerEvent
@@ -58,12 +59,12 @@ def begin(run: Run, conninfo: str, connection: Connection) -> tuple[Worker, Work
 
 def changes(connection: Connection) -> int:
     """How many events the read model counts."""
-    return _number(connection, "select coalesce(sum(changes), 0)::bigint from order_summary")
+    return number(connection, "select coalesce(sum(changes), 0)::bigint from order_summary")
 
 
 def written(connection: Connection) -> int:
     """How many events there are."""
-    return _number(connection, "select count(*) from events")
+    return number(connection, "select count(*) from events")
 
 
 def behind(connection: Connection) -> int:
@@ -74,9 +75,9 @@ def behind(connection: Connection) -> int:
 def wrong_rows(connection: Connection, but: Collection[str] = ()) -> int:
     """How many of its rows are not what a fold of all events says, but for these streams."""
     events = everything(PostgresStore(connection))
-    expected = folded.fold(event for event in events if event.stream not in but)[MODEL]
-    found = {stream: row for stream, row in folded.read(connection, MODEL).items() if stream not in but}
-    return folded.wrong(expected, found)
+    expected = truth.fold(event for event in events if event.stream not in but)[MODEL]
+    found = {stream: row for stream, row in truth.read(connection, MODEL).items() if stream not in but}
+    return truth.wrong(expected, found)
 
 
 def place_order(connection: Connection, number: int) -> str:
@@ -113,10 +114,6 @@ def await_looks(seen: Path) -> None:
         until("the reader to look again", lambda: seen.stat().st_mtime_ns > last)  # noqa: B023
 
 
-def _number(connection: Connection, query: str) -> int:
-    return int((connection.execute(query).fetchone() or [0])[0])
-
-
 # The processes.
 
 
@@ -131,12 +128,10 @@ def follow(conninfo: str, projection: str, batch: int = 500) -> None:
 
 def write_paced(conninfo: str, seed: int, rate: float, prefix: str) -> None:
     """A process: orders at a rate of so many each second, one event per transaction, until SIGTERM."""
-    stop, began = until_told(), time.monotonic()
+    stop = until_told()
     with connect(conninfo) as connection:
         store = PostgresStore(connection)
-        for number, (stream, events) in enumerate(lives.orders(seed, 1_000_000, prefix)):
-            if stop.wait(max(0.0, began + number / rate - time.monotonic())):
-                break
+        for stream, events in paced(lives.orders(seed, 1_000_000, prefix), rate, stop):
             for version, event in enumerate(events):
                 store.append(stream, [event], version)
 

@@ -30,7 +30,7 @@ VALUES: dict[str, Any] = {
     "infinity": math.inf,
     "half a surrogate pair": "\ud83d",
 }
-Step = Callable[[Any], Any]  # of an upcaster: from the data of one version to those of the next
+Upcast = Callable[[Any], Any]  # of an upcaster: from the data of one version to those of the next
 LINE = {"product": "tea", "quantity": 2, "cents": 500}
 
 
@@ -97,7 +97,7 @@ def in_cents(data: Any) -> Any:
 
 
 # Steps from version 2 to 3, and their events: it returns nothing, it misses a field, `apply` misses one.
-UNFIT: tuple[tuple[Step, NewEvent], ...] = (
+UNFIT: tuple[tuple[Upcast, NewEvent], ...] = (
     (forgets, NewEvent("LineAdded", LINE, 2)),
     (in_cents, NewEvent("LineAdded", LINE, 2)),
     (in_cents, NewEvent("LineAdded", LINE, 3)),
@@ -119,14 +119,14 @@ class Said:
         return where in self.named and ("the step from 'LineAdded' v2" in self.named or "EvolvedOrder" in self.named)
 
 
-def meet(store: EventStore, number: int, step: Step, event: NewEvent) -> Said:
+def meet(store: EventStore, number: int, step: Upcast, event: NewEvent) -> Said:
     """Store the event as the first one of its stream, and load it."""
     stream = f"order-unfit-{number}"
     store.append(stream, [event])
     return Said(stream, _load(store, f"unfit-{number}", _upcasters(step)), _fold(step, event))
 
 
-def refused_at_start(step: Step) -> str:
+def refused_at_start(step: Upcast) -> str:
     """What `check` says of the step before any event is read; nothing when it has nothing against it."""
     try:
         _upcasters(step).check()
@@ -135,7 +135,7 @@ def refused_at_start(step: Step) -> str:
     return ""
 
 
-def _upcasters(step: Step) -> Upcasters:
+def _upcasters(step: Upcast) -> Upcasters:
     steps = Upcasters({"LineAdded": 3})
     steps.step("LineAdded", 1)(dict)
     steps.step("LineAdded", 2)(step)
@@ -150,7 +150,7 @@ def _load(store: EventStore, ident: str, steps: Upcasters) -> str:
     return ""
 
 
-def _fold(step: Step, event: NewEvent) -> str:
+def _fold(step: Upcast, event: NewEvent) -> str:
     data = dict(event.data)
     try:
         EvolvedOrder("1").apply(event.type, step(data) if event.schema_version == 2 else data)

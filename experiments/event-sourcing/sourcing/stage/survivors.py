@@ -15,16 +15,16 @@ from itertools import islice
 from pathlib import Path
 from typing import ClassVar, TypeVar
 
-import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from shared.errors import HistoryError
 from shared.experiment import Run
 from shared.faults import Faults, Kill, hook
 from shared.history import Action, History, Op, Outcome, Recorder, now
-from shared.postgres import Connection, connect, create_schema, having
+from shared.postgres import Connection, connect, create_schema, having, number
 from shared.proxy import Proxy
 from shared.servers.handle import Handle
+from shared.session import AGAIN, AWAY, Session, keep_trying
 from shared.wait import until
 from shared.worker import Worker, until_told
 from sourcing import checkpoint
@@ -41,17 +41,13 @@ from sourcing.windows import ProjectionWindow
 from sourcing.wrong.anew import Deposit
 
 T = TypeVar("T")
-Log = list[Recorded]  # as it was read, in its order
-AWAY = psycopg.OperationalError, psycopg.InterfaceError
-AGAIN = 0.02  # seconds before the next attempt at a database that was away
+Reading = list[Recorded]  # as it was read, in its order
 DELAY = 0.003  # seconds that the network takes each way: the time in which an answer can be lost
 OPENING = 10_000  # cents in every account
 WRITERS, ACCOUNTS = 8, 4
 NO_END = 10**9  # the load lasts until the last fault is over
 MOST = 20  # kills until a server that forgets has forgotten something: one that wrote just before forgets nothing
 PATIENCE = 5  # seconds after which a connection attempt counts as failed
-
-
 IN_ORDER = Query("(xid, position) > last", "log", by_xid_and_position)
 
 
@@ -79,18 +75,19 @@ class Asked(PostgresStore):
             raise
 
 
-class Session:
-    """A store on a connection that is made again when it was lost. `doubt` is called for each unanswered append."""
+class StoreSession(Session):
+    """With a store on its connection. `doubt` is called for each unanswered append."""
 
     def __init__(self, conninfo: str) -> None:
-        self.conninfo = make_conninfo(conninfo, connect_timeout=PATIENCE)
+        super().__init__(make_conninfo(conninfo, connect_timeout=PATIENCE))
         self.doubt: Callable[[], object] = lambda: None
         self._store: PostgresStore | None = None
 
     def store(self) -> PostgresStore:
         """Raises OperationalError where there is no connection to be had."""
-        if self._store is None or self._store.connection.closed:
-            self._store = Asked(connect(self.conninfo), lambda: self.doubt())
+        connection = self.get()
+        if self._store is None or self._store.connection is not connection:
+            self._store = Asked(connection, lambda: self.doubt())
         return self._store
 
     def keep_trying(self, attempt: Callable[[PostgresStore], T]) -> T:
@@ -101,17 +98,13 @@ class Session:
             except AWAY:
                 time.sleep(AGAIN)
 
-    def close(self) -> None:
-        if self._store is not None:
-            self._store.close()
-
 
 # The writers.
 
-Way = Callable[[Session], Deposit]
+Retry = Callable[[StoreSession], Deposit]
 
 
-def repeat_the_same(session: Session) -> Deposit:
+def repeat_the_same(session: StoreSession) -> Deposit:
     """Decide, and leave the rest to the Repository: a conflict is decided again, an append in doubt is repeated."""
     seen: set[str] = set()
 
@@ -133,9 +126,9 @@ def repeat_the_same(session: Session) -> Deposit:
     return deposit
 
 
-def deposit_through(bank: Bank, way: Way, teller: int, first: int = 0, kill: Kill | None = None) -> None:
+def deposit_through(bank: Bank, way: Retry, teller: int, first: int = 0, kill: Kill | None = None) -> None:
     """A process: do the deposits from number `first` on, whatever becomes of the database, or until SIGTERM."""
-    stop, session = until_told(), Session(bank.conninfo)
+    stop, session = until_told(), StoreSession(bank.conninfo)
     with Recorder(bank.history, f"teller-{teller}") as recorder:
         at = hook(kill, recorder)
         session.keep_trying(lambda store: pass_gate(store.connection))
@@ -180,6 +173,7 @@ class Balances(Projection):
 def project(bank: Bank, kill: Kill | None = None) -> None:
     """A process: keep the balances until SIGTERM. What was read may be read again; what was counted is not."""
     stop = until_told()
+    projector: Projector
     with Recorder(bank.history, "projector") as recorder:
         crash = hook(kill, recorder)
 
@@ -188,13 +182,13 @@ def project(bank: Bank, kill: Kill | None = None) -> None:
                 recorder.add(*(_op(Action.DELIVER, event, "projector") for event in projector.events))
             crash(window)
 
-        while not stop.is_set():
-            try:
-                with connect(make_conninfo(bank.conninfo, connect_timeout=PATIENCE)) as connection:
-                    projector = Projector(connection, Balances(), at=at)
-                    projector.run(stop)
-            except AWAY:
-                stop.wait(AGAIN)
+        def run() -> None:
+            nonlocal projector
+            with connect(make_conninfo(bank.conninfo, connect_timeout=PATIENCE)) as connection:
+                projector = Projector(connection, Balances(), at=at)
+                projector.run(stop)
+
+        keep_trying(run, stop=stop)
 
 
 def read_model(conninfo: str) -> dict[str, tuple[int, int]]:
@@ -274,7 +268,7 @@ class Deployment:
     recorder: Recorder
     direct: str  # conninfo of the same schema, past the network
     bank: Bank
-    way: Way
+    way: Retry
     forgets: bool  # what it acknowledged, if it is killed at the right moment
 
 
@@ -283,7 +277,7 @@ class Left:
     """What the faults left. `before` is the log as it was read before each fault, `after` at the end."""
 
     history: History
-    before: list[Log]
+    before: list[Reading]
     after: list[Recorded]
     model: dict[str, tuple[int, int]]  # stream -> (cents, events), as the projector has it
     restarts: list[float]  # seconds that the killed server took until it answered
@@ -323,7 +317,7 @@ class Left:
 
 
 @contextmanager
-def deployed(run: Run, server: Handle, name: str, way: Way, *, synchronous: bool) -> Iterator[Deployment]:
+def deployed(run: Run, server: Handle, name: str, way: Retry, *, synchronous: bool) -> Iterator[Deployment]:
     """A schema on the server, its bank behind a network of its own, and a history of that name."""
     direct = create_schema(server.endpoint, f"{run.name}_{len(run.histories)}")
     create(direct)
@@ -405,4 +399,4 @@ def sessions(deployed: Deployment) -> int:
     """How many there are beside the one that asks."""
     query = "select count(*) - 1 from pg_stat_activity where backend_type = 'client backend'"
     with connect(deployed.direct) as connection:
-        return int(connection.execute(query).fetchall()[0][0])
+        return number(connection, query)
