@@ -1,4 +1,4 @@
-"""Orders of a seeded shop, for projections to read: placed, changed, most of them paid and shipped, some cancelled."""
+"""Lives of orders in a seeded shop: placed, changed, most of them paid and shipped, some cancelled."""
 
 import random
 from collections.abc import Callable, Iterator, Sequence
