@@ -89,6 +89,7 @@ def host(
     kill: RecordedKill | None = None,
     history: Path | None = None,
     most: int = MOST,
+    kind: type[Host] = Host,
 ) -> None:
     """A process: hosts these services of the shop until SIGTERM or until killed; writes a history if it has one.
 
@@ -104,7 +105,7 @@ def host(
         at = things.enter_context(hook(kill))
 
         done = partial(note_effects, recorder) if recorder else unseen
-        Host(opened, inlet, RecordedOutlet(recorder, broker), at, done, most).run(stop)
+        kind(opened, inlet, RecordedOutlet(recorder, broker), at, done, most).run(stop)
 
 
 def note_effects(recorder: Recorder, requests: Sequence[Request]) -> None:
