@@ -8,7 +8,7 @@ import msgspec
 
 from saga.lessons import compensating, returning
 from saga.lessons.compensating import Ask, Went, asker
-from saga.lessons.redelivering import Guard, refund
+from saga.lessons.redelivering import Guard
 from saga.lessons.returning import Season
 from saga.orchestrator import operator
 from saga.orchestrator.definition import Retry, read
@@ -195,7 +195,7 @@ def refunder(shop: FatedShop, queue: str, guard: Guard, kill: RecordedKill | Non
         while row := commands.execute(NEXT).fetchone():
             position, body, attempt = row
             try:
-                refund(payments, guard, request := refund_of(body), attempt)
+                guard(payments, request := refund_of(body), attempt)
                 at(EffectWindow.AFTER)
                 shop.fates.after(payments, request)
                 commands.execute(DONE, [position])
@@ -210,3 +210,55 @@ def refund_of(body: bytes) -> Request:
     if (request := _request(body)).action is not Action.REFUND:
         raise NotReadable(f"it asks for {request.action}")
     return request
+
+
+KILLS = 3  # of the refunding process, under each guard
+
+
+@dataclass(frozen=True)
+class Delivered:
+    """What came of refunds under a guard: of all of them, those that were paid twice, by what."""
+
+    times: dict[str, int]  # by order: how often it was refunded
+    killed: int  # paid twice by a kill before the acknowledgement
+    asked_again: int  # or since its answer was lost
+    fired: int  # kills
+
+
+def deliver_again(run: Run, guards: Mapping[str, Guard], count: int) -> dict[str, Delivered]:
+    """A queue of refunds under each guard: its process is killed at the first ones, answers of the last are lost."""
+    names = {variant: guard.__name__ for variant, guard in guards.items()}
+    made = {variant: list(orders(run.seed, count, World(), name)) for variant, name in names.items()}
+    lost = {order.id for found in made.values() for order in found[-KILLS:]}
+    shop = open_shop(run, "refunds", only({(ident, Action.REFUND): Fate.ANSWER_LOST for ident in lost}))
+    kills = {
+        variant: RecordedKill(EffectWindow.AFTER, nth=2, history=run.history_file(name), process="refunds")
+        for variant, name in names.items()
+    }
+    queues = {variant: run.schema(f"_{name}") for variant, name in names.items()}
+    with compensating.opened(shop) as services:
+        for variant, found in made.items():
+            for order in found:
+                services(Request(order.id, Action.CHARGE, order))
+            enqueue(queues[variant], [Request(order.id, Action.REFUND, order) for order in found])
+    for faults in [kills] * KILLS + [dict[str, RecordedKill]()]:
+        refunding = [
+            run.worker(names[variant], refunder, shop, queues[variant], guard, faults.get(variant))
+            for variant, guard in guards.items()
+        ]
+        for worker in refunding:
+            worker.wait()
+    fired = {
+        variant: run.judge(name, variant=variant, fault=f"SIGKILL {EffectWindow.AFTER}").faults
+        for variant, name in names.items()
+    }
+    return {variant: delivered(shop, names[variant], lost, len(fired[variant])) for variant in guards}
+
+
+def delivered(shop: Shop, prefix: str, lost: set[str], fired: int) -> Delivered:
+    """As the payment service has it."""
+    with shop.open() as services:
+        query = "select order_id, refunded from charges where starts_with(order_id, %s)"
+        times = dict[str, int](services.connections["payments"].execute(query, [f"{prefix}-"]).fetchall())
+    killed = sum(number - 1 for ident, number in times.items() if ident not in lost)
+    return Delivered(times, killed, sum(times[ident] - 1 for ident in times if ident in lost), fired)
