@@ -134,13 +134,18 @@ def work(
 
 
 def work_in_memory(
-    office: Office, definition: Definition, orders: Sequence[Order], kill: RecordedKill | None, history: Path
+    office: Office,
+    definition: Definition,
+    orders: Sequence[Order],
+    kill: RecordedKill | None,
+    history: Path,
+    kind: type[MemoryStore],
 ) -> None:
     """A process: a worker whose sagas are in its memory. It begins them itself; nobody else could."""
     stop = until_told()
     with ExitStack() as things:
         recorder = things.enter_context(Recorder(history, "worker-0"))
-        store = MemoryStore(definition)
+        store = kind(definition)
         # From the first reply on: those to a worker that was here before mean nothing to this one.
         inlet = RecordedInlet(recorder, office.broker, [office.topics.replies], {})
         things.callback(inlet.close)
