@@ -110,7 +110,7 @@ def claim_right(run: Run, histories: dict[Query, History]) -> None:
             fact=f"0 of {len(history.committed):,} events missed" if not wrong else f"{len(wrong)} anomalies",
         )
         run.about(query.name, topics=TOPICS).claim(
-            "within a stream it reads the versions in their order",
+            f"{query.name}: within a stream it reads the versions in their order",
             not reordered(history) and len(history.delivered) > 0,
             fact=f"{len(reordered(history))} of {len(history.delivered):,} events out of order",
         )
