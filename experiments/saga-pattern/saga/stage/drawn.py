@@ -353,7 +353,7 @@ def kill_camunda(run: Run, shop: FatedShop, count: int) -> Back:
     wanted, server = durable(run, count), run.control("camunda")
     with camunda(site_of(run, shop, "durable"), PATIENT) as engine:
         for order in wanted:
-            engine.start(order)
+            engine.start(order, timeout=600)  # however long the server takes to come back
         await_reserved(shop, wanted)
         running = count - len(engine.ended([order.id for order in wanted]))
         away = killed(run, "camunda-killed", server)
