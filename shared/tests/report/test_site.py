@@ -33,6 +33,14 @@ def test_a_wrong_way_that_fails_is_not_shown_as_a_failure(site: Path) -> None:
     assert "does not hold" not in page
 
 
+def test_cards_name_the_variant_that_they_are_about(site: Path) -> None:
+    index = (site / "index.html").read_text()
+    assert '<span class="variant">dual write</span> A dual write loses the event' in index
+    assert '<span class="variant">dual write</span><span class="tag">wrong way</span>' in index
+    page = (site / "run--outbox-pattern--01_dual_write.html").read_text()
+    assert '<span class="variant">polling outbox</span><span class="tag">right way</span>' in page
+
+
 def test_only_the_newest_run_is_shown_and_pages_of_gone_experiments_go(home: Path, root: Path) -> None:
     for time, title in (("1", "the old run"), ("2", "the new run")):
         run = samples.record(title=title)
