@@ -121,7 +121,7 @@ def _arrow(plot: _Plot, link: Link) -> Arrow:
     arrives = plot.starts[link.target] if target.start < target.end else plot.ends[link.target]
     x1, x2 = (plot.lanes[plot.lane(attempt.op.process)].x for attempt in (source, target))
     kind = "local" if x1 == x2 else "message"
-    return Arrow(kind, plot.excerpt.numbers[source.op.value], x1, min(leaves, arrives), x2, arrives)
+    return Arrow(kind, plot.excerpt.numbers[source.op.value], link.target, x1, min(leaves, arrives), x2, arrives)
 
 
 def _lost(plot: _Plot) -> list[Arrow]:
@@ -131,7 +131,7 @@ def _lost(plot: _Plot) -> list[Arrow]:
         traces = [place for place, attempt in enumerate(plot.excerpt.attempts) if attempt.op.value == finding.value]
         if finding.kind == LOST and traces:
             x, y = plot.lanes[plot.lane(plot.excerpt.attempts[traces[-1]].op.process)].x, plot.ends[traces[-1]]
-            found.append(Arrow("lost", plot.excerpt.numbers[finding.value], x, y, x + 96, y + 2))
+            found.append(Arrow("lost", plot.excerpt.numbers[finding.value], traces[-1], x, y, x + 96, y + 2))
     return found
 
 

@@ -19,6 +19,11 @@ ARGUMENTS = [
     "--disable-sync",
 ]
 RELAY = "run--outbox-pattern--04_kill_the_relay.html"
+DUAL = "run--outbox-pattern--01_dual_write.html"
+IN_VIEW = """(shape) => {
+  const { top, bottom } = shape.getBoundingClientRect();
+  return bottom > 0 && top < innerHeight;
+}"""
 UNNAMED = """[...document.querySelectorAll('svg:not([aria-hidden])')].filter((svg) => {
   const ids = (svg.getAttribute('aria-labelledby') ?? '').split(' ').filter(Boolean);
   return !ids.some((id) => document.getElementById(id)?.textContent.trim());
@@ -108,6 +113,21 @@ def test_pointing_at_a_mark_shows_its_event(site: Path, page: Page) -> None:
     assert "duplicate delivery" in tip.inner_text()
     page.mouse.move(0, 0)
     assert page.locator(".tip:visible").count() == 0
+
+
+def test_a_claim_of_the_wrong_way_leads_to_the_arrow_of_its_event(site: Path, page: Page) -> None:
+    page.goto((site / DUAL).as_uri())
+    page.get_by_role("link", name="See it in the diagram").first.click()
+    arrow = page.locator("path.arrow.lost:target")
+    assert arrow.count() == 1
+    assert arrow.evaluate(IN_VIEW)
+
+
+def test_a_failed_claim_on_a_card_leads_to_the_mark_or_arrow_on_the_page_of_its_run(site: Path, page: Page) -> None:
+    page.goto((site / "index.html").as_uri())
+    page.locator(".card", has_text="Kill the relay").get_by_role("link", name="See it").first.click()
+    assert page.url.startswith((site / RELAY).as_uri())
+    assert page.locator(".diagram :target").evaluate(IN_VIEW)
 
 
 def test_the_keyboard_reaches_every_mark_and_shows_its_event(site: Path, page: Page) -> None:
