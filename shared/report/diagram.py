@@ -26,7 +26,10 @@ class Arrow:
 
 @dataclass(frozen=True, slots=True)
 class FaultMark:
-    """A fault in the lane of the process hit, from `y` to `end` px; `down` is how far the lane is dead (px)."""
+    """A fault in the lane of the process hit, from `y` to `end` px; `down` is how far the lane is dead (px).
+
+    `at` is ns in the diagram, `line` is the fault in words.
+    """
 
     lane: int
     x: float
@@ -35,6 +38,8 @@ class FaultMark:
     down: float
     label: str
     title: str
+    at: int
+    line: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from shared.report.excerpt import LIMITS, Excerpt, Limits, choose
 from shared.report.lanes import RIGHT, Lane, lanes
 from shared.report.links import Link, links
 from shared.report.marks import LOST, STATES, Mark, anomaly_label, details
+from shared.report.steps import act, hit
 from shared.report.timeline import Break, Instant, Timeline, lay_out
 from shared.report.words import count, milliseconds, number, shortened
 
@@ -107,6 +108,8 @@ def _mark(plot: _Plot, place: int) -> Mark:
         odd=bool(found),
         anomaly=anomaly_label(found),
         details=details(attempt, number, plot.zero, found, plot.history),
+        at=attempt.end - plot.zero,
+        line=act(attempt, number, plot.zero, found),
     )
 
 
@@ -150,6 +153,8 @@ def _fault(plot: _Plot, place: int) -> FaultMark:
         title="; ".join(
             filter(None, [f"fault on {fault.process}: {fault.note}", f"at {when}", lasting and f"for {lasting}"])
         ),
+        at=fault.at - plot.zero,
+        line=hit(fault, plot.zero),
     )
 
 

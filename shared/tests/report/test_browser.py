@@ -1,29 +1,12 @@
 """The site in a real browser, from file://, as its readers have it."""
 
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-RELAY = "run--outbox-pattern--04_kill_the_relay.html"
-DUAL = "run--outbox-pattern--01_dual_write.html"
-IN_VIEW = """(shape) => {
-  const { top, bottom } = shape.getBoundingClientRect();
-  return bottom > 0 && top < innerHeight;
-}"""
+from shared.tests.report.browser import DUAL, IN_VIEW, RELAY, needs_chromium
+
 UNNAMED = """[...document.querySelectorAll('svg:not([aria-hidden])')].filter((svg) => {
   const ids = (svg.getAttribute('aria-labelledby') ?? '').split(' ').filter(Boolean);
   return !ids.some((id) => document.getElementById(id)?.textContent.trim());
@@ -36,21 +19,7 @@ OVERLAPS = """[...document.querySelectorAll('svg[data-spacetime]')].flatMap((svg
     .map(([two]) => `${one} / ${two}`));
 })"""
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine: apt-get install chromium")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def page(browser: Browser) -> Iterator[Page]:
-    with browser.new_context(reduced_motion="reduce") as context:
-        yield context.new_page()
+pytestmark = needs_chromium
 
 
 def names(site: Path) -> list[str]:
