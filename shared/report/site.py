@@ -11,6 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from shared.record import latest
 from shared.report import decisions, syllabus, words
 from shared.report.charts import charts
+from shared.report.known_bugs import known_bugs, meaning, references
 from shared.report.pictures import featured, histories
 from shared.report.surroundings import surroundings
 from shared.report.views import Run, covered_in, labs, page_of, totals
@@ -52,7 +53,8 @@ def build(home: Path, root: Path) -> Path:
     around = surroundings([run.record.environment for run in runs]) if runs else []
     standing = {path.parent.name for path in (root / "experiments").glob("*/lab.toml")}
     index = {"labs": found, "totals": totals(found), "around": around, "featured": featured(runs), "standing": standing}
-    return site.page("index.html", "index.html.j2", **index, told=told)
+    bugs = known_bugs(run.record for run in runs)
+    return site.page("index.html", "index.html.j2", **index, told=told, bugs=bugs)
 
 
 def _run_page(site: _Site, run: Run, topics: Mapping[str, str]) -> list[Witness | None]:
@@ -95,5 +97,5 @@ def _templates() -> Environment:
         "lasting": words.lasting,
         "spoken": words.spoken,
     }
-    templates.globals |= {"page_of": page_of, "covered_in": covered_in}
+    templates.globals |= {"page_of": page_of, "covered_in": covered_in, "meaning": meaning, "references": references}
     return templates
