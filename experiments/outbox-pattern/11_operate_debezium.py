@@ -188,6 +188,7 @@ def name_the_table(run: Run, count: int) -> None:
         fact=f"its task is {', '.join(states)}, {came[wrong_topic]} of {count} events",
         variant=AS_IT_IS,
         wrong_way=True,
+        source="apache/flink-cdc#4479",
     )
     run.claim(
         "with every character of it escaped, all come (flink-cdc#4479)",

@@ -148,6 +148,7 @@ def poisoned_commands(run: Run, count: int) -> None:
             fact=f"{crashes} crashes, {ask(shop, 'orders', PLACED)} of {count - 1} orders placed",
             variant=way,
             wrong_way=True,
+            source="fkie-cad/Logprep#640" if consumer is consuming.half else "",
         )
     parks = opened_shop(run, "parks")
     run.worker("parking host", host, parks, topics, broker, ["orders"])

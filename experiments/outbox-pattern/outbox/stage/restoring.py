@@ -71,6 +71,7 @@ def claim(run: Run, moved: Restored, topics: list[str]) -> None:
         fact=f"{len(moved.bare)} of {len(moved.pending):,} pending events",
         variant="ids of another cluster",
         wrong_way=True,
+        source="sliceworkz/eventstore#143",
     )
 
 
