@@ -1,9 +1,9 @@
-"""Only what happened is kept, and the state is worked out from it. What does that give?
+"""Only events are stored, and the state is computed from them. What does that give?
 
-Customers shop; every state is noted while it is live, and compared with what replay makes of the events. Beside it the
-same accounts as rows that are updated in place, with the same bug in both: which of them can be put right? The two
-differ in what a deposit leaves behind: `AccountRows._change` adds the points to the row, `LoyalAccount.apply` works
-them out from the event each time.
+Customers shop. Every state is recorded while it is live, and compared with what a replay of the events gives. The same
+accounts are also kept as rows that are updated in place, with the same bug in both: which of them can be repaired? The
+two differ in what a deposit leaves behind: `AccountRows._change` adds the points to the row, `LoyalAccount.apply`
+computes them from the event each time.
 """
 
 from functools import partial

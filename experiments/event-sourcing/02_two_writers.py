@@ -1,9 +1,10 @@
 """Eight tellers move money on the same account at once: what is lost, what goes below zero, and what does it cost?
 
 The same deposits and withdrawals go into rows (read, change, write; check, then change; select for update) and into
-streams (any version; expected version). The balance is compared with what the tellers were told had been done. The
-ways are functions of the same arguments: those of wrong/rows.py, and beside `Repository.execute` those of
-wrong/writers.py.
+streams (any version; expected version). The balance is compared with the deposits and withdrawals that were
+acknowledged to the tellers. Each way is a function with the same arguments: for rows, `read_change_write`,
+`check_then_change` and `locked` (wrong/rows.py); for streams, the right one, `Repository.execute`, and `regardless` and
+`at_once` (wrong/writers.py).
 """
 
 from sourcing.repository import Repository

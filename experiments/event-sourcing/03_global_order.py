@@ -1,9 +1,9 @@
-"""Many write at once, in transactions of uneven length. A reader remembers how far it is: does it see every event?
+"""Many append at once, in transactions of different length. A reader keeps a checkpoint: does it miss an event?
 
 Four readers follow the same log: `position > last` as tutorials have it, the same behind the oldest open transaction,
-the store's own pair (xid, position), and snapshot windows. Then an event follows from one of another stream: which of
-the two is read first? The four differ in the query for what comes next: two of wrong/positions.py, that of
-`PostgresStore.read_all`, and that of `read_window`.
+the store's own pair (xid, position), and snapshot windows. Then an event is caused by an event of another stream: which
+of the two is read first? The readers differ in the query for the next events: `by_position` and
+`behind_open_transactions` (wrong/positions.py), `PostgresStore.read_all`, and `read_window` (windowed.py).
 """
 
 from collections.abc import Mapping

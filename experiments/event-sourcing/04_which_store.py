@@ -2,7 +2,7 @@
 
 PostgreSQL as a plain table, a library on Postgres, functions in Postgres, an event store with dynamic boundaries,
 Kafka, EventStoreDB, Axon Server: what each can do, how fast it appends and loads, and what Kafka lacks for aggregates:
-`KafkaStore.append` knows no expected version, `KafkaOwner.append` checks it.
+`KafkaStore.append` cannot check an expected version, `KafkaOwner.append` can.
 """
 
 import json

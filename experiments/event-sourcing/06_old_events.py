@@ -1,8 +1,9 @@
-"""Events of 2019 and 2021 are read by the program of 2024: which ways give what was sold, and at what price?
+"""The program of 2024 reads events of 2019 and 2021: which ways give the right total, and what do they cost?
 
-A shop's orders were written by three programs. They are read through upcasters, rewritten into a new store, edited
-where they lie, and read in a hurry. What differs is who knows the old shapes: each reader (the functions of
-wrong/misreading.py), `upcasters()` at every load, or the same steps once, in `rewrite`.
+A shop's orders were written by three programs. They are read through upcasters, rewritten into a new store, edited in
+place, and read in a hurry. What differs is which code knows the old shapes: each reader (`newest_only`,
+`with_defaults`, `invoice` and `statistics` of wrong/misreading.py), `upcasters()` at every load, or the same steps
+once, in `rewrite`.
 """
 
 import time

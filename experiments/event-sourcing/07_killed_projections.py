@@ -1,8 +1,8 @@
 """Three read models follow one stream of events, and their projectors are killed: does each hold every event once?
 
-The same three are kept by three projectors, which differ in where they note how far they are: before the read model,
-after it, or in its transaction: `_take` of CheckpointFirst, ModelFirst and Projector. Every read model is compared, row
-by row, with a fold of all events that knows nothing of projections.
+Three kinds of projector keep these read models. They differ in where they write the checkpoint: before the read model,
+after it, or in its transaction (`_take` of CheckpointFirst, ModelFirst and Projector). Every read model is compared,
+row by row, with an independent fold of all events.
 """
 
 from sourcing.projection import Projector

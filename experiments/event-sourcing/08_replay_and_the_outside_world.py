@@ -1,8 +1,9 @@
-"""Events are replayed, and handled again after a crash: what becomes of the e-mails?
+"""Events are replayed, and handled again after a crash: are their e-mails sent again?
 
-A real HTTP server on the other side counts every mail that comes and every one that it sends on. Four senders confirm
-the same orders, each is killed once, and then everything is replayed. What differs is who sends, and when: in
-`SendWhileHandling.handle`, in `NoteFirst._do` before it is noted as sent, in `Gateway._do` after.
+A real HTTP server on the other side counts the mails that it receives and those that it sends on. Four senders confirm
+the same orders, each is killed once, and then everything is replayed. They differ in where a mail is sent: in
+`SendWhileHandling.handle` (`SilentReplay` only skips it during a replay), in `NoteFirst._do` after it is noted as sent,
+in `Gateway._do` before that.
 """
 
 from sourcing.gateway import Gateway

@@ -1,8 +1,9 @@
 """A person asks to be forgotten, and events are never changed. What is left of them, and what does forgetting break?
 
-The same people in four shops. One person of each is forgotten, by the ways that people try; then every table, every
-file of the database with its log, the topic and the backup are searched byte by byte for name, e-mail and address. The
-ways differ in what forgets (two functions of wrong/forgetting.py, `Vault.forget`), and in what is sealed.
+The same people in four shops. One person of each is forgotten, in the popular ways and in the right one; then every
+table, every file of the database with its log, the topic and the backup are searched byte by byte for name, e-mail and
+address. The ways differ in the function that forgets (`delete_stream` and `anonymise` of wrong/forgetting.py, or
+`Vault.forget`), and in which copies are encrypted.
 """
 
 from collections import Counter

@@ -1,9 +1,9 @@
-"""Tellers, projector, network and Postgres die under load: is every acknowledged append there, and none of them twice?
+"""Tellers, projector and Postgres are killed, the network is cut: is every acknowledged append there, and only once?
 
-The same load and the same faults for three variants: repeat the very same append, append anew after an error, and
-repeat the same with `synchronous_commit = off`. The first two differ in what is tried again: `repeat_the_same` leaves
-it to `Repository.execute` with `reopen`, `append_anew` makes a new event each time. All of it on a Postgres of the
-experiment's own. Then that one is gone, and a dump of its events is restored into another.
+Three variants get the same load and the same faults: repeat the same append, append a new event after an error, and
+repeat the same append with `synchronous_commit = off`. The first two differ in what is tried again: `repeat_the_same`
+leaves it to `Repository.execute` with `reopen`, `append_anew` makes a new event each time. The experiment starts its
+own Postgres. At the end that server is gone, and a dump of its events is restored into another.
 """
 
 from sourcing.stage import survivors

@@ -1,7 +1,7 @@
-"""A value that JSON has no word for, an old event that lacks a field: who says so, when, and of which event?
+"""A value that JSON cannot express, an old event without a field: who reports it, when, and does it name the event?
 
-The same values go through a plain encoder (`bare.encode`) and through `Aggregate.record`; the same events through bare
-steps and `apply` (`bare.fold`), and through `Repository.load`.
+The same values go through a plain encoder (`bare.encode`) and through `Aggregate.record`. The same events go through
+upcasting steps and `apply` without checks (`bare.fold`), and through `Repository.load`.
 """
 
 from functools import partial

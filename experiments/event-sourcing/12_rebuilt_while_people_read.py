@@ -1,7 +1,8 @@
 """A read model is rebuilt while orders come in and people read: what do they see, and how long does it take?
 
-Once it is emptied and filled again (`start_again`), once built beside and switched in one transaction
-(`rebuild`), before the eyes of the same reader. First, how fast: in batches of several sizes.
+One way empties it and fills it again (`start_again`), the other builds a new one beside it and switches in one
+transaction (`rebuild`); the same reader polls both. First, the speed of a rebuild is measured with batches of several
+sizes.
 """
 
 import json

@@ -1,7 +1,7 @@
-"""Events that a projection cannot handle, one for each way to be bad: what becomes of them, and of all the others?
+"""A projection cannot handle some events, one of each kind: what happens to them, and to all the others?
 
-Under `Policy.PARK` they are kept aside with what follows in their stream, under `Policy.STOP` the projector ends before
-the first. Then the program is mended, and takes what is parked.
+With `Policy.PARK` they are parked, with what follows in their stream; with `Policy.STOP` the projector stops before the
+first one. Then the program is fixed, and handles what is parked.
 """
 
 from sourcing.projection import Policy, Projector

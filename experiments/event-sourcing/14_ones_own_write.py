@@ -1,7 +1,7 @@
 """Somebody places an order and reads the read model right after: is the order there?
 
-A projector follows the events while others write, too. The two ways to read differ in one line: before reading, wait
-until `checkpoint.includes` says that the projection has passed one's own event.
+A projector follows the events while others write, too. The two ways to read differ in one line: the right one first
+waits until `checkpoint.includes` says that the projection has passed the reader's own event.
 """
 
 import time

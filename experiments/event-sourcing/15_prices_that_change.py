@@ -1,7 +1,7 @@
-"""A read model needs a price that somebody else knows: what does a replay make of old orders, once prices have risen?
+"""A read model needs a price from another service: what total does a replay give old orders, once prices have risen?
 
-One asks while it handles events (`AskedValue.cents`), the other reads what the command has recorded in the event
-(`OrderValue.cents`). Both are rebuilt after a rise, and again when there is nobody left to ask.
+One projection asks while it handles events (`AskedValue.cents`), the other reads what the command has recorded in the
+event (`OrderValue.cents`). Both are rebuilt after prices rise, and again when the service is gone.
 """
 
 import time

@@ -1,8 +1,8 @@
 """What does a team have to learn before events carry its data?
 
-Four things that beginners do, each beside what works: `wrong` and `right` of MISTAKES. All of it looks right while it
-is live, so every live state is compared with what replay makes of the events. Then the code of one feature is counted,
-as rows and as events.
+Four mistakes of beginners, each beside what works: `wrong` and `right` of each entry of MISTAKES (wrong/mistakes.py).
+All look right while they are live, so every live state is compared with what a replay gives. Then the code of one
+feature is counted, as rows and as events.
 """
 
 from sourcing.postgres import PostgresStore

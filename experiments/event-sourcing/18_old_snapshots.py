@@ -1,7 +1,7 @@
-"""A later program meets the snapshots of an earlier one: what may a snapshot be trusted with?
+"""A newer program finds the snapshots of an older one: when may a snapshot be trusted?
 
 `PostgresSnapshots.restore` compares the version of the state, `TrustingSnapshots.restore` does not. Then somebody keeps
-the snapshot in place of the events.
+the snapshot and removes the events (`keep_the_snapshot_only`).
 """
 
 from sourcing.repository import Repository

@@ -1,7 +1,8 @@
-"""Producers write what nobody agreed on, and careless changes break what is stored: what stops them, and when?
+"""Producers write events nobody agreed on, careless changes make stored ones unreadable: what stops them, and when?
 
-A weak schema takes what comes, a strong one is asked before the append: `surprises.meet_weak` and `meet_strong`. Then
-careless changes meet a test that reads back what it wrote, and the golden events of every version.
+A weak schema accepts everything, a strong one is checked before the append: `surprises.meet_weak` and `meet_strong`.
+Then careless changes (`surprises.careless`) meet a test that reads back what it wrote (`round_trip`), and the golden
+events of every version.
 """
 
 from pathlib import Path

@@ -1,9 +1,10 @@
 """A process dies in the middle of an order: what is left half done, and who has to wait for it?
 
 The same order is carried out in five ways, each killed between any two of its steps: four calls in a row, the same
-under a lock without and with a lease, two-phase commit, and the simplest saga. Then other orders come, of the same
-customer or product, and one that cannot be paid. At last it is measured for how long a saga can be seen half done. The
-ways are four_calls, locked_calls and two_phase (saga/wrong/nosaga.py), and the saga: carry_out (saga/plain.py).
+under a lock without and with a lease, two-phase commit, and the simplest saga. Then other orders come, for the same
+customer or product, and one that cannot be paid. Finally, the experiment measures for how long others can see a saga's
+order half done. The ways are four_calls, locked_calls and two_phase (saga/wrong/nosaga.py), and the saga: carry_out
+(saga/plain.py).
 """
 
 import math

@@ -1,9 +1,9 @@
-"""Four services hear each other's events and nobody is in charge: does every order end, and who knows how?
+"""Four services react to each other's events and nobody is in charge: does every order end, and who knows how?
 
-The happy and the compensated flow, with one service missing for a while and with all of them killed in every window;
-the flow drawn from the events; and the same services correlated by customer, without an inbox, without an outbox.
-The wrong ways are ByCustomer, WithoutInbox and WithoutOutbox (saga/wrong/choreographing.py), each a few lines over the
-right one, Service (saga/choreography/service.py): `about` and `event`, `handle` and `perform`, `say` and `publish`.
+The happy and the compensated flow run with one service down for a while, and with all of them killed in every crash
+window. The flow is drawn from the recorded events. Three wrong ways change a few methods of the right one, Service
+(saga/choreography/service.py). In saga/wrong/choreographing.py, ByCustomer overrides `about` and `event`, WithoutInbox
+`handle` and `perform`, WithoutOutbox `say` and `publish`.
 """
 
 from saga.choreography.flow import declared, problems, recorded

@@ -1,10 +1,10 @@
-"""Our own orchestrator, killed in every window: does every order end in all four services or in none?
+"""Our own orchestrator, killed in every crash window: does every order end in all four services or in none?
 
-Two workers move the same sagas on; one of them, and the host of the services, are killed in every window of their
-protocols, while answers are lost by schedule. Three popular ways to build the same are put under the same kills, all in
-saga/wrong/orchestrating.py: state in memory (MemoryStore), commands that are sent before the state is committed
-(SendFirst, beside Orchestrator._transaction in saga/orchestrator/worker.py), services without idempotency keys
-(EachTime, beside `perform` in saga/services/participant.py).
+Two workers move the same sagas on. One of them, and the host of the services, are killed in every crash window, while
+answers are lost on a fixed schedule. Three popular ways to build an orchestrator get the same kills, all in
+saga/wrong/orchestrating.py: state in memory (MemoryStore), commands sent before the state is committed (SendFirst,
+beside Orchestrator._transaction in saga/orchestrator/worker.py), services without idempotency keys (EachTime, beside
+`perform` in saga/services/participant.py).
 """
 
 from collections import Counter

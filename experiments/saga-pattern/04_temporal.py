@@ -1,4 +1,4 @@
-"""Temporal: worker and server are killed before, in and after every effect. Does each saga end, with its effects once?
+"""Temporal: worker and server are killed before, in and after every effect. Does each saga end, with each effect once?
 
 The same saga is also deployed in two popular ways, both in saga/wrong/temporal_mistakes.py: an activity without an
 idempotency key (Keyless.ask, beside Activities.ask), and a compensation registered after its call

@@ -1,9 +1,9 @@
 """The same order on Camunda and on Step Functions: which faults does the engine survive, and which are left to us?
 
-Both do what their diagram says. What most diagrams do not say: that the step that failed may have been done, that a
-saga which is out of time has to be undone, that a lock runs out. Each is shown as it is usually drawn
-(saga/wrong/drawn.py: as_tutorials_draw_it, as_samples_catch, ask_without_a_key), and mended: by order.bpmn, by
-order.asl.json, and by `ask` (saga/engines/camunda/worker.py).
+Both engines do what their diagram says. Most diagrams leave out three things: the step that failed may have been done;
+a saga past its deadline must be undone; a lock runs out. Each is shown as it is usually drawn (saga/wrong/drawn.py:
+as_tutorials_draw_it, as_samples_catch, ask_without_a_key), and corrected: by order.bpmn, by order.asl.json, and by
+`ask` (saga/engines/camunda/worker.py).
 """
 
 from functools import partial

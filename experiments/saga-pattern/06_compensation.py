@@ -1,9 +1,9 @@
-"""What does it take to undo a step: with what effect, in which order, how far, and what if it cannot be?
+"""What does it take to undo a step: with what effect, in which order, how far, and what if it cannot be undone?
 
-Popular compensations beside right ones, on the same orders. What differs is one argument, each time: effects that put
-back what was there before (BEFORE_IMAGE, and EXACT beside SEMANTIC, in saga/lessons/returning.py); the order in which
-steps are undone; which of them are (answered, asked) and what comes of one that cannot be (undo_carelessly, in
-saga/lessons/compensating.py; an operator's list, in saga/orchestrator/operator.py).
+Popular compensations beside right ones, on the same orders. Each time, one argument differs: the effects (BEFORE_IMAGE,
+which writes back the old value, and EXACT beside SEMANTIC, in saga/lessons/returning.py); the order in which steps are
+undone; which steps are undone (answered or asked); and what happens when one cannot be undone (undo_carelessly, in
+saga/lessons/compensating.py, beside the operator's list, in saga/orchestrator/operator.py).
 """
 
 from saga.lessons.compensating import answered, asked, undo_carelessly

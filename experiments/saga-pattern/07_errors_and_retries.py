@@ -1,7 +1,7 @@
-"""What do retries do to a service that is overloaded, and sagas to one that does not answer?
+"""What do retries do to an overloaded service, and what do sagas do when a service does not answer?
 
-The same rush of sagas asks the same service by five policies, which are data (saga/stage/retrying.py, policies). Then
-sagas with a deadline and sagas without one wait for a service that is out of order.
+The same rush of sagas calls the same service under five retry policies, which are data (`policies` in
+saga/stage/retrying.py). Then sagas with a deadline and sagas without one wait for a service that is down.
 """
 
 from functools import partial

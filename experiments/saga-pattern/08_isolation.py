@@ -1,8 +1,9 @@
-"""Sagas are not isolated: what do they overwrite of what others have done, and what makes up for it?
+"""Sagas are not isolated: which changes of others do they overwrite, and which countermeasures help?
 
-Chance interleaves sagas after every local transaction; the popular way and each countermeasure get the same orders.
-Shown for each: what it lets happen, and what it costs in waits, repeated reads and refusals. What differs is a method
-of a few lines (saga/lessons/isolation.py: Overwriting, Commuting, Rereading, Holding).
+After every local transaction, a seeded random choice decides which saga goes on. The popular way and each
+countermeasure get the same orders. Shown for each: what it lets happen, and what it costs in waits, repeated reads and
+refusals. What differs is a method of a few lines (saga/lessons/isolation.py: Overwriting, Commuting, Rereading,
+Holding).
 """
 
 from saga.lessons.isolation import CONCURRENT, Approach, Commuting, End, Holding, Overwriting, Rereading, Result

@@ -1,8 +1,8 @@
-"""Which engine? The same orders on every one: speed, recovery, what it writes and takes, and how much code it is.
+"""Which engine? The same orders on each: speed, recovery, bytes written, CPU and memory, and lines of code.
 
 Our orchestrator and the choreography on Postgres and Kafka, DBOS as a library on Postgres, Temporal, Camunda 7, Step
-Functions on moto (saga/stage/contenders.py): all have the same four services carry out their steps, on one Postgres,
-and the same failures are drawn from the same seed.
+Functions on moto (saga/stage/contenders.py). All use the same four services on one Postgres, and the same failures from
+the same seed.
 """
 
 from collections.abc import Mapping

@@ -1,9 +1,9 @@
 """The choreography is changed: what has to change with it, and who notices what was forgotten?
 
-A fraud check is added, by services that hear each other, with and without telling payments, and where one definition
-has the flow. Then two services get a reaction each that is sensible by itself, and together they go round for ever. The
-lines that differ are machines: FORGOTTEN beside WITH_FRAUD, and LOOPING (all in saga/stage/changes.py) beside MACHINES
-(saga/choreography/machine.py).
+A fraud check is added to the choreography, once with and once without a change to payments, and to the orchestrator,
+where one definition has the flow. Then two services get one new reaction each; each is sensible by itself, and together
+they loop for ever. The ways differ in state machines: FORGOTTEN beside WITH_FRAUD, and LOOPING (all in
+saga/stage/changes.py) beside MACHINES (saga/choreography/machine.py).
 """
 
 from saga.choreography.flow import Wrong, declared, problems, recorded

@@ -1,8 +1,8 @@
-"""What nobody can read: does one bad message, saga or answer stop all that come behind it?
+"""Unreadable data: does one bad message, saga or answer stop all those behind it?
 
-Sagas of another program among others, answers in Latin-1, commands that are none. Two consumers that die of what they
-cannot read (saga/wrong/consuming.py: `careless`, and `half`, by its `msgspec_only`) are given the same commands as the
-one that puts them aside (saga/services/host.py: `Host._answer`).
+Among good sagas are sagas of another program, answers in Latin-1, and messages that are no commands. Two consumers
+crash on what they cannot read (saga/wrong/consuming.py: `careless`, and `half`, because of its `msgspec_only`). They
+get the same commands as the right one, which puts unreadable commands aside (saga/services/host.py: `Host._answer`).
 """
 
 from saga.order import Outcome

@@ -1,7 +1,8 @@
-"""kill -9 of the engine's server while sagas run: what does it still know afterwards?
+"""The engine's server is killed (kill -9) while sagas run: which sagas does it still know afterwards?
 
-Camunda as this house sets it up (docker/camunda/application.yaml) beside one on an H2 as it comes, whose settings are
-the lines that differ (AS_IT_COMES); and moto, which stands in for Step Functions here, and keeps nothing.
+Camunda with the settings of this repository (docker/camunda/application.yaml) is compared with Camunda on an H2
+database with H2's default settings; the lines that differ are AS_IT_COMES. Then moto, which stands in for Step
+Functions here and keeps nothing on disk.
 """
 
 from functools import partial

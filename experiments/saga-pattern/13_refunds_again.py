@@ -1,8 +1,9 @@
-"""A refund is delivered again: what keeps it from being paid again?
+"""A refund is delivered again: what prevents a second payment?
 
-The process that refunds is killed before it acknowledges, and answers are lost and asked for again, under each guard:
-none, an inbox by the id of the message, an inbox by the id of the operation, a look at the state of the charge. Each is
-a function of a few lines, all in saga/lessons/redelivering.py.
+The process that refunds is killed before it acknowledges, and requests with lost answers are repeated, under each of
+four guards: none (`unguarded`), an inbox by the id of the message (`by_message`), an inbox by the id of the operation
+(`by_operation`), a look at the state of the charge (`by_state`). Each is a function of a few lines in
+saga/lessons/redelivering.py.
 """
 
 from saga.lessons.redelivering import by_message, by_operation, by_state, unguarded

@@ -1,7 +1,7 @@
-"""Answers come twice, too late, or to a worker that is dead: does our orchestrator still end every saga rightly?
+"""Answers come twice, too late, or to a worker that is dead: does our orchestrator still end every saga correctly?
 
-All replies come a second time; a host stands still until its answers are too late; and a worker is killed, and does not
-come back. What makes it right is one function: saga/orchestrator/machine.py, happen.
+All replies come a second time; a host pauses until its answers are too late; and a worker is killed, and does not come
+back. One function handles all three: `happen` in saga/orchestrator/machine.py.
 """
 
 from saga.stage import orchestrator as stage

@@ -1,8 +1,9 @@
-"""What do others take for granted that a saga undoes later, and what keeps them from it?
+"""Others rely on data that a saga undoes later: what goes wrong, and what prevents it?
 
-Chance interleaves sagas after every local transaction. Reports and buyers see what is not finished; refunds are spent
-before they are taken back. What differs are effects (EFFECTS of saga/services/effects.py; MARKED and PATIENT), and the
-order of steps (refund_first, promise_first, recall_first), all in saga/lessons/dirty_reads.py.
+After every local transaction, a seeded random choice decides which saga goes on. Reports and buyers see unfinished
+work; refunds are spent before they are taken back. The ways differ in effects (EFFECTS of saga/services/effects.py,
+beside MARKED and PATIENT) and in the order of steps (refund_first, promise_first, recall_first), all in
+saga/lessons/dirty_reads.py.
 """
 
 from saga.lessons.dirty_reads import MARKED, PATIENT, promise_first, recall_first, refund_first

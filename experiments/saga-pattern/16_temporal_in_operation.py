@@ -1,7 +1,8 @@
-"""Temporal in operation: what do an operator, a deadline and a change of the code do to sagas that are under way?
+"""Temporal in operation: what do an operator, a deadline and a code change do to running sagas?
 
-The popular ways beside the right ones: an execution timeout as the saga's deadline, and a change without a patch
-(saga/wrong/temporal_versions.py: Unpatched, beside OrderSaga._plan in saga/engines/temporal/workflow.py).
+Two popular ways run beside the right ones: an execution timeout as the saga's deadline, beside a timer in the workflow,
+and a change without a patch (saga/wrong/temporal_versions.py: Unpatched, beside OrderSaga._plan in
+saga/engines/temporal/workflow.py).
 """
 
 from functools import partial

@@ -1,1 +1,1 @@
-"""A person's data in a log that forgets nothing: which fields it is, and a key for each person."""
+"""A person's data in a log that forgets nothing: which fields are personal, and a key for each person."""

@@ -1,7 +1,8 @@
-"""The event stores that people choose from, behind one Protocol: each by name, how it is made, opened and removed.
+"""The event stores that people choose from, behind one Protocol: how each is created, opened and removed.
 
-Every module has `create(endpoint, space)`, `open_store(endpoint, space)` and `drop(endpoint, space)`. The space is what
-a store has to itself on its server: a schema, a database, a topic. Servers without such a thing share one log.
+Every module has `create(endpoint, space)`, `open_store(endpoint, space)` and `drop(endpoint, space)`. The space is the
+part of a server that belongs to one store: a schema, a database, a topic. On servers without such parts, all stores
+share one log.
 """
 
 import importlib

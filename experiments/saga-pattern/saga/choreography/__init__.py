@@ -1,1 +1,1 @@
-"""The order saga without anybody in charge: four services that hear each other's events over Kafka, and react."""
+"""The order saga with nobody in charge: four services that react to each other's events over Kafka."""

@@ -1,1 +1,1 @@
-"""Engines that people choose from, and the saga on each: options beside the orchestrator of our own."""
+"""The saga on popular engines: the options beside our own orchestrator."""

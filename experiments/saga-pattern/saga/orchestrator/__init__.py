@@ -1,1 +1,3 @@
-"""Our own orchestrator: sagas are rows in Postgres, commands and replies go by Kafka, a pure state machine decides."""
+"""Our own orchestrator: sagas are rows in Postgres, commands and replies go through Kafka, a pure state machine
+decides.
+"""

@@ -1,4 +1,4 @@
-"""The saga as a BPMN diagram that Camunda 7 carries out, with workers of ours that ask it for tasks."""
+"""The saga as a BPMN diagram that Camunda 7 executes, with our workers, which ask it for tasks."""
 
 from pathlib import Path
 

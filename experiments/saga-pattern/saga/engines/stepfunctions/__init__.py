@@ -1,1 +1,1 @@
-"""The saga as a state machine of AWS Step Functions, with workers of ours on SQS queues: on AWS, or on moto."""
+"""The saga as a state machine of AWS Step Functions, with our workers on SQS queues: on AWS, or on moto."""

@@ -1,1 +1,1 @@
-"""The order saga on Temporal: workflow, activities, worker, client; and the ways in which it is done wrong."""
+"""The order saga on Temporal: workflow, activities, worker, client. The wrong ways are in saga/wrong/temporal_*.py."""

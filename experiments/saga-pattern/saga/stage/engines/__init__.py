@@ -1,7 +1,7 @@
-"""The engines that carry out the same saga, behind one port. One more is the choreography, in a package of its own.
+"""The engines that run the same saga, behind one interface. The choreography is in a package of its own.
 
-Every engine has the four services of the shop carry out its requests (`saga.services`), with the ids that make them
-idempotent, and compensates in reverse order whatever may have been done. Which it does by its own means.
+Every engine sends its requests to the four services of the shop (`saga.services`), with the ids that make them
+idempotent. It compensates whatever may have been done, in reverse order, by its own means.
 """
 
 from collections.abc import Callable, Iterable, Mapping
