@@ -1,9 +1,9 @@
 """A service writes a row and publishes an event. It dies before, between or after the two: what is left?
 
-Three ways under the same workload, the same seed and the same kills: commit then publish, publish then commit, and the
-outbox. Rows without events and events without rows are counted by comparing the database with the topic.
+Three ways run under the same workload, the same seed and the same kills: commit then publish, publish then commit, and
+the outbox. Rows without events and events without rows are counted by comparing the database with the topic.
 
-They differ in what stands inside `with connection.transaction()`: in `commit_then_publish` and `publish_then_commit`
+They differ in what is inside `with connection.transaction()`: in `commit_then_publish` and `publish_then_commit`
 (wrong/dual_write.py) the row alone, in `write_with_outbox` (service.py) the row and its event.
 """
 

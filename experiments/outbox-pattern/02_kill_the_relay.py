@@ -1,7 +1,7 @@
-"""The relay is killed in every window between reading a batch and having it marked: what is lost, what is doubled?
+"""The relay is killed in every crash window, from reading a batch to marking it: what is lost, what is doubled?
 
 Two polling publishers drain the same outbox under the same kills. One publishes and then marks; the other marks and
-then publishes, which is what "delete the row, then send it" comes to.
+then publishes, which has the same effect as "delete the row, then send it".
 
 The two ways differ in the order of two calls, `_publish` and `_mark`: PollingPublisher.step (relay/polling.py) and
 MarkFirstPublisher.step (wrong/mark_first.py).

@@ -1,7 +1,8 @@
 """Debezium reads the outbox from the database's log: does it publish the same events, how fast, and what if it dies?
 
-The same service and the same outbox as before. The EventRouter is compared with the polling publisher byte for byte,
-by what each asks of the database, by latency, and with Connect killed by -9 under load.
+The service and the outbox are those of experiments 01 and 02. The EventRouter's messages are compared with those of the
+polling publisher byte for byte; then the load on the database and the latency are compared, and Connect is killed (kill
+-9) under load.
 
 Right and wrong differ in the type of one column: `bytea` in schema.sql, `jsonb` in JSONB_COPY (wrong/jsonb.py). Both
 relays are right: PollingPublisher.step (relay/polling.py) and the settings in Connector.config (relay/debezium.py).

@@ -1,11 +1,11 @@
-"""Several services write at once, at the same orders. A reader remembers how far it is: what does it see, and when?
+"""Several services write events of the same orders at once. A reader keeps a checkpoint: what does it see, and when?
 
 Five readers follow the same live outbox: `position > last` as tutorials have it, the same behind the oldest open
-transaction, the pair (xid, position), snapshot windows, and Postgres' log. Positions and transaction ids are drawn
-early, rows appear at commit. At the end a transaction that has nothing to do with it stays open.
+transaction, the pair (xid, position), snapshot windows, and Postgres' log. Positions and transaction ids are assigned
+early, rows appear at commit. At the end an unrelated transaction stays open.
 
-They differ in what they remember: `after` and `order` of ByPosition, BehindOpen and ByPair (wrong/positions.py) are
-about the last row; WINDOW of Reader (relay/reading.py) compares two snapshots; WalRelay's slot is a place in the log.
+They differ in what they remember: `after` and `order` of ByPosition, BehindOpen and ByPair (wrong/positions.py) compare
+with the last row; WINDOW of Reader (relay/reading.py) compares two snapshots; WalRelay's slot is a place in the log.
 """
 
 from outbox.relay.reading import Reader

@@ -1,9 +1,9 @@
 """How often should a relay poll, and what does it cost to be woken by NOTIFY instead?
 
-The polling publisher at several intervals: what events wait, and what an idle outbox is asked. Then relays woken by
-NOTIFY, rung for in the write transaction and after its commit; and what each way of ringing costs all writers.
+The polling publisher runs at several intervals: how long do events wait, and how many statements does an idle outbox
+get? Then NOTIFY wakes the relays, sent in the write transaction or after its commit: what does each cost all writers?
 
-The two ways to ring differ in one call: `pg_notify` by a trigger, within the transaction that writes (TRIGGER,
+The two ways to notify differ in one call: `pg_notify` by a trigger, within the transaction that writes (TRIGGER,
 wrong/notifying.py), or `ring` after its commit (write_and_ring, service.py; RING, relay/notified.py).
 """
 

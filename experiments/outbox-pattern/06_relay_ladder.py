@@ -1,7 +1,8 @@
-"""Six relays on one outbox: what does each rung of the ladder buy, and what does it ask of the database?
+"""Six relays on one outbox, each a rung of a ladder: what does each gain, and what does it cost the database?
 
-From the tutorial's (a row, a publication, a delete, a commit) to the log: latency at a steady rate, the drain of a
-backlog, what is lost, doubled or out of order, and per event: CPU, log written, transactions, looks at the table.
+They go from the tutorial's relay (for each row: publish, delete, commit) to the log. Measured are latency at a steady
+rate, the drain of a backlog, what is lost, doubled or out of order, and per event: CPU, log written, transactions,
+scans of the table.
 
 The rungs differ in how a relay takes events and how it notes them: `batch`, TAKE and DELETE (wrong/deleting.py), POLL
 and MARK (relay/polling.py), CursorRelay._checkpoint (relay/cursor.py), and the slot (relay/wal.py, relay/debezium.py).

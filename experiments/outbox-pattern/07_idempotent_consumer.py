@@ -1,11 +1,11 @@
 """A consumer dies before its offset is committed, a relay sends a batch again: how does every event count once?
 
-The same payments are read by consumers that differ in one thing: by what they know an event that they had before, and
-whether they note it in the transaction of the effect. Every account is compared with what was paid.
+The same payments are read by consumers that differ in two things: how they recognise an event that they have handled
+before, and whether they note it in the transaction of the effect. Every account is compared with what was paid.
 
 Where wrong and right differ: `with_inbox` (outbox/consumer.py) has the effect inside `inbox.once`, one transaction that
 begins with ENTER. In outbox/wrong/consuming.py, `no_inbox` enters nothing, `inbox_first` and `inbox_last` do it before
-and after the transaction of `credit`, `by_offset` and `by_payload` enter another mark.
+and after the transaction of `credit`, `by_offset` and `by_payload` enter another mark than the event's id.
 """
 
 from datetime import timedelta

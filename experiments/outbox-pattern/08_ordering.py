@@ -1,11 +1,11 @@
 """Are the events of one order consumed in the order in which they were written?
 
-The same events go out by relays that compete and by one relay, with a key and without, from producers that place keys
-by different rules. Several services change the same orders, and each relay of the ladder publishes. A consumer with a
-buffer on sequence numbers puts right what came wrong, and names what is missing.
+The same events are published by competing relays and by one relay, with a key and without, by producers that choose
+partitions by different rules. Several services change the same orders, and each relay of experiment 06 publishes. A
+consumer with a buffer on sequence numbers restores the order, and names what is missing.
 
 Where wrong and right differ: TAKE in outbox/wrong/deleting.py says `skip locked`, CursorRelay (outbox/relay/cursor.py)
-lets no second relay in by its `hold`; in outbox/lessons/placing.py it is what each function returns, producer and key.
+refuses a second relay by its `hold`. In outbox/lessons/placing.py it is what each function returns, producer and key.
 """
 
 from msgspec import structs

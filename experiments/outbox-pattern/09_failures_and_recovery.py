@@ -1,10 +1,11 @@
-"""Relay, database, broker and Connect are killed by -9 under load, and a broker is paused: what is lost, what helps?
+"""Relay, database, broker and Connect are killed (kill -9) under load, a broker is paused: what is lost, what helps?
 
 Service, relay and consumer keep trying, as real ones do: the relay by `keep_running` (relay/running.py), the consumer
-by `once` (inbox.py). Every failure has a written recovery procedure, which the experiment executes step by step; every
-one ends with the same check of the ledger: each committed event once. The last failure is that the cluster is gone: a
-dump is restored into a fresh one. The wrong way of reading there compares with the cluster's own transaction ids (BARE,
-stage/failures.py), the right way with what `lab outbox adopt` has made of them (shared/home.sql).
+by `once` (inbox.py). Every failure has a written recovery procedure, which the experiment executes step by step. Each
+ends with the same check: the consumer's ledger has each committed event once. The last failure is the loss of the
+cluster: a dump is restored into a fresh one. There, the wrong way of reading compares with the new cluster's
+transaction ids as they are (BARE, stage/failures.py), the right way with the numbers that `lab outbox adopt` makes of
+them (shared/home.sql).
 """
 
 from collections.abc import Callable

@@ -1,11 +1,11 @@
 """Nobody reads a replication slot any more: what happens to the disk, and what to the events?
 
-Two Postgres of the run's own under the same traffic of other tables: one keeps the log for the slot without end, one
-has `max_slot_wal_keep_size` and gives the slot up. An alarm comes before; after it, there are two ways back: a new
-slot, and a new slot with what the old one owed published from the table.
+The run starts two Postgres servers, with the same traffic on other tables. One keeps the log for the slot without
+limit, the other has `max_slot_wal_keep_size` and gives the slot up. An alarm comes before that. After it, there are two
+ways to recover: only a new slot, or a new slot and publishing from the table what the old slot had not delivered.
 
 Where wrong and right differ: one setting, `max_slot_wal_keep_size`, in `main`; and `new_slot_and_table`, which after
-`new_slot` looks for the first event that was not published, and calls `publish_from` (outbox/operating/slots.py).
+`new_slot` looks for the first unpublished event, and calls `publish_from` (outbox/operating/slots.py).
 """
 
 from collections.abc import Callable, Sequence

@@ -1,8 +1,8 @@
 """Debezium is reconfigured, stopped and restarted while events flow: does it lose any, and what do its defaults cost?
 
-One connector through its life: the default poll interval against 10 ms, a change of configuration under load, a stop
-and resume with a backlog in between, the log that its slot keeps while only other tables are busy, and a table whose
-name is no pattern.
+The life of one connector: the default poll interval against 10 ms, a change of configuration under load, a stop and a
+resume with a backlog in between, the log that its slot keeps while only other tables are busy, and a table name with
+characters that mean something in a pattern.
 
 Where wrong and right differ: in the settings that are given here over those of Connector.config (relay/debezium.py),
 `poll.interval.ms`, the `heartbeat` of stage/connectors.py, and `table.include.list`, which `_pattern` escapes.

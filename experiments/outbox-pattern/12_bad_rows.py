@@ -1,8 +1,9 @@
-"""Rows that are no events, written among good ones: what does Debezium do with them, and who finds out?
+"""Rows that are not valid events, written among good ones: what does Debezium do with them, and who finds out?
 
-Too large for the broker, of an unknown aggregate type, not the JSON they say they are, with a NUL byte, with missing
-fields. Without a guard, with Connect told to tolerate errors, and with the guard that parks them as they are inserted.
-And what reaches the topic, from here or from another program's producer: what do its consumers do with it?
+The bad rows are too large for the broker, of an unknown aggregate type, not valid JSON though they say so, with a NUL
+byte, or with missing fields. Debezium runs without a guard, with Connect told to tolerate errors, and with the guard
+that parks bad rows as they are inserted. Then bad messages reach the topic, from here or from another program: what do
+its consumers do with them?
 
 Where wrong and right differ: `fail_for_good` does nothing, `tolerate` has the setting `errors.tolerance`, and `guard`
 calls `install` (outbox/guard.py). Of the consumers, `handle_or_keep` (outbox/consumer.py) has an `except

@@ -1,7 +1,7 @@
-"""A relay hangs, an operator starts it again, the first one comes to itself: is every event published twice?
+"""A relay hangs, an operator starts a second one, then the first one wakes up: is every event published twice?
 
-Two cursor relays share one note of how far they are: with a lock that ends with its statement, and with the lock of the
-session that `relay/holding.py` takes.
+Two cursor relays share one checkpoint. In the wrong way the first one's lock is given up at once (`let_go`), as a row
+lock is that ends with its statement. In the right way it lasts as long as the session (`hold`, relay/holding.py).
 """
 
 from outbox.relay.cursor import CursorRelay

@@ -1,10 +1,11 @@
 """The outbox has a partition for every day: what if a day's is made too late, and when may it be dropped?
 
-Several services write, one relay publishes, and nobody has made the day's partition: its rows are in the default. The
-partition is made in the midst of it, and they move. Then the day is dropped, which empties the outbox and deletes no
-row: it is tried while one of its events waits, and again when that is published.
+Several services write, one relay publishes, and nobody has created the day's partition, so its rows are in the default
+partition. The partition is created while they write, and the rows move there. Then the day is dropped, which empties
+the outbox without deleting a row. This is tried while one of the day's events waits, and again when that event is
+published.
 
-Where it is decided: MOVE before ATTACH in `create_day`, and the second look, under a lock, in `drop_published`
+The lines that make it right: MOVE before ATTACH in `create_day`, and the second look, under a lock, in `drop_published`
 (operating/partitions.py).
 """
 

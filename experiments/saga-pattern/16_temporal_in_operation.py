@@ -1,8 +1,8 @@
 """Temporal in operation: what do an operator, a deadline and a code change do to running sagas?
 
-Two popular ways run beside the right ones: an execution timeout as the saga's deadline, beside a timer in the workflow,
-and a change without a patch (saga/wrong/temporal_versions.py: Unpatched, beside OrderSaga._plan in
-saga/engines/temporal/workflow.py).
+Two popular ways run beside the right ones: an execution timeout as the saga's deadline (`timeout` of Sagas.start,
+client.py), beside a timer in the workflow, and a change without a patch (saga/wrong/temporal_versions.py: Unpatched,
+beside OrderSaga._plan in saga/engines/temporal/workflow.py).
 """
 
 from functools import partial

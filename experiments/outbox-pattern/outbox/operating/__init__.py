@@ -1,1 +1,1 @@
-"""What an operator does: look whether writers keep the order, make and drop days, come back from a lost slot."""
+"""What an operator does: check that writers keep the order, create and drop days, recover from a lost slot."""

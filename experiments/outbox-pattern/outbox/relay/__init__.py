@@ -7,9 +7,9 @@
 | CursorRelay | by snapshot windows (reading.py) | one row: how far | kept; refuses a second one |
 | WalRelay | the log, by logical replication | the slot, how far | kept: commit order; the slot refuses a second one |
 
-`keep_running` (running.py) is the loop around one of them, for a session that is lost. Debezium (debezium.py) is
-another, in a process of its own. In ../wrong are those that lose the order or events: that delete what they lock and
-skip what others have locked, that mark first, and that read by positions or by pairs.
+`keep_running` (running.py) is the loop around one of them, which makes a new relay when a session is lost. Debezium
+(debezium.py) is another relay, in a process of its own. The relays in ../wrong lose events or their order: they delete
+what they lock and skip what others have locked, they mark first, or they read by positions or pairs.
 """
 
 import threading
