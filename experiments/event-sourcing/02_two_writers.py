@@ -70,12 +70,12 @@ def claim_deposits(run: Run, results: dict[Way, Result]) -> None:
     for way in (EXPECTED, AT_ONCE, LOCKED):
         result = results[way]
         run.about(way.name, topics=topics if way is not LOCKED else ()).claim(
-            f"{way.name}: the balance is to the cent what was acknowledged, with every deposit done",
+            f"{way.name}: every deposit is done, and the balance equals to the cent what was acknowledged",
             result.vanished == 0 and result.done == WRITERS * run.parameters["deposits per writer"],
             fact=f"{result.vanished:,} cents gone of {result.done:,} deposits, {result.conflicts:,} conflicts",
         )
     run.about(ANY.name).claim(
-        "events are differences: deposits alone lose nothing even under any version",
+        "an event holds a difference: deposits alone lose nothing, even without an expected version",
         results[ANY].vanished == 0 < results[ANY].done,
         fact=f"{results[ANY].done:,} deposits",
     )
@@ -85,8 +85,8 @@ def claim_withdrawals(run: Run, results: dict[Work, Result]) -> None:
     topics = ["I.2/aggregate-design/invariant-enforcement", "I.2/event-store-requirements/optimistic-concurrency"]
     texts = {
         OVERDRAWING: "check, then change: several pass the check on the same balance, and it goes below zero",
-        ANY: "events under any version: the aggregate decides on a balance that is gone, and it goes below zero",
-        EXPECTED: "a decision is only written if nothing was written since the load: no account is ever below zero",
+        ANY: "any version: the aggregate decides on an outdated balance, and the account goes below zero",
+        EXPECTED: "expected version: a decision is written only if nothing came in between; no account is ever below zero",
         LOCKED: "select for update holds the invariant too, by letting the others wait",
     }
     for work, result in results.items():
@@ -108,7 +108,7 @@ def claim_retries(run: Run, patient: Result, eager: Result) -> None:
     if run.scale is Scale.SMOKE:  # too few deposits: chance decides
         return
     run.about(EXPECTED.name, topics=["I.2/event-store-requirements/optimistic-concurrency"]).claim(
-        "writers that wait for a random while after a conflict meet again less often than those that retry at once",
+        "writers that wait for a random time after a conflict have fewer conflicts than those that retry at once",
         0 < patient.conflicts < eager.conflicts,
         fact=f"{patient.conflicts:,} conflicts against {eager.conflicts:,}",
     )
@@ -125,7 +125,7 @@ def note_streams(run: Run, way: Way, results: dict[int, Result]) -> None:
 def claim_streams(run: Run, own: Result, shared: Result) -> None:
     topics = ["I.2/event-store-requirements/stream-per-aggregate"]
     run.about(EXPECTED.name, topics=topics).claim(
-        "a stream per aggregate: writers of different accounts never meet",
+        "a stream per aggregate: writers of different accounts never conflict",
         own.conflicts == 0 == own.vanished and own.done == shared.done,
         fact=f"{own.conflicts:,} conflicts among {WRITERS} writers with an account each, {own.done:,} deposits",
     )

@@ -73,10 +73,9 @@ def judge(run: Run, bank: Bank, query: Query) -> History:
 
 def claim_wrong(run: Run, histories: dict[Query, History]) -> None:
     texts = {
-        TUTORIAL: "position > last: it passes over events whose transactions commit late, for good and without an"
-        " error",
-        HALF: "waiting for older transactions, but reading by position: it still misses events, since xids and"
-        " positions are not drawn in one order",
+        TUTORIAL: "position > last: events whose transactions commit late are missed, for good and without an error",
+        HALF: "position > last, behind open transactions: events are still missed, since xids and positions are not"
+        " assigned in the same order",
     }
     for query, text in texts.items():
         history = histories[query]
@@ -91,7 +90,7 @@ def claim_gaps(run: Run, bank: Bank, history: History) -> None:
     """Waiting for the missing number is no way out either."""
     empty, highest = readers.gaps(bank.conninfo)
     run.about(PAIR.name, topics=TOPICS).claim(
-        "rolled back appends leave gaps in the positions for ever, and no reader of the pair waits for one",
+        "rolled-back appends leave permanent gaps in the positions, and a reader by (xid, position) waits for none",
         empty == len(history.aborted) > 0 and not lost(history) and not aborted_read(history),
         fact=f"{empty:,} of {highest:,} positions have no event",
     )
@@ -100,7 +99,7 @@ def claim_gaps(run: Run, bank: Bank, history: History) -> None:
 def claim_right(run: Run, histories: dict[Query, History]) -> None:
     texts = {
         PAIR: "(xid, position) > last, behind the oldest open transaction: every event is read once",
-        WINDOWS: "snapshot windows, behind no transaction: every event is read once",
+        WINDOWS: "snapshot windows, which wait for no transaction: every event is read once",
     }
     for query, text in texts.items():
         history = histories[query]
@@ -111,7 +110,7 @@ def claim_right(run: Run, histories: dict[Query, History]) -> None:
             fact=f"0 of {len(history.committed):,} events missed" if not wrong else f"{len(wrong)} anomalies",
         )
         run.about(query.name, topics=TOPICS).claim(
-            f"{query.name}: within a stream it reads the versions in their order",
+            f"{query.name}: the versions of each stream are read in order",
             not reordered(history) and len(history.delivered) > 0,
             fact=f"{len(reordered(history))} of {len(history.delivered):,} events out of order",
         )
@@ -126,8 +125,8 @@ def overtake(run: Run) -> None:
     refused = readers.overtake(bank.conninfo)
     read = readers.versions(bank.conninfo, PAIR)
     run.about(PAIR.name, topics=TOPICS).claim(
-        "a transaction that is older than the stream's last event would write version 2 and have it read before"
-        " version 1: the store refuses its append",
+        "if a transaction older than the stream's last event wrote version 2, it would be read before version 1:"
+        " the store refuses its append",
         bool(refused) and read == [2, 1],
         fact=f"refused: {refused}; inserted all the same, versions are read as {read}",
     )
@@ -154,18 +153,18 @@ def claim_causes(run: Run, steps: Read, alone: Read, many: Mapping[Query, int], 
     """`steps` and `alone`: what `readers.relate` gave. `many`: how many of the `effects` came too early."""
     right, among = ["Requested", "Granted"], "among all writers {} of {:,} effects before their causes"
     run.about(PAIR.name, topics=TOPICS).claim(
-        "what (xid, position) does not promise: an event that is appended in a longer transaction may be read before"
-        " its cause, an event of another stream",
+        "(xid, position) does not promise cause before effect: an event that is appended in a longer transaction may"
+        " be read before its cause in another stream",
         steps[PAIR] == right[::-1],
         fact=f"read as {', '.join(steps[PAIR])}; {among.format(many[PAIR], effects)}",
     )
     run.about(PAIR.name, topics=TOPICS).claim(
-        "an append that is a transaction by itself is not: its xid is drawn when its cause is committed",
+        "an append that is a transaction by itself is read after its cause: it gets its xid when that is committed",
         alone[PAIR] == right,
         fact=f"read as {', '.join(alone[PAIR])}, beside the same long transaction",
     )
     run.about(WINDOWS.name, topics=TOPICS).claim(
-        "by snapshot windows the cause comes first, in the same run",
+        "snapshot windows: the cause is read before its effect, in the same run",
         steps[WINDOWS] == alone[WINDOWS] == right and many[WINDOWS] == 0 < effects,
         fact=f"read as {', '.join(steps[WINDOWS])}; {among.format(many[WINDOWS], effects)}",
     )

@@ -103,7 +103,7 @@ def claim_right(right: About, late: dict[RelayWindow, Killed], batch: int) -> No
 def claim_tracking(right: About, early: dict[RelayWindow, Killed], late: dict[RelayWindow, Killed]) -> None:
     ahead, behind = (max(one.marked - one.sent for one in kills.values()) for kills in (early, late))
     right.claim(
-        "publish, then mark: at no kill is an event marked that the broker does not have",
+        "publish, then mark: whenever it is killed, no event is marked that the broker does not have",
         behind <= 0 < ahead,
         topics=[TRACKING, MARK],
         fact=f"marked too early: {max(behind, 0)}; by the wrong way: {ahead}",

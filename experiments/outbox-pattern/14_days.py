@@ -104,15 +104,15 @@ def claim_undisturbed(about: About, shop: Shop, history: History) -> None:
 
 def claim_days(about: About, history: History, moved: int, done: CleanUp) -> None:
     about.claim(
-        "a day that was made too late gets its rows from the default, under services and relay at work: none is missed,"
-        " none comes twice",
+        "a day's partition that is created too late gets its rows from the default one, while services and relay work:"
+        " none is missed, none comes twice",
         moved > 0 and done.published == 1 and not any(check(history).values()),
         topics=[SCHEMA],
         fact=f"{moved:,} rows moved",
     )
     gone = len(done.early + done.late)
     about.claim(
-        "a day is dropped when all in it is marked, and not before: the outbox is emptied without deleting a row",
+        "a day is dropped when all its events are marked, and not before: the outbox is emptied without deleting a row",
         done.day not in done.early and done.day in done.late and done.left == 0 < done.before,
         topics=[TRACKING, SCHEMA],
         fact=f"{done.before:,} rows gone with {gone} table, which one unpublished event had kept",

@@ -64,7 +64,7 @@ def claim_workers(run: Run, killed: stage.Killed) -> None:
     )
     missed = [each for each in again if each.timed_out == "HEARTBEAT"]
     right.claim(
-        "a dead worker is found out by its missing heartbeats, long before an attempt's time is up",
+        "a dead worker is detected by its missing heartbeats, long before the attempt times out",
         len(missed) == len(killed.orders),
         topics=["I.4/orchestration-implementation/timeout-handling"],
         fact=f"{len(missed)} of {len(killed.orders)} after {killed.stage.heartbeat:g} s without one;"
@@ -72,7 +72,7 @@ def claim_workers(run: Run, killed: stage.Killed) -> None:
     )
     undone = killed.undone()
     right.claim(
-        "what may have been done is undone in reverse order, the step of which nobody knows included",
+        "what may have been done is undone in reverse order, including the step whose outcome is unknown",
         all(found == [*STEPS, *stage.BACKWARD] for found in undone) and len(undone) > 0,
         topics=["I.4/compensation-design/compensation-ordering"],
         fact=f"{len(undone)} histories: {', '.join(undone[0][len(STEPS) :])}",
@@ -85,7 +85,7 @@ def claim_server(run: Run, killed: stage.Killed) -> None:
     claim_ended(run, killed, "server")
     for window, seen in killed.seen.items():
         right.claim(
-            f"a row of local transactions: {window} of a step, what came before is committed and nothing of what comes",
+            f"a sequence of local transactions: {window} of a step, all steps before it are committed, none after it",
             all(seen[step] == stage.before(step, window) for step in STEPS),
             fact="; ".join(f"{step}: in {', '.join(sorted(seen[step])) or 'no service'}" for step in STEPS),
         )
@@ -97,7 +97,7 @@ def claim_ended(run: Run, killed: stage.Killed, who: str) -> None:
     standing, forward = killed.standing, killed.forward
     complete, compensated = len(standing.complete), len(standing.compensated)
     run.about(RIGHT.name, topics=[TEMPORAL]).claim(
-        f"{who} killed around the effect of an activity: every saga ends, and has its effects once",
+        f"{who} killed around the effect of an activity: every saga ends, and each effect happens once",
         not standing.violations and (complete, compensated) == (forward, len(killed.orders) - forward),
         fact=f"{complete} sagas complete, {compensated} undone, {len(standing.violations)} violations;"
         f" killed {', '.join(killed.seconds)}",
@@ -111,13 +111,13 @@ def claim_outcomes(run: Run, right: stage.Lost, early: stage.Lost, keyless: stag
         about.figure("customers charged wrongly", len(lost.standing.violations), "customers", sagas=count)
     undone = len(right.standing.compensated)
     run.about(RIGHT.name, topics=[rollback]).claim(
-        "nobody knows whether the customer was charged: the charge is undone with all the rest",
+        "it is unknown whether the customer was charged: the charge is undone with all the other steps",
         not right.standing.violations and undone == count,
         fact=f"{undone} of {count} sagas undone in all services",
     )
     half = early.standing.inconsistent
     run.about(AFTER.name, wrong_way=True, topics=[rollback]).claim(
-        "registered after the call, a compensation is missing: the saga says undone, the customer has paid",
+        "a compensation registered after its call is missing: the saga says undone, but the customer has paid",
         len(half) == early.said_undone == count,
         fact=f"{len(half)} of {count}; {next(iter(early.standing.violations), '')}",
     )

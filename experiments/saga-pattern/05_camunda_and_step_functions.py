@@ -88,7 +88,7 @@ def claim_order(run: Run, left: drawn.Left, wrong: bool) -> None:
     run.about("Camunda, as usually drawn" if wrong else "Camunda", wrong_way=wrong, topics=[CAMUNDA]).claim(
         "one throw event for all: Camunda hands out all compensations at once, in no order"
         if wrong
-        else "a throw event for each: Camunda has one compensation done after the other, in reverse",
+        else "a throw event for each: Camunda runs one compensation after the other, in reverse order",
         left.at_once is wrong,
         fact=f"{' and '.join(drawn.UNDONE)} {'overlap' if left.at_once else 'follow each other'}",
     )
@@ -127,20 +127,20 @@ def claim_times(run: Run, cases: drawn.Cases, outcome: Outcome, ends: dict[str, 
     standing = cases.standing()
     timer, whole, step = (drawn.one(run, name) for name in ("timer", "whole", "step"))
     run.about(drawn.CAMUNDA, topics=[CAMUNDA]).claim(
-        "Camunda: a timer within the saga gives up and undoes all, the payment of which nobody knows included",
+        "Camunda: a timer in the saga ends it and undoes all steps, including the payment whose outcome is unknown",
         outcome is Outcome.COMPENSATED and timer.id in standing.compensated,
         fact=f"{outcome}; in the services: {standing.endings[timer.id]}",
     )
     status, _ = ends["whole"]
     run.about("Step Functions, timeout of the machine", wrong_way=True, topics=[STEP_FUNCTIONS]).claim(
-        "Step Functions: a state machine that is out of time stops where it is, and undoes nothing",
+        "Step Functions: a state machine that times out stops where it is, and undoes nothing",
         status == "TIMED_OUT" and whole.id in standing.inconsistent,
         fact=f"{status}; {'; '.join(drawn.said(standing, whole))}",
     )
     status, late = ends["step"]
     _, charged = drawn.attempts(cases, step)
     run.about(drawn.STATES, topics=[STEP_FUNCTIONS]).claim(
-        "Step Functions: a step that is out of time is asked for again, and done once",
+        "Step Functions: a step that times out is requested again, and done once",
         status == "SUCCEEDED" and step.id in standing.complete and charged == 1 and late > 0,
         fact=f"{status}; attempts out of time: {late}; charged: {charged};"
         f" in the services: {standing.endings[step.id]}",

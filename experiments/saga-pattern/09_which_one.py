@@ -53,17 +53,17 @@ def claim(run: Run, contender: Contender, tried: Tried) -> None:
     name, verdict = contender.name, tried.verdict
     engine = run.about(name, topics=[TOPICS[contender]] if contender in TOPICS else [])
     engine.claim(
-        f"{name} leaves every order complete or undone, whatever fails and though a worker is killed",
+        f"{name} leaves every order complete or undone, whatever fails and even if a worker is killed",
         not verdict.violations and not verdict.stuck and verdict.open_at_kill > 0,
         fact=f"{len(verdict.outcomes)} orders, {verdict.open_at_kill} open at a kill;"
         f" {'; '.join([*verdict.violations, *verdict.stuck][:5]) or 'all consistent, none stuck'}",
     )
     if contender.decides:
-        text = f"{name} undoes even the step of which nobody knows whether it was done"
+        text = f"{name} undoes even a step whose outcome is unknown"
     else:
-        text = f"in {name}, nobody decides about the step of which nobody knows whether it was done"
+        text = f"in {name}, nobody decides about a step whose outcome is unknown"
     engine.claim(
-        f"{text}, and leaves to an operator what cannot be undone",
+        f"{text}; what cannot be undone is left to an operator",
         tried.undone is contender.decides and len(verdict.waiting) > 0,
         fact=f"{len(verdict.waiting)} waiting",
     )
@@ -83,8 +83,8 @@ def claim_rates(run: Run, rates: Mapping[str, float]) -> None:
 def claim_without(run: Run, engines: Comparison) -> None:
     on, off = engines.going_on(True), engines.going_on(False)
     run.claim(
-        "one worker of two stays dead: its sagas go on with the other one, but those of DBOS, which wait for it, and"
-        " those of the choreography, in which nobody does its part",
+        "one worker of two stays dead: the other one takes over its sagas, except with DBOS, where they wait for it,"
+        " and in the choreography, where nobody does its part",
         set(off) == {contenders.DBOS.name, contenders.CHOREOGRAPHY.name},
         topics=list(TOPICS.values()),
         fact=f"go on: {', '.join(on)}; wait: {', '.join(off)}",
@@ -97,7 +97,7 @@ def claim_code(run: Run, tried: Mapping[Contender, Tried]) -> None:
     for name, count in lines.items():
         run.figure("code that its workers carried out", count, "lines of Python", variant=name)
     run.about(OWN.name, topics=list(TOPICS.values())).claim(
-        "an engine of one's own is the most code to write and to answer for, of what the workers carried out",
+        "an engine of one's own is the most code to write and maintain, by the lines that its workers executed",
         max(lines, key=lambda name: lines[name]) == OWN.name and not uncounted,
         fact=", ".join(f"{name} {count}" for name, count in lines.items())
         + "".join(f"; not counted: {one}" for one in uncounted),

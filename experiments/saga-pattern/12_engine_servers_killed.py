@@ -45,7 +45,7 @@ def killed_camunda(run: Run, cases: drawn.Cases, count: int) -> None:
     camunda.figure("back after kill -9", back.away, "s")
     camunda.judge("camunda-killed", fault="SIGKILL")
     camunda.claim(
-        "Camunda: what it has acknowledged survives kill -9, and goes on where it was",
+        "Camunda: the sagas that it has acknowledged survive kill -9, and go on where they were",
         back.ended == back.complete == count and back.running > 0,
         fact=f"{back.running} sagas were running; {back.complete} of {count} complete",
     )
@@ -56,7 +56,7 @@ def forgetful(run: Run) -> None:
     left = drawn.kill_own_camunda(run, 20, **AS_IT_COMES)
     camunda.judge("camunda-forgets", fault="SIGKILL")
     camunda.claim(
-        "Camunda on an H2 as it comes: sagas that it has acknowledged are gone after kill -9",
+        "Camunda on H2 with default settings: sagas that it has acknowledged are gone after kill -9",
         left < 20,
         fact=f"{left} of 20 left; H2 writes a commit to its file up to half a second later",
     )

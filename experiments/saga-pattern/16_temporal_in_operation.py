@@ -82,12 +82,12 @@ def claim_deadline(run: Run, late: stage.Late) -> None:
     right = run.about(stage.RIGHT, topics=["I.4/error-handling/saga-timeout"])
     undone, left = late.undone(late.ended), len(late.wrong.inconsistent)
     right.claim(
-        "a saga that is out of time by a timer of its own undoes what it has done",
+        "a saga whose deadline is a timer of its own undoes what it has done when the time is up",
         not late.right.violations and undone == stage.counted(late.ended, Phase.COMPENSATED) == late.count,
         fact=f"{undone} of {late.count} undone: {next(iter(late.ended.values())).reason}",
     )
     right.claim(
-        "an attempt that beats and hangs is found out by its own time limit, and its step is undone with all the rest",
+        "an attempt that hangs but sends heartbeats ends by its own timeout, and its step is undone with the others",
         not late.right.violations
         and late.undone(late.hung) == stage.counted(late.hung, Phase.COMPENSATED) == late.count
         and late.given_up == [{Action.SHIP: "START_TO_CLOSE"}] * late.count,
@@ -106,18 +106,18 @@ def claim_change(run: Run, found: stage.Changed) -> None:
     right = run.about(stage.RIGHT, topics=[TEMPORAL])
     count, complete = found.count, len(found.standing.complete)
     run.about(UNPATCHED, wrong_way=True, topics=[TEMPORAL]).claim(
-        "changed without a patch: no saga that began before goes on, until another worker comes",
+        "changed without a patch: no saga that began before the change goes on, until another worker comes",
         len(found.refused) == count and found.shipped == 0,
         fact=f"{len(found.refused)} of {count}: {found.refused[0][:140]}",
     )
     right.claim(
-        "changed with a patch: sagas that began before end by the old steps, those that begin now by the new ones",
+        "changed with a patch: sagas that began before the change end with the old steps, later ones with the new",
         (found.old, found.new) == ([list(STEPS_BEFORE)] * count, [list(STEPS)] * count) and complete == 2 * count,
         fact=f"{complete} of {2 * count} complete; before: {', '.join(found.old[0])}; now: {', '.join(found.new[0])}",
     )
     refused = {code: sum(map(bool, replays)) for code, replays in found.replayed.items()}
     right.claim(
-        "a replay of their histories tells the two changes apart before anything is deployed",
+        "a replay of recorded histories tells the two changes apart before anything is deployed",
         refused == {"OrderSaga": 0, "Unpatched": count},
         fact=f"{count} histories; they refute {refused}",
     )
