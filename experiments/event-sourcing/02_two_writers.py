@@ -86,7 +86,7 @@ def claim_withdrawals(run: Run, results: dict[Work, Result]) -> None:
     texts = {
         OVERDRAWING: "check, then change: several pass the check on the same balance, and it goes below zero",
         ANY: "any version: the aggregate decides on an outdated balance, and the account goes below zero",
-        EXPECTED: "expected version: a decision is written only if nothing came in between; no account is ever below zero",
+        EXPECTED: "expected version: a decision is only written if nothing came in between; no account goes below zero",
         LOCKED: "select for update holds the invariant too, by letting the others wait",
     }
     for work, result in results.items():
