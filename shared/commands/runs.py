@@ -75,9 +75,12 @@ def demo(scale: ScaleOption = Scale.DEMO, seed: SeedOption = None, provider: Pro
     raise typer.Exit(0 if held else 1)
 
 
-def show_report(open_it: Annotated[bool, typer.Option("--open", help="open it in the browser")] = False) -> None:
+def show_report(
+    open_it: Annotated[bool, typer.Option("--open", help="open it in the browser")] = False,
+    of_evidence: Annotated[bool, typer.Option("--evidence", help="of docs/evidence instead of runs here")] = False,
+) -> None:
     """Make the result page from the last run of every experiment."""
-    page = build_report()
+    page = build_evidence() if of_evidence else build_report()
     console.print(f"result page: [bold]{page.as_uri()}[/bold]")
     if open_it:
         typer.launch(page.as_uri())
@@ -124,6 +127,10 @@ def mount(cli: typer.Typer) -> None:
 
 def build_report() -> Path:
     return report.build(Settings.load().home, ROOT)
+
+
+def build_evidence() -> Path:
+    return report.build_evidence(evidence.committed(), Settings.load().home, ROOT)
 
 
 def write_documents() -> None:
