@@ -14,8 +14,8 @@ from saga.stage.fates import KIND, FatedShop, Fates, open_shop
 from saga.stage.foreign.claimed import claim_foreign
 from saga.stage.foreign.dbos import Enqueued
 from saga.stage.measuring import Tried, alone
-from saga.stage.ran import lines, noted, noting
 from saga.stage.schedules import drawn, endure, fates
+from saga.stage.traces import lines, noted, noting
 from shared.faults import Faults
 from shared.run import Run, Scale
 from shared.servers.server import Endpoint
