@@ -4,11 +4,9 @@ The same values go through a plain encoder and through `Aggregate.record`; the s
 `apply`, and through the repository.
 """
 
-from sourcing.postgres import PostgresStore, create
-from sourcing.stage import recording, unfit
+from sourcing.stage import unfit
 
 from shared.experiment import Experiment, Run
-from shared.postgres import connect
 
 APPLICATION, COMMANDS = "I.2/aggregate-design/event-application", "I.2/aggregate-design/command-handling"
 UPCASTING, EVOLUTION = "I.2/event-versioning/upcasting-events", "I.2/challenges/event-schema-evolution"
@@ -27,22 +25,20 @@ RECORD, NAMED = "record", "repository and upcasters"
 
 @experiment.run
 def main(run: Run) -> None:
-    run.parameters.update({"values": len(recording.VALUES), "events": len(unfit.WAYS)})
+    run.parameters.update({"values": len(unfit.VALUES), "events": len(unfit.UNFIT)})
     with run.step("values are written, and read back"):
         claim_recorded(run)
-    conninfo = run.schema()
-    create(conninfo)
-    with run.step("events that the program cannot use are loaded"), connect(conninfo) as connection:
-        claim_unfit(run, PostgresStore(connection))
+    with run.step("events that the program cannot use are loaded"):
+        claim_unfit(run)
 
 
 def claim_recorded(run: Run) -> None:
     """Values that a program has and JSON has not."""
-    values = recording.VALUES.values()
-    changed, refused = sum(map(recording.changed, values)), sum(map(recording.refused, values))
+    values = unfit.VALUES.values()
+    changed, refused = sum(map(unfit.changed, values)), sum(map(unfit.refused, values))
     run.claim(
         "a plain encoder writes money as text, a tuple as a list and NaN as null: what is loaded is something else",
-        changed > 0 and recording.changed(recording.VALUES["Decimal"]) and recording.changed(recording.VALUES["NaN"]),
+        changed > 0 and unfit.changed(unfit.VALUES["Decimal"]) and unfit.changed(unfit.VALUES["NaN"]),
         topics=[APPLICATION],
         fact=f"{changed} of {len(values)} values changed or unreadable (compare pyeventsourcing#283, nab#1007)",
         variant="plain encoder",
@@ -50,16 +46,17 @@ def claim_recorded(run: Run) -> None:
     )
     run.claim(
         "what is recorded is what will be loaded: anything else is refused, by the field's name, before it happens",
-        refused == len(values) and recording.keeps_its_own(),
+        refused == len(values) and unfit.keeps_its_own(),
         topics=[APPLICATION, COMMANDS],
         fact=f"{refused} of {len(values)} values refused",
         variant=RECORD,
     )
 
 
-def claim_unfit(run: Run, store: PostgresStore) -> None:
+def claim_unfit(run: Run) -> None:
     """Steps that forget to return, and fields that are not there."""
-    said = [unfit.meet(store, number, *way) for number, way in enumerate(unfit.WAYS.values())]
+    with unfit.open_store(run) as store:
+        said = [unfit.meet(store, number, step, event) for number, (step, event) in enumerate(unfit.UNFIT)]
     at_start = unfit.refused_at_start(unfit.forgets)
     run.claim(
         "an event that a step or apply cannot use: Python says what is missing, and not in which event",

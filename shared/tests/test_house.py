@@ -21,23 +21,27 @@ EXPERIMENTAL = {"history", "run", "worker", "tap", "checkers", "experiment", "wo
 FLOORS = (
     {"errors"},
     {
-        *("attributes", "codec", "event", "files", "history", "home", "kafka", "postgres", "snapshot"),
-        *("record", "servers", "settings", "signals", "wait"),
+        *("attributes", "codec", "event", "files", "history", "home", "kafka", "postgres", "session", "snapshot"),
+        *("plain", "record", "servers", "settings", "signals", "wait"),
     },
     {
         *(
             "checkers",
+            "contrast",
             "ending",
             "environment",
             "evidence",
             "experiment",
             "faults",
+            "figures",
+            "gates",
             "labs",
             "moving",
             "mutations",
+            "operator",
             "output",
         ),
-        *("proxy", "report", "run", "size", "tap", "targets", "threads", "worker", "workload"),
+        *("proxy", "report", "run", "size", "tap", "targets", "threads", "usage", "worker", "workload"),
     },
     {"benchmarks", "cli", "commands", "pytest_plugin", "smoke", "tests"},
 )

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from shared.report import build
+from shared.report.site import build
 from shared.tests.report import runs, samples
 
 

@@ -202,7 +202,7 @@ def consume_all(
     """Every consumer at once, each with a group and accounts of its own; killed ones are started again."""
     homes = open_homes(run, keepers, case)
     if killing:
-        nth = random.Random(f"{run.seed} {case}").randrange(shop.count // 4, shop.count // 2)  # noqa: S311
+        nth = random.Random(f"{run.seed} {case}").randrange(shop.count // 4, shop.count // 2)  # noqa: RUF100, S311
         read(run, shop, keepers, case, homes, nth)
     read(run, shop, keepers, case, homes)
     return judge(shop, keepers, case, homes)

@@ -3,8 +3,7 @@
 The countermeasures are effects of the services (`effects=` of `perform`), and the order of steps.
 """
 
-from collections.abc import Iterable, Mapping
-from enum import StrEnum
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 
 from saga.lessons.compensating import asker
@@ -114,32 +113,52 @@ def refused_in_vain(services: Services, made: Iterable[Order]) -> int:
 # Money that is given, spent and taken back.
 
 
-class Giving(StrEnum):
-    """How a complete order is taken back: its parcel can be recalled, or is delivered by now."""
-
-    REFUND_FIRST = "refund, then recall"
-    PROMISE_FIRST = "promise, recall, refund"  # semantic lock
-    RECALL_FIRST = "recall, then refund"  # pessimistic view: what can fail comes before what others build on
+# A saga each that takes back a complete order, whose parcel can be recalled, or is delivered by now. When it cannot be,
+# the money must not be refunded.
+GiveBack = Callable[[Services, Order], Saga]
 
 
-def give_back(services: Services, order: Order, giving: Giving) -> Saga:
-    """A saga that takes back a complete order. When the parcel cannot be recalled, the money must not be refunded."""
-    payments, recall = services.connections["payments"], Request(f"return-{order.id}", Action.RECALL, order)
-    if giving is not Giving.RECALL_FIRST:
-        with payments.transaction():
-            (effects.refund if giving is Giving.REFUND_FIRST else promise)(payments, order)
-        yield Turn.DONE
-    refused = asker(services)(recall).refused
+def refund_first(services: Services, order: Order) -> Saga:
+    """The popular way. When the recall fails, the refund has to be undone."""
+    payments = services.connections["payments"]
+    with payments.transaction():
+        effects.refund(payments, order)
     yield Turn.DONE
-    if not refused and giving is not Giving.REFUND_FIRST:
-        with payments.transaction():
-            break_promise(payments, order)
-            effects.refund(payments, order)
-    if refused and giving is Giving.PROMISE_FIRST:
-        break_promise(payments, order)
-    if refused and giving is Giving.REFUND_FIRST and not take_back(payments, order):
+    refused = recall(services, order)
+    yield Turn.DONE
+    if refused and not take_back(payments, order):
         return End.IN_DEBT
     return End.COMPENSATED if refused else End.COMPLETE
+
+
+def promise_first(services: Services, order: Order) -> Saga:
+    """Semantic lock: the refund is promised, and given when the parcel is recalled."""
+    payments = services.connections["payments"]
+    with payments.transaction():
+        promise(payments, order)
+    yield Turn.DONE
+    refused = recall(services, order)
+    yield Turn.DONE
+    with payments.transaction():
+        break_promise(payments, order)
+        if not refused:
+            effects.refund(payments, order)
+    return End.COMPENSATED if refused else End.COMPLETE
+
+
+def recall_first(services: Services, order: Order) -> Saga:
+    """Pessimistic view: what can fail comes before what others build on."""
+    payments, refused = services.connections["payments"], recall(services, order)
+    yield Turn.DONE
+    if not refused:
+        with payments.transaction():
+            effects.refund(payments, order)
+    return End.COMPENSATED if refused else End.COMPLETE
+
+
+def recall(services: Services, order: Order) -> str:
+    """Why the parcel cannot be recalled, if it cannot."""
+    return asker(services)(Request(f"return-{order.id}", Action.RECALL, order)).refused
 
 
 def promise(connection: Connection, order: Order) -> None:

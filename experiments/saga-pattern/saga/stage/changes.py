@@ -15,10 +15,10 @@ from saga.order import SERVICE, Action, Order, Outcome
 from saga.services.host import prepare
 from saga.services.invariant import Standing, judge
 from saga.services.shop import SERVICES, Shop, add
-from saga.stage.choreography import WORLD
 from saga.stage.engines import Site, wait
 from saga.stage.engines.own import HOSTS, Own, opened
 from saga.stage.fates import Fate, Fates, open_shop
+from saga.stage.plays import WORLD
 from saga.stage.processes import host
 from shared import postgres
 from shared.experiment import Run
@@ -128,6 +128,13 @@ class Played:
     change: Change
     without: dict[str, Outcome]
     checked: dict[str, Outcome]
+
+    @property
+    def undone(self) -> tuple[set[str], set[str]]:
+        """The orders that were compensated, without the check and with it."""
+        both = self.without, self.checked
+        without, checked = ({saga for saga, end in ends.items() if end is Outcome.COMPENSATED} for ends in both)
+        return without, checked
 
 
 def earlier(orders: Sequence[Order]) -> tuple[list[Order], Fates]:

@@ -1,4 +1,4 @@
-"""What the read models must hold, folded from all events by the aggregate, with nothing of the projections in it."""
+"""What the read models must hold, as a fold of all events by the aggregate, with nothing of the projections in it."""
 
 from collections import defaultdict
 from collections.abc import Iterable
@@ -8,7 +8,7 @@ from shared.postgres import Connection
 from sourcing.event import Recorded, category, data_of
 from sourcing.shop.order import Order
 
-Rows = dict[str, tuple[object, ...]]  # key -> the rest of the row
+Content = dict[str, tuple[object, ...]]  # key -> the rest of the row
 
 
 QUERIES = {
@@ -18,7 +18,7 @@ QUERIES = {
 }
 
 
-def fold(events: Iterable[Recorded]) -> dict[str, Rows]:
+def fold(events: Iterable[Recorded]) -> dict[str, Content]:
     """The read models by the book, by name: replay every order, then look at it."""
     found: dict[str, Order] = {}
     days: dict[str, list[int]] = defaultdict(lambda: [0, 0, 0])
@@ -34,12 +34,12 @@ def fold(events: Iterable[Recorded]) -> dict[str, Rows]:
                 days[day][1] += order.paid
             elif event.type == "OrderCancelled":
                 days[day][2] += refund
-    summary: Rows = {s: (o.customer, o.status, o.total, o.paid, o.version) for s, o in found.items()}
-    revenue: Rows = {day: tuple(sums) for day, sums in days.items()}
+    summary: Content = {s: (o.customer, o.status, o.total, o.paid, o.version) for s, o in found.items()}
+    revenue: Content = {day: tuple(sums) for day, sums in days.items()}
     return {"order_summary": summary, "revenue_per_day": revenue, "product_sales": _sales(found.values())}
 
 
-def _sales(orders: Iterable[Order]) -> Rows:
+def _sales(orders: Iterable[Order]) -> Content:
     """What the orders that are paid, and not cancelled after it, have sold."""
     sold: dict[str, list[int]] = defaultdict(lambda: [0, 0])
     for order in orders:
@@ -49,12 +49,12 @@ def _sales(orders: Iterable[Order]) -> Rows:
     return {product: tuple(sums) for product, sums in sold.items()}
 
 
-def read(connection: Connection, projection: str) -> Rows:
+def read(connection: Connection, projection: str) -> Content:
     """A read model as its table has it; a product of which all was given back counts as one never sold."""
-    rows: Rows = {row[0]: row[1:] for row in connection.execute(QUERIES[projection])}
+    rows: Content = {row[0]: row[1:] for row in connection.execute(QUERIES[projection])}
     return {key: row for key, row in rows.items() if projection != "product_sales" or any(row)}
 
 
-def wrong(expected: Rows, found: Rows) -> int:
+def wrong(expected: Content, found: Content) -> int:
     """How many rows are missing, too many, or not what they should be."""
     return len({key for key in expected.keys() | found.keys() if expected.get(key) != found.get(key)})

@@ -1,4 +1,4 @@
-"""Orders of a seeded shop, for projections to read: placed, changed, most of them paid and shipped, some cancelled."""
+"""Lives of orders in a seeded shop: placed, changed, most of them paid and shipped, some cancelled."""
 
 import random
 from collections.abc import Callable, Iterator, Sequence
@@ -25,7 +25,7 @@ def orders(
 
     Prices, in cents, are invented unless there is somebody to ask.
     """
-    rng = random.Random(f"{seed} {prefix}")  # noqa: S311
+    rng = random.Random(f"{seed} {prefix}")  # noqa: RUF100, S311
     for number in range(count):
         order = Order(f"{prefix}{number:06d}")
         _live(order, rng, price or (lambda product: rng.randrange(100, 10_000)))

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from shared import home, moving
 from shared.errors import NotAdopted
-from shared.experiment import Run
 from shared.postgres import connect, create_schema, in_schema
 from shared.servers.server import Endpoint
 from sourcing.event import START, NewEvent, Position, Recorded
@@ -18,7 +17,6 @@ from sourcing.store import NO_STREAM
 ALL = 1_000_000  # more events than there are
 BARE = READ_ALL.replace("events_xid", "")  # WRONG here: as if ids of transactions were good everywhere
 NOTED = "Noted"
-TOPICS = ["I.2/event-store-requirements/ordering-guarantees"]
 
 
 @dataclass(frozen=True)
@@ -33,6 +31,18 @@ class Restored:
     rest: list[Recorded]  # what comes after it
     written: list[str]  # ids of what was appended after the adoption
 
+    @property
+    def refused(self) -> bool:
+        """Whether the refusal names the command."""
+        return f"run `{COMMAND} adopt` first" in self.refusal
+
+    @property
+    def whole(self) -> bool:
+        """Whether all came in its order: history as it was, then what is new, and the rest from the checkpoint on."""
+        known, new = self.after[: len(self.before)], self.after[len(self.before) :]
+        middle = [event.place for event in self.before].index(self.checkpoint)
+        return (known, self.rest) == (self.before, self.after[middle + 1 :]) and [e.id for e in new] == self.written
+
 
 def move(source: Endpoint, target: Endpoint, schema: str, streams: int) -> Restored:
     """Write so many streams into one cluster, and go on in the other, with what a dump holds."""
@@ -45,33 +55,6 @@ def move(source: Endpoint, target: Endpoint, schema: str, streams: int) -> Resto
         before = list(store.read_all(START, ALL))
     moving.restore(target, moving.dump(source, schema))
     return _go_on(in_schema(target.url, schema), before)
-
-
-def claim(run: Run, moved: Restored) -> None:
-    """What held, and what the bare query does."""
-    run.claim(
-        "restored into a fresh cluster, whose transaction ids are lower: until somebody adopts it, the store refuses "
-        "and names the command (sliceworkz/eventstore#143)",
-        f"run `{COMMAND} adopt` first" in moved.refusal,
-        topics=TOPICS,
-        fact=moved.refusal,
-    )
-    known, new = moved.after[: len(moved.before)], moved.after[len(moved.before) :]
-    middle = [event.place for event in moved.before].index(moved.checkpoint)
-    run.claim(
-        "adopted, it reads history first and as it was, streams go on, what is new comes after it, and a checkpoint "
-        "kept elsewhere stays valid",
-        known == moved.before
-        and [event.id for event in new] == moved.written
-        and moved.rest == moved.after[middle + 1 :],
-        topics=TOPICS,
-        fact=f"{len(known):,} events as before, {len(new)} new ones behind, {len(moved.rest):,} from the checkpoint",
-    )
-    run.about("ids of another cluster", wrong_way=True, topics=TOPICS).claim(
-        "read as if a transaction's id were good in every cluster, the same events are there, and nobody gets one",
-        not moved.bare and len(moved.before) > 0,
-        fact=f"{len(moved.bare)} of {len(moved.before):,} events",
-    )
 
 
 def _go_on(conninfo: str, before: list[Recorded]) -> Restored:

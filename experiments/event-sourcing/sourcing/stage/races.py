@@ -161,7 +161,7 @@ def time_projections(table: Table, total: int, alone: int, rounds: int, result: 
         for number in range(rounds):
             for variant, project, count in in_turn(variants, number):
                 connection.execute("drop table if exists balances, checkpoints, parked_events")
-                install(connection, Balances())
+                install(connection, Totals())
                 began = time.perf_counter()
                 project(connection, count)
                 rates[variant].append(count / (time.perf_counter() - began))
@@ -172,7 +172,7 @@ def time_projections(table: Table, total: int, alone: int, rounds: int, result: 
     result.write_text(json.dumps(rates))
 
 
-class Balances(Projection):
+class Totals(Projection):
     """One row per account."""
 
     name = "balances"
@@ -192,7 +192,7 @@ class Balances(Projection):
 
 def in_batches(connection: Connection, count: int) -> None:
     """As the lab does it: a page of events, its part of the read model and the checkpoint in one transaction."""
-    Projector(connection, Balances(), batch=PAGE).catch_up()
+    Projector(connection, Totals(), batch=PAGE).catch_up()
 
 
 def one_by_one(connection: Connection, count: int) -> None:

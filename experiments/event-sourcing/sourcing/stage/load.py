@@ -3,7 +3,7 @@
 import hashlib
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import psutil
 
 from shared.experiment import Run
 from shared.servers.handle import Handle
+from shared.usage import Usage
 from shared.wait import until
 from sourcing.errors import WrongExpectedVersion
 from sourcing.event import START, NewEvent, Position, Recorded, data_of
@@ -44,7 +45,7 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Window:
+class Slot:
     """When to append, by the clock that all processes share (time.monotonic), and how many events at once."""
 
     batch: int
@@ -64,7 +65,7 @@ def write(address: Address, name: str, ready: Path, go: Path, result: Path) -> N
     writer.append(2)  # Kafka's transactions have a start of their own
     ready.touch()
     until("the windows", go.exists)
-    windows = [Window(**fields) for fields in json.loads(go.read_text())]
+    windows = [Slot(**fields) for fields in json.loads(go.read_text())]
     counts = []
     for window in windows:
         time.sleep(max(0.0, window.start - time.monotonic()))
@@ -94,7 +95,7 @@ def append(run: Run, candidate: Candidate, writers: int, wrong_way: bool) -> Non
     ]
     until(f"{writers} writers to be ready", lambda: all((folder / f"{name}.ready").exists() for name in names))
     now = time.monotonic() + 0.1
-    windows = [Window(1, now, seconds), Window(BATCH, now + 1.2 * seconds + 0.1, seconds)]
+    windows = [Slot(1, now, seconds), Slot(BATCH, now + 1.2 * seconds + 0.1, seconds)]
     half = folder / "windows"
     half.write_text(json.dumps([asdict(window) for window in windows]))
     half.rename(go)
@@ -110,8 +111,8 @@ def append(run: Run, candidate: Candidate, writers: int, wrong_way: bool) -> Non
 def note_server(run: Run, candidate: Candidate) -> None:
     """What the server's processes take after the load."""
     if candidate.server and candidate.server.record.processes:  # none where it runs in a container
-        processes = [psutil.Process(process.pid) for process in candidate.server.record.processes]
-        name, megabytes = candidate.server.name, memory(*processes)
+        used = Usage.of(process.pid for process in candidate.server.record.processes)
+        name, megabytes = candidate.server.name, used.memory
         run.figure("memory of the server after the load", megabytes, "MB", variant=candidate.kind, server=name)
 
 
@@ -198,26 +199,6 @@ def digest(address: Address, lengths: Sequence[int]) -> str:
             sum_.update(repr((found.stream, found.version, found.type, found.id, found.data)).encode())
     store.close()
     return sum_.hexdigest()
-
-
-def memory(*processes: psutil.Process) -> float:
-    """MB of the processes and all below them; a page that several share counts once (PSS), where the system tells."""
-    return sum(_proportional(member) for process in processes for member in _family(process)) / 1e6
-
-
-def _family(process: psutil.Process) -> Iterator[psutil.Process]:
-    yield process
-    yield from process.children(recursive=True)
-
-
-def _proportional(process: psutil.Process) -> int:
-    try:
-        full = process.memory_full_info()
-        return int(getattr(full, "pss", full.rss))
-    except psutil.AccessDenied:
-        return int(process.memory_info().rss)
-    except psutil.NoSuchProcess:  # a session that ended meanwhile
-        return 0
 
 
 def withdraw_at_once(store: EventStore, ident: str, cents: int, expected: bool) -> tuple[int, int]:

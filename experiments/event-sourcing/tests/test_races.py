@@ -1,8 +1,8 @@
 """The benchmark's arithmetic: what a reader did not see as it was, whose turn it is, what a load must come to."""
 
 import pytest
-from sourcing.stage.benching import in_turn, wrongly_seen
 from sourcing.stage.contenders import balance, new_events
+from sourcing.stage.races import in_turn, wrongly_seen
 
 COUNTS = {"a": 3, "b": 2}
 IN_ORDER = [("a", 1), ("b", 1), ("a", 2), ("b", 2), ("a", 3)]
