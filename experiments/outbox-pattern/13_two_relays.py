@@ -1,7 +1,8 @@
 """A relay hangs, an operator starts a second one, then the first one wakes up: is every event published twice?
 
-Two cursor relays share one checkpoint. In the wrong way the first one's lock is given up at once (`let_go`), as a row
-lock is that ends with its statement. In the right way it lasts as long as the session (`hold`, relay/holding.py).
+Two cursor relays share one checkpoint. In the right way, CursorRelay takes a lock of its session as it begins, by `hold`
+(relay/holding.py). In the wrong way the lock ends with its statement: one call, `let_go`, gives it up at once
+(second_let_in).
 """
 
 from outbox.relay.cursor import CursorRelay

@@ -1,7 +1,8 @@
 """What do retries do to an overloaded service, and what do sagas do when a service does not answer?
 
-The same rush of sagas calls the same service under five retry policies, which are data (`policies` in
-saga/stage/retrying.py). Then sagas with a deadline and sagas without one wait for a service that is down.
+The same rush of sagas calls the same service under five retry policies, which are data: `policies`
+(saga/stage/retrying.py). Each is a Retry; they differ in its `pause` (saga/orchestrator/definition.py). Then sagas with
+a deadline and sagas without one wait for a service that is down: the time-out is a field of their definitions.
 """
 
 from functools import partial

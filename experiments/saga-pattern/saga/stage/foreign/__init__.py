@@ -1,7 +1,7 @@
 """Orders that another program wrote wrongly, started on any engine between two good ones.
 
 Each kind has stopped a real service for ever: a reader crashes on it, and the next reader reads it again. Logprep#640
-(deep JSON), eliza#18079 (half a surrogate pair), nab#1007 (NaN).
+(Latin-1), msgspec#646 (deep JSON), eliza#18079 (half a surrogate pair), nab#1007 (NaN).
 """
 
 from collections.abc import Sequence
