@@ -1,7 +1,7 @@
 """A relay hangs, an operator starts a second one, then the first one wakes up: is every event published twice?
 
-Two cursor relays share one checkpoint. In the right way, CursorRelay takes a lock of its session as it begins, by `hold`
-(relay/holding.py). In the wrong way the lock ends with its statement: one call, `let_go`, gives it up at once
+Two cursor relays share one checkpoint. In the right way, CursorRelay takes a lock of its session as it begins, by
+`hold` (relay/holding.py). In the wrong way the lock ends with its statement: one call, `let_go`, gives it up at once
 (second_let_in).
 """
 

@@ -2,7 +2,7 @@
 
 The same rush of sagas calls the same service under five retry policies, which are data: `policies`
 (saga/stage/retrying.py). Each is a Retry; they differ in its `pause` (saga/orchestrator/definition.py). Then sagas with
-a deadline and sagas without one wait for a service that is down: the time-out is a field of their definitions.
+a deadline and sagas without one wait for a service that is down: the timeout is a field of their definitions.
 """
 
 from functools import partial
