@@ -2,7 +2,8 @@
 
 Four readers follow the same log: `position > last` as tutorials have it, the same behind the oldest open transaction,
 the store's own pair (xid, position), and snapshot windows. Then an event follows from one of another stream: which of
-the two is read first? The four differ in the query for what comes next: WAYS in stage/reading.py.
+the two is read first? The four differ in the query for what comes next: two of wrong/positions.py, that of
+`PostgresStore.read_all`, and that of `read_window`.
 """
 
 from collections.abc import Mapping

@@ -1,6 +1,6 @@
 """A read model is rebuilt while orders come in and people read: what do they see, and how long does it take?
 
-Once it is emptied and filled again (`wrong.emptied.start_again`), once built beside and switched in one transaction
+Once it is emptied and filled again (`start_again`), once built beside and switched in one transaction
 (`rebuild`), before the eyes of the same reader. First, how fast: in batches of several sizes.
 """
 
