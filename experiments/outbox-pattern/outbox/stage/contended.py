@@ -91,7 +91,7 @@ def changing(connection: Connection, shape: Shape, event: Event, topic: str, pau
 
 
 def _serve(counter: Counter, shape: Shape, number: int) -> None:
-    rng = random.Random(f"{counter.seed} {number}")  # noqa: RUF100, S311
+    rng = random.Random(f"{counter.seed} {number}")
     with Recorder(counter.history, f"service-{number}") as recorder, connect(counter.conninfo) as connection:
         for _ in range(counter.count // counter.services):
             event = Event("shop.order.changed", "/shop/orders", rng.choice(counter.keys), {"service": number})

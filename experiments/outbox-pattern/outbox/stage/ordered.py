@@ -99,7 +99,7 @@ def published(about: About, placing: Placing, count: int) -> History:
 def not_as_java(run: Run, count: int) -> tuple[int, int, int]:
     """How many of the keys librdkafka's default (CRC32) and murmur2 put elsewhere than Java's formula; and all keys."""
     broker, topic = run.endpoints["kafka"], run.topic("keys", PARTITIONS)
-    rng = random.Random(run.seed)  # noqa: RUF100, S311
+    rng = random.Random(run.seed)
     keys = sorted({f"order-{rng.randrange(10**9):09d}".encode() for _ in range(count)})
     default = partitions(Producer(kafka.config(broker)), topic, keys)
     ours = partitions(kafka.producer(broker), topic, keys)
