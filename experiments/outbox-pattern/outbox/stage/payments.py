@@ -202,17 +202,10 @@ def consume_all(
     """Every consumer at once, each with a group and accounts of its own; killed ones are started again."""
     homes = open_homes(run, keepers, case)
     if killing:
-<<<<<<< HEAD
-        nth = random.Random(f"{run.seed} {case}").randrange(shop.count // 4, shop.count // 2)  # noqa: S311
-        read(run, shop, readers, case, homes, nth)
-    read(run, shop, readers, case, homes)
-    return judge(shop, readers, case, homes)
-=======
-        nth = random.Random(f"{run.seed} {case}").randrange(shop.count // 4, shop.count // 2)  # noqa: S311
+        nth = random.Random(f"{run.seed} {case}").randrange(shop.count // 4, shop.count // 2)
         read(run, shop, keepers, case, homes, nth)
     read(run, shop, keepers, case, homes)
     return judge(shop, keepers, case, homes)
->>>>>>> 16b9a2936e0d452cb23b695e225fe52e459a1471
 
 
 def open_homes(run: Run, keepers: Sequence[Bookkeeper], case: str) -> list[str]:
