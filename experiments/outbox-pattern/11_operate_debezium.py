@@ -19,9 +19,9 @@ from outbox.stage.measures import waits
 from outbox.stage.shop import Shop, serve, watched
 
 from shared import checkers, kafka
+from shared.about import About
 from shared.experiment import Experiment, Run, Scale
 from shared.history import History
-from shared.run import About
 
 CONNECT, CONNECTOR = "I.5/debezium-setup/kafka-connect", "I.5/debezium-setup/database-connectors"
 LATENCY, LOG = "I.5/change-data-capture/lower-latency", "I.5/change-data-capture/database-log-monitoring"

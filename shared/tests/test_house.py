@@ -18,7 +18,7 @@ MODULE_LINES, STAGE_LINES, SCRIPT_LINES, FUNCTION_LINES, TOPICS = 300, 600, 240,
 # The four floors: a module imports from its own floor and from those below it.
 # The rooms of a lab's package below its pattern, and what of shared only experiments need.
 ROOMS = {"wrong", "lessons", "stage"}
-EXPERIMENTAL = {"history", "run", "worker", "tap", "checkers", "experiment", "workload", "faults"}
+EXPERIMENTAL = {"about", "history", "run", "worker", "tap", "checkers", "experiment", "workload", "faults"}
 FLOORS = (
     {"errors"},
     {
@@ -27,6 +27,7 @@ FLOORS = (
     },
     {
         *(
+            "about",
             "checkers",
             "contrast",
             "ending",

@@ -15,7 +15,7 @@ import trustme
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 from outbox.relay import jdbc
 from outbox.relay.debezium import Connector
-from outbox.stage.processes import Shop, write_backlog
+from outbox.stage.shop import Shop
 from outbox.table import create
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
@@ -158,7 +158,7 @@ def test_events_come_from_a_postgres_that_takes_nobody_in_the_clear(
     connector = Connector(connect, yours(WAYS[way]), unique, unique)
     with connector.running(), Tap("consumer", shop.broker, [shop.topic], recorder) as tap:
         assert reader(connector)[0] == "TLSv1.3"
-        write_backlog(shop)
+        shop.write_backlog()
         assert tap.wait_for(shop.count)
 
 
@@ -168,7 +168,7 @@ def test_events_come_from_an_ipv6_address_that_has_a_name(
     connector = Connector(connect, yours(f"{CHECKED} host=::1", "six.test"), unique, unique)
     with connector.running(), Tap("consumer", shop.broker, [shop.topic], recorder) as tap:
         assert reader(connector) == ("TLSv1.3", ip_address("::1"))
-        write_backlog(shop)
+        shop.write_backlog()
         assert tap.wait_for(shop.count)
 
 

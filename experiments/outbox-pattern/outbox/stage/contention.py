@@ -24,11 +24,12 @@ from outbox.windows import RelayWindow
 from outbox.wrong.deleting import BatchDeleteRelay, SkipLockedRelay
 from outbox.wrong.positions import PairRelay
 from shared import kafka, workload
+from shared.about import About
 from shared.checkers import duplicate_delivery, lost, reordered
 from shared.event import Event
 from shared.history import Action, History, Op, Outcome, Recorder
 from shared.postgres import Connection, connect
-from shared.run import About, Run, slug
+from shared.run import Run, slug
 from shared.tap import Tap
 
 ORDERS = 4  # few, so that the events of one order come close together

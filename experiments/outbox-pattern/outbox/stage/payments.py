@@ -20,12 +20,13 @@ from outbox.relay.polling import PollingPublisher
 from outbox.stage.shop import Shop, publish_all, relay
 from outbox.windows import RelayWindow
 from shared import kafka
+from shared.about import About
 from shared.checkers import duplicate_delivery, duplicate_effect, lost
 from shared.event import Event
 from shared.faults import Crash, Kill, nowhere
 from shared.history import Action, History, Op, Outcome, Recorder, now
 from shared.postgres import Connection, connect
-from shared.run import About, Run, slug
+from shared.run import Run, slug
 from shared.wait import until
 
 SCHEMA = f"""
