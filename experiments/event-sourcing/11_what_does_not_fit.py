@@ -50,6 +50,7 @@ def claim_recorded(run: Run) -> None:
         fact=f"{changed} of {len(values)} values changed or unreadable (compare pyeventsourcing#283, nab#1007)",
         variant="plain encoder",
         wrong_way=True,
+        source="pyeventsourcing/eventsourcing#283",
     )
     run.claim(
         "what is recorded is what will be loaded: anything else is refused, by the field's name, before it happens",
@@ -76,6 +77,7 @@ def claim_unfit(run: Run) -> None:
         fact="; ".join(one.unnamed for one in said),
         variant="left to Python",
         wrong_way=True,
+        source="hallgren/eventsourcing#160",
     )
     run.claim(
         "it names itself, with stream, version, type and step; a step that returns nothing is found at the start",

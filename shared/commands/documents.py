@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -36,7 +37,7 @@ def make_evidence(
     seed: SeedOption = 1,
     from_last: Annotated[bool, typer.Option("--from-last", help="take the last runs instead of running")] = False,
 ) -> None:
-    """Run at scale full, and commit-ready: docs/evidence, docs/syllabus.md and every figure in the documents."""
+    """Run at scale full, and commit-ready: docs/evidence and every document and figure that is made of it."""
     chosen = list(labs.scripts(targets or [lab.name for lab in labs.labs()]))
     held = from_last or run_all(chosen, options(Scale.FULL, seed, None))
     names = {(script.parent.name, script.stem) for script in chosen}
@@ -62,16 +63,25 @@ def coverage(as_json: AsJson = False) -> None:
 
 
 def write_documents() -> None:
-    """docs/syllabus.md, the picture of the README, and the cog blocks of all documents.
+    """The documents that are made whole, the picture of the README, and the cog blocks of all documents.
 
     Raises LabError when a document asks for a record that is not there yet.
     """
-    text = evidence.syllabus(syllabus.read(TOPICS), list(evidence.committed()))
-    (ROOT / "docs" / "syllabus.md").write_text(text, encoding="utf-8")
+    for path, text in made_documents().items():
+        path.write_text(text, encoding="utf-8")
     (ROOT / "docs" / "picture.svg").write_text(standalone(build(Settings.load().home, ROOT)), encoding="utf-8")
     argv = [sys.executable, "-m", "cogapp", "-r", "-I", str(ROOT), *documents()]
     if subprocess.run(argv, check=False, cwd=ROOT).returncode:
         raise LabError("the records are kept, but the documents are not renewed: above stands what one of them lacks")
+
+
+def made_documents() -> dict[Path, str]:
+    """The text of each document that is made of the committed evidence and of nothing else."""
+    records = list(evidence.committed())
+    return {
+        ROOT / "docs" / "syllabus.md": evidence.syllabus(syllabus.read(TOPICS), records),
+        ROOT / "docs" / "known-bugs.md": evidence.bugs(records),
+    }
 
 
 def documents() -> list[str]:

@@ -41,7 +41,7 @@ def charge(
         isolation.prepare(services)
         locks, seed = isolation.Locks(services), run.seed
         return {
-            (way, size): isolation.charge_all(services, way, some, random.Random(seed), locks)  # noqa: S311
+            (way, size): isolation.charge_all(services, way, some, random.Random(seed), locks)
             for (way, size), some in cases.items()
         }, locks
 

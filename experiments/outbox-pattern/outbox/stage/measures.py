@@ -1,29 +1,28 @@
-"""What the benchmark and the relay ladder measure with: a backlog, a consumer with a clock, a paced writer."""
+"""What experiments and the benchmark measure with: rows, consumers with a clock, a paced writer, Postgres' counts."""
 
 import gc
-import json
 import os
 import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import psutil
 from confluent_kafka import Consumer, Message, TopicPartition
 
 from outbox.relay.message import COLUMNS, OutboxRow, headers
-from outbox.stage.processes import Shop, announced
+from outbox.stage.shop import Looked, Shop
 from outbox.table import INSERT_STEP, step_values
 from outbox.writer import one_round_trip, place_pipelined
 from shared import kafka
 from shared.event import Event
 from shared.history import History
-from shared.postgres import Connection, connect
+from shared.postgres import Connection, connect, number
+from shared.threads import paced
 from shared.wait import until
-from shared.worker import Worker
+from shared.worker import Worker, announce
 
 # About 200 bytes of JSON, as a small order has.
 BACKLOG = """
@@ -38,7 +37,7 @@ PER_TRANSACTION = 100
 PRODUCER = {"linger_ms": 5, "queue_buffering_max_messages": 1_000_000, "queue_buffering_max_kbytes": 1_048_576}
 
 
-def write_backlog(shop: Shop, count: int, per_transaction: int = PER_TRANSACTION) -> None:
+def write_rows(shop: Shop, count: int, per_transaction: int = PER_TRANSACTION) -> None:
     """`count` outbox rows, some in each transaction."""
     with connect(shop.conninfo) as connection:
         for first in range(0, count, per_transaction):
@@ -57,34 +56,35 @@ class Drain:
     events: int
     seconds: float  # from the first consumed to the last
     cpu: dict[str, float] = field(default_factory=dict)  # process -> CPU seconds that it took, its start-up included
+    ended: float = 0.0  # time.monotonic() when it had the last
 
     @property
     def rate(self) -> float:
         return self.events / self.seconds
 
 
-def consume_drain(shop: Shop, count: int, ready: Path, result: Path) -> None:
-    """Consume `count` new records; writes [events, seconds, CPU seconds] to `result`. `ready` appears at the end.
+def consume_drain(shop: Shop, count: int) -> Drain:
+    """A process: consume `count` new records. It is ready when it stands at the end of the topic.
 
     It counts, and no more: what the consumer costs, it takes from the relay on a machine of two cores. Records that
     come twice (Debezium repeats some when it is resumed) count as others do: the rate is one of records.
     """
-    consumer = _at_end(shop, ready)
+    consumer = _at_end(shop)
     seen, first, cpu = 0, 0.0, time.process_time()
     while seen < count:
         records = _records(consumer.consume(2000, timeout=0.01))
         if records and not first:
             first = time.monotonic()
         seen += records
-    seconds, cpu = time.monotonic() - first, time.process_time() - cpu
-    result.write_text(json.dumps([seen, seconds, cpu]))
+    ended, cpu = time.monotonic(), time.process_time() - cpu
     consumer.close()
+    return Drain(seen, ended - first, {"consumer": cpu}, ended)
 
 
-def consume_clocked(shop: Shop, ready: Path, result: Path) -> None:
-    """Consume one by one until all the shop's events have come; writes {event id: ns when received} to `result`."""
+def consume_clocked(shop: Shop) -> dict[str, int]:
+    """A process: consume one by one until all the shop's events have come; event id -> ns when received."""
     expected = {event.id for event in shop.events()}
-    consumer = _at_end(shop, ready)
+    consumer = _at_end(shop)
     received: dict[str, int] = {}
     while expected:
         message = consumer.poll(1.0)
@@ -92,18 +92,17 @@ def consume_clocked(shop: Shop, ready: Path, result: Path) -> None:
             at, ident = time.monotonic_ns(), kafka.headers(message)["ce_id"].decode()
             received.setdefault(ident, at)
             expected.discard(ident)
-    result.write_text(json.dumps(received))
     consumer.close()
+    return received
 
 
-def produce_bare(shop: Shop, ready: Path) -> None:
-    """Send the outbox's payloads, keys and headers, all in memory before the first: the limit of any relay."""
+def produce_bare(shop: Shop) -> None:
+    """A process: send the outbox's payloads, keys and headers, in memory before the first: the limit of any relay."""
     with connect(shop.conninfo) as connection:
         rows = [OutboxRow._make(r) for r in connection.execute(f"select {COLUMNS} from outbox", binary=True)]  # noqa: S608
     messages = [(row.aggregate_type, row.payload, row.aggregate_id, headers(row)) for row in rows]
     producer = kafka.producer(shop.broker, **PRODUCER)
     producer.list_topics(timeout=10)
-    ready.touch()
     for topic, payload, key, head in messages:
         producer.produce(topic, payload, key, headers=head)
     producer.flush()
@@ -116,16 +115,14 @@ def place_row_alone(connection: Connection, event: Event) -> None:
         cursor.execute(INSERT_STEP, step_values(event), prepare=True)
 
 
-def write_paced(shop: Shop, result: Path) -> None:
-    """The shop's events at its rate; writes {event id: ns when the commit was acknowledged} to `result`."""
+def write_paced(shop: Shop) -> dict[str, int]:
+    """A process: the shop's events at its rate; event id -> ns when the commit was acknowledged."""
     committed: dict[str, int] = {}
     with connect(shop.conninfo) as connection:
-        began = time.monotonic()
-        for number, event in enumerate(shop.events()):
-            time.sleep(max(0.0, began + number / shop.rate - time.monotonic()))
+        for event in paced(shop.events(), shop.rate):
             place_pipelined(connection, event, shop.topic)
             committed[event.id] = time.monotonic_ns()
-    result.write_text(json.dumps(committed))
+    return committed
 
 
 def watch_memory(pid: int, stop: threading.Event, samples: list[float]) -> None:
@@ -135,17 +132,17 @@ def watch_memory(pid: int, stop: threading.Event, samples: list[float]) -> None:
         samples.append(process.memory_info().rss / 1e6)
 
 
-def idle_scans(conninfo: str, ready: Path, seconds: float, relaying: Callable[[], Worker]) -> tuple[int, float]:
+def idle_scans(conninfo: str, seconds: float, relaying: Callable[[], Worker]) -> tuple[int, float]:
     """(scans of an outbox without news, seconds that it took), from a relay's first look on, which is counted.
 
-    `relaying` starts the relay, which makes `ready` appear (see processes.run_announced).
+    `relaying` starts the relay, which announces that it has looked (see shop.relay).
     """
     before = scans(conninfo)
-    with relaying():
-        session = announced(ready)
+    with relaying() as worker:
+        looked: Looked = worker.ready()
         time.sleep(seconds)
-    took = time.time() - ready.stat().st_mtime
-    await_counts(conninfo, session)
+    took = time.monotonic() - looked.at
+    await_counts(conninfo, looked.session)
     return scans(conninfo) - before, took
 
 
@@ -172,13 +169,7 @@ def again_after(gap: float | None) -> str:
     return "no new event after it" if gap is None else f"new ones again after {gap:.1f} s"
 
 
-def cpu_seconds(pid: int) -> float:
-    """User and system time of a process and all below it."""
-    family = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
-    return sum(times.user + times.system for times in (process.cpu_times() for process in family))
-
-
-def _at_end(shop: Shop, ready: Path) -> Consumer:
+def _at_end(shop: Shop) -> Consumer:
     """A consumer that stands at the end of the topic.
 
     It is ready when it was told of the end of every partition. The first fetch can take a second; a clock that starts
@@ -193,7 +184,7 @@ def _at_end(shop: Shop, ready: Path) -> Consumer:
     left = set(ends)
     while left:
         left -= {message.partition() for message in consumer.consume(len(left), 1.0) if kafka.at_end(message)}
-    ready.touch()
+    announce()
     return consumer
 
 
@@ -212,8 +203,7 @@ def scans(conninfo: str) -> int:
     where relid in (select relid from pg_partition_tree('outbox'))
     """
     with connect(conninfo) as connection:
-        row = connection.execute(query).fetchone()
-        return int(row[0]) if row else 0
+        return number(connection, query)
 
 
 def await_counts(conninfo: str, session: int) -> None:

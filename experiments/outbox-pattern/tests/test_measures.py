@@ -2,10 +2,10 @@
 
 import pytest
 from outbox import inbox
-from outbox.stage.measuring import again_after, recovery
-from outbox.stage.notifying import QUIET, Writers
-from outbox.stage.processes import Shop, write_backlog
-from outbox.stage.supervised import LEDGER, balance, book
+from outbox.stage.failures import LEDGER, balance, book
+from outbox.stage.measures import again_after, recovery
+from outbox.stage.rings import Writers
+from outbox.stage.shop import Shop
 from psycopg import OperationalError
 from psycopg.conninfo import make_conninfo
 from psycopg.errors import UndefinedTable
@@ -42,7 +42,7 @@ def ledger(shop: Shop, connection: Connection) -> Connection:
     """Every event of the shop booked once."""
     connection.execute(LEDGER)
     connection.execute(inbox.SCHEMA)
-    write_backlog(shop)
+    shop.write_backlog()
     for event in shop.events():
         book(connection, event)
     return connection
@@ -70,10 +70,10 @@ def test_a_ledger_that_is_wrong_is_not_exact(harm: str, shop: Shop, ledger: Conn
 def test_writers_that_cannot_connect_are_an_error_and_no_wait(shop: Shop) -> None:
     nowhere = make_conninfo(shop.conninfo, port=1)
     with pytest.raises(OperationalError):
-        Writers(nowhere, shop.topic, QUIET, sessions=2, seconds=1).rate()
+        Writers(nowhere, shop.topic, sessions=2, seconds=1).rate()
 
 
 def test_writers_that_fail_are_an_error(shop: Shop, connection: Connection) -> None:
     connection.execute("drop table order_steps")
     with pytest.raises(UndefinedTable):
-        Writers(shop.conninfo, shop.topic, QUIET, sessions=2, seconds=1).rate()
+        Writers(shop.conninfo, shop.topic, sessions=2, seconds=1).rate()

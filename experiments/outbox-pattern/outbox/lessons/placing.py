@@ -1,10 +1,9 @@
-"""How one event is placed into a topic: by which client, under which key."""
+"""How one event is placed into a topic: by which client, under which key. Two wrong ways, and the right one."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
-from confluent_kafka import Message, Producer
+from confluent_kafka import Producer
 
-from shared import kafka
 from shared.event import Event
 
 # How one event is published: which producer, which key.
@@ -24,17 +23,3 @@ def by_turns(default: Producer, ours: Producer, event: Event) -> tuple[Producer,
 def by_key(default: Producer, ours: Producer, event: Event) -> tuple[Producer, bytes | None]:
     """RIGHT: one key and one rule."""
     return ours, event.subject.encode()
-
-
-def partitions(producer: Producer, topic: str, keys: Iterable[bytes]) -> dict[bytes, int]:
-    """Where a producer puts each key, as the broker acknowledges it."""
-    found: dict[bytes, int] = {}
-
-    def delivered(error: object, message: Message) -> None:
-        if error is None:
-            found[kafka.key(message) or b""] = message.partition() or 0
-
-    for key in keys:
-        producer.produce(topic, b"{}", key, on_delivery=delivered)
-    producer.flush()
-    return found

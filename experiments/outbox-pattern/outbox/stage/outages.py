@@ -1,6 +1,5 @@
 """Postgres of the run's own with busy other tables, and shops whose log relay goes away and comes back."""
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,13 +8,14 @@ from outbox.operating.slots import MB, Slot, first_missing, log_on_disk, look
 from outbox.relay import wal
 from outbox.relay.publisher import Publisher
 from outbox.relay.wal import WalRelay
-from outbox.stage.processes import Shop, noted, serve
+from outbox.service import write_with_outbox
+from outbox.stage.shop import Shop, at_work, noted, serve
 from outbox.table import create
 from shared import kafka
 from shared.errors import LabError
 from shared.history import Action, Op, Outcome, Recorder, now
 from shared.postgres import Connection, connect, create_schema
-from shared.run import About, Run
+from shared.run import About, Run, slug
 from shared.servers.handle import Handle, own_instance
 from shared.tap import Tap
 from shared.wait import until
@@ -61,8 +61,8 @@ def open_site(run: Run, keep: str) -> Site:
     return Site(server, connection)
 
 
-def open_shop(run: Run, site: Site, name: str, count: int) -> Shop:
-    """An outbox with a slot, which bears the name of the schema."""
+def shop_at(run: Run, site: Site, name: str, count: int) -> Shop:
+    """An outbox there, with a slot, which bears the name of the schema."""
     schema = f"{run.name}_{name}"
     conninfo = create_schema(site.server.endpoint, schema)
     create(conninfo)
@@ -73,8 +73,8 @@ def open_shop(run: Run, site: Site, name: str, count: int) -> Shop:
 @contextmanager
 def open_outage(about: About, site: Site, count: int) -> Iterator[Outage]:
     """A shop with its consumer."""
-    name = about.variant.replace(", ", "_").replace(" ", "_")
-    shop = open_shop(about.run, site, name, count)
+    name = slug(about.variant)
+    shop = shop_at(about.run, site, name, count)
     with Tap("consumer", shop.broker, [shop.topic], about.run.recorder(name, "experiment")) as tap:
         yield Outage(about, shop, tap)
 
@@ -85,20 +85,13 @@ def relaying(shop: Shop) -> Iterator[None]:
     with connect(shop.conninfo) as connection, Recorder(shop.history, "relay") as recorder:
         relay = WalRelay(shop.conninfo, connection, Publisher(shop.broker, on_acknowledged=noted(recorder)), shop.slot)
         relay.heartbeat = HEARTBEAT
-        stop = threading.Event()
-        thread = threading.Thread(target=relay.run, args=[stop])
-        thread.start()
-        try:
+        with at_work(relay):
             yield
-        finally:
-            stop.set()
-            thread.join()
-            relay.close()
 
 
 def start_service(run: Run, shop: Shop) -> Worker:
     """The service, which has begun to write the shop's events."""
-    service = run.worker("service", serve, shop, "outbox")
+    service = run.worker("service", serve, shop, write_with_outbox)
     with connect(shop.conninfo) as connection:
         query = "select exists (select from outbox where starts_with(aggregate_id, %s))"
         until("the service to write", lambda: (connection.execute(query, [shop.prefix]).fetchone() or [False])[0])
