@@ -7,7 +7,10 @@ cog block, and `make check` fails when the two differ.
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from shared.output import CROSS, TICK, number, show
+from shared import labs
+from shared.contrast import contrast
+from shared.output import number, show
+from shared.plain import CROSS, TICK
 from shared.record import Claim, Figure, RunRecord, covered, latest
 from shared.report.known_bugs import KnownBug, known_bugs, meaning
 from shared.report.syllabus import Section
@@ -79,11 +82,14 @@ def grid(target: str) -> str:
     return "\n".join(lines)
 
 
-def demo_lines(lab: str, numbers: Sequence[str], each: int = 3) -> str:
-    """The first claims of these experiments of the lab, as the tour prints them."""
-    records = [record for record in committed() if record.lab == lab and record.experiment[:2] in numbers]
-    shown = [claim for record in records for claim in record.claims[:each]]
-    return "\n".join(f"{_mark(claim.holds)} {claim.text} — {claim.fact}" for claim in shown)
+def contrasts() -> str:
+    """A Markdown table: what the wrong way and the right way did, in the flagship experiment of each lab."""
+    lines = ["| lab | the wrong way | the right way |", "|---|---|---|"]
+    for script in labs.tour():
+        found = contrast(read(f"{script.parent.name}/{script.stem}"))
+        ways = (f"{claim.variant}: **{_cell(claim.fact)}**" for claim in (found.wrong, found.right))
+        lines.append(f"| [{script.parent.name}](experiments/{script.parent.name}/README.md) | {' | '.join(ways)} |")
+    return "\n".join(lines)
 
 
 def environment(target: str) -> str:

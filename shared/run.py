@@ -1,7 +1,6 @@
 """One run of an experiment: what its script does its work with, and what becomes its record."""
 
 import re
-import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -14,6 +13,7 @@ from pydantic import ValidationError
 
 from shared import checkers, faults, kafka, postgres
 from shared.errors import ConfigurationError, NotAvailable
+from shared.figures import distribution
 from shared.history import History, Recorder
 from shared.output import Output
 from shared.record import Claim, Figure, Finding, HistorySummary, NotPossible
@@ -60,6 +60,7 @@ class Run:
         self.figures: list[Figure] = []
         self.histories: list[HistorySummary] = []
         self.not_possible: list[NotPossible] = []
+        self.chances: dict[str, bool] = {}
         self.parameters: dict[str, str | int | float | bool] = {}
         self.stack_of_things = ExitStack()
         if "kafka" in endpoints and not keep:
@@ -212,6 +213,13 @@ class Run:
         self.claims.append(claim)
         self.output.claim(claim)
 
+    def sometimes(self, text: str, seen: bool) -> None:
+        """What chance decides, such as where a kill hits: one run may miss it, `lab run --repeat N` must see it once.
+
+        Antithesis documentation, "Sometimes Assertions".
+        """
+        self.chances[text] = bool(seen) or self.chances.get(text, False)
+
     def figure(
         self,
         name: str,
@@ -225,7 +233,7 @@ class Run:
         **parameters: str | int | float | bool,
     ) -> Figure:
         """Note one measured value, or samples of it (then the median, p95, p99 and the range are kept)."""
-        measured = {"value": float(value)} if isinstance(value, int | float) else _distribution(name, value)
+        measured = {"value": float(value)} if isinstance(value, int | float) else distribution(name, value)
         fields = {
             "name": name,
             "unit": unit,
@@ -283,23 +291,6 @@ class About:
 def slug(text: str) -> str:
     """A text as a part of names, of files, schemas and topics: small letters, figures, and _ for all else."""
     return re.sub("[^a-z0-9]+", "_", text.lower()).strip("_")
-
-
-def _distribution(name: str, samples: Sequence[float]) -> dict[str, float | int]:
-    if not samples:
-        raise ConfigurationError(f"the figure {name!r} has no samples")
-    ordered = sorted(samples)
-    centiles = statistics.quantiles(ordered, n=100, method="inclusive") if len(ordered) > 1 else [ordered[0]] * 99
-    median = statistics.median(ordered)
-    return {
-        "value": median,
-        "n": len(ordered),
-        "p50": median,
-        "p95": centiles[94],
-        "p99": centiles[98],
-        "low": ordered[0],
-        "high": ordered[-1],
-    }
 
 
 def _finding(anomaly: checkers.Anomaly) -> Finding:

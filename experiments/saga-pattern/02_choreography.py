@@ -3,28 +3,16 @@
 The happy and the compensated flow, with one service missing for a while and with all of them killed in every window;
 the flow drawn from the events; and the same services correlated by customer, without an inbox, without an outbox.
 The wrong ways are ByCustomer, WithoutInbox and WithoutOutbox (saga/wrong/choreographing.py), each a few lines over the
-right one, Service (saga/choreography/service.py).
+right one, Service (saga/choreography/service.py): `about` and `event`, `handle` and `perform`, `say` and `publish`.
 """
 
-from collections.abc import Sequence
-
 from saga.choreography.flow import declared, problems, recorded
-from saga.choreography.machine import MACHINES
 from saga.choreography.service import Service
-from saga.order import Action, orders
-from saga.services.invariant import Ending, judge
-from saga.stage import choreography as hall
+from saga.services.invariant import judge
 from saga.stage import plays
-from saga.stage.choreography import RIGHT
-from saga.stage.engines import choreography
-from saga.stage.fates import Fates
-from saga.stage.foreign.choreography import Events
-from saga.stage.foreign.claimed import claim_foreign
-from saga.windows import ServiceWindow
 from saga.wrong.choreographing import ByCustomer, WithoutInbox, WithoutOutbox
 
 from shared.checkers import duplicate_delivery, duplicate_effect, lost, phantom
-from shared.event import Event
 from shared.experiment import Experiment, Run
 
 BASED, MADE, HARD = "I.4/choreography-based-saga", "I.4/choreography-implementation", "I.4/choreography-challenges"
@@ -47,63 +35,57 @@ experiment = Experiment(
 
 @experiment.run
 def main(run: Run) -> None:
-    run.parameters["customers"] = hall.WORLD.customers
+    run.parameters["customers"] = plays.WORLD.customers
     with run.step("orders come while shipping is not there, and then it is"):
-        stage, events = play_flow(run)
-    draw(run, events)
+        course = plays.run_course(run, run.pick(smoke=8, demo=60, full=300))
+        claim_course(run, course)
+    claim_flow(run, course)
     with run.step("every event once more, under another id"):
-        play_repeats(run, stage, events)
+        repeat(run, course)
     with run.step("kill -9 every service in every window"):
-        play_kills(run)
-    for number, kind in ((1, ByCustomer), (2, WithoutInbox), (3, WithoutOutbox), (0, Service)):
+        kill(run)
+    for kind in (ByCustomer, WithoutInbox, WithoutOutbox, Service):
         with run.step(f"two orders of each customer at once: {plays.VARIANTS[kind]}"):
-            play_kind(run, kind, number)
+            play_kind(run, kind)
     with run.step("events that nobody can read, among others"):
-        claim_foreign(run, "choreography", choreography.opened, Events, [f"{MADE}/event-handlers"], variant=RIGHT)
+        plays.claim_unreadable(run, f"{MADE}/event-handlers")
 
 
-def play_flow(run: Run) -> tuple[hall.Stage, list[Event]]:
+def claim_course(run: Run, course: plays.Course) -> None:
     """Orders of which one is refused at each step, and the others have their seeded fates."""
-    right = run.about(RIGHT)
-    todo = list(orders(run.seed, run.pick(smoke=8, demo=60, full=300), hall.WORLD))
-    stage = hall.open_stage(run, "flow", fates=plays.one_refused_at_each(todo, run.seed))
-    away, events = plays.play_without_shipping(stage, todo, run.worker)
-    hall.judged(run, stage)
-    fates, ends = stage.shop.fates, hall.ended(stage)
-    payable = {order.id for order in todo if plays.refused_at(fates, order) in (None, Action.SHIP)}
+    right, count = run.about(plays.RIGHT), len(course.todo)
+    away, payable, ends = course.away, course.payable, course.ended
     right.claim(
         "with shipping away, the others carry each order as far as they can: paid, or undone; when it is back, it all"
         " goes on by itself",
-        away.paid == payable and len(payable) + away.ended == ends == len(todo),
+        away.paid == payable and len(payable) + away.ended == ends == count,
         topics=[f"{BASED}/no-single-coordinator"],
-        fact=f"{len(away.paid)} paid and {away.ended} ended without shipping; {ends} of {len(todo)} ended with it",
+        fact=f"{len(away.paid)} paid and {away.ended} ended without shipping; {ends} of {count} ended with it",
     )
-    refused = {order.id for order in todo if plays.refused_at(fates, order)}
-    standing = judge(stage.shop)
-    complete = hall.endings(standing, Ending.COMPLETE)
+    standing, refused = judge(course.stage.shop), course.refused
     right.claim(
         "events alone bring every order to its end: complete, or undone by everybody where one service refuses",
-        complete == {order.id for order in todo} - refused and not standing.violations,
+        standing.complete == {order.id for order in course.todo} - refused and not standing.violations,
         topics=[f"{BASED}/event-driven-coordination"],
-        fact=f"{len(complete)} complete, {len(refused)} refused by a service, {len(standing.violations)} violations",
+        fact=f"{len(standing.complete)} complete, {len(refused)} refused by a service,"
+        f" {len(standing.violations)} violations",
     )
-    return stage, events
 
 
-def draw(run: Run, events: Sequence[Event]) -> None:
+def claim_flow(run: Run, course: plays.Course) -> None:
     """The flow as it was recorded, beside what the machines together declare."""
-    right = run.about(RIGHT)
-    seen, whole = recorded(events), declared(MACHINES)
-    hall.keep_flow(run, seen)
-    hall.note_flow(run, whole, "four services")
-    found = problems(events)
+    right, machines = run.about(plays.RIGHT), course.stage.machines
+    seen, whole = recorded(course.events), declared(machines)
+    plays.keep_flow(run, seen)
+    plays.note_flow(run, whole, "four services")
+    found = problems(course.events)
     right.claim(
         "every event is a service's reaction to one other event: the chain from click to end has no gap",
         not found and len(seen.arrows) > 0,
         topics=[f"{BASED}/services-react-to-events", f"{MADE}/correlation-handling"],
         fact=f"{sum(seen.arrows.values()):,} reactions, {len(found)} without their cause or in another's saga",
     )
-    known = {machine.service: len(declared((machine,)).arrows) for machine in MACHINES}
+    known = {machine.service: len(declared((machine,)).arrows) for machine in machines}
     for service, count in known.items():
         right.figure("reactions that a service knows", count, "reactions", x=service, x_label="service")
     right.claim(
@@ -120,12 +102,11 @@ def draw(run: Run, events: Sequence[Event]) -> None:
     )
 
 
-def play_repeats(run: Run, stage: hall.Stage, events: Sequence[Event]) -> None:
-    right = run.about(RIGHT)
-    before = judge(stage.shop)
-    count = plays.play_again(stage, events, run.worker)
-    kept, after = plays.held(stage), judge(stage.shop)
-    right.claim(
+def repeat(run: Run, course: plays.Course) -> None:
+    before = judge(course.stage.shop)
+    count = plays.play_again(course.stage, course.events, run.worker)
+    kept, after = plays.held(course.stage), judge(course.stage.shop)
+    run.about(plays.RIGHT).claim(
         "an event that does not fit a service's state of the saga changes nothing, and is kept with the reason",
         len(kept) == count > 0 and all("does not expect" in one.reason for one in kept) and after == before,
         topics=[f"{MADE}/state-machines-per-service"],
@@ -133,26 +114,24 @@ def play_repeats(run: Run, stage: hall.Stage, events: Sequence[Event]) -> None:
     )
 
 
-def play_kills(run: Run) -> None:
-    right = run.about(RIGHT)
-    todo = list(orders(run.seed, run.pick(smoke=16, demo=150, full=600), hall.WORLD))
-    stage = hall.open_stage(run, "kills", fates=Fates(run.seed))
-    plays.play(stage, todo, run.worker, kills=list(ServiceWindow))
-    history, standing = hall.judged(run, stage, fault="SIGKILL"), judge(stage.shop)
+def kill(run: Run) -> None:
+    right = run.about(plays.RIGHT)
+    stage, history, wanted = plays.play_killed(run, run.pick(smoke=16, demo=150, full=600))
     wrong = lost(history) + phantom(history) + duplicate_effect(history)
     kills = {(fault.process, fault.note) for fault in history.faults}
     right.claim(
         "an event is in the outbox of the transaction that it tells of: kill any service in any window, none is lost",
-        not wrong and len(kills) == len(MACHINES) * len(ServiceWindow),
+        not wrong and len(kills) == wanted,
         topics=[f"{MADE}/event-publishing", f"{MADE}/event-handlers"],
         fact=f"{len(kills)} kills, {len(history.committed):,} events, {len(duplicate_delivery(history))} came twice,"
         f" {len(lost(history))} lost, {len(duplicate_effect(history))} handled twice",
     )
+    standing = judge(stage.shop)
     right.claim(
         "under seeded failures and kills, every order ends complete or compensated",
-        not standing.violations and standing.count(Ending.COMPLETE) > 0,
+        not standing.violations and len(standing.complete) > 0,
         topics=[f"{BASED}/event-driven-coordination"],
-        fact=f"{standing.count(Ending.COMPLETE)} complete, {standing.count(Ending.COMPENSATED)} compensated,"
+        fact=f"{len(standing.complete)} complete, {len(standing.compensated)} compensated,"
         f" {len(standing.violations)} violations",
     )
 
@@ -166,19 +145,16 @@ CLAIMS = {
 TOPICS = {WithoutInbox: f"{MADE}/event-handlers", WithoutOutbox: f"{MADE}/event-publishing"}
 
 
-def play_kind(run: Run, kind: type[Service], number: int) -> None:
-    todo, fates = plays.pairs(run.pick(smoke=5, demo=10, full=20), hall.WORLD)
-    stage = hall.open_stage(run, f"pairs-{number}", fates=fates)
-    plays.play_pairs(stage, todo, kind, run.worker)
-    hall.judged(run, stage, plays.VARIANTS[kind], fault=None if kind is ByCustomer else "SIGKILL")
-    standing = judge(stage.shop)
-    twice, half = sum("charged 2," in one for one in standing.violations), standing.count(Ending.INCONSISTENT)
+def play_kind(run: Run, kind: type[Service]) -> None:
+    customers = run.pick(smoke=5, demo=10, full=20)
     about = run.about(plays.VARIANTS[kind], wrong_way=kind is not Service)
+    standing, twice = plays.half_done_and_twice(run, kind, customers)
+    half = len(standing.inconsistent)
     about.figure("orders half done", half, "orders")
     about.figure("orders charged twice", twice, "orders")
     holds = {WithoutInbox: twice > 0, Service: not standing.violations}.get(kind, half > 0)
     topics, fact = TOPICS.get(kind, f"{MADE}/correlation-handling"), f"{half} half done, {twice} charged twice"
-    about.claim(CLAIMS[kind], holds, topics=[topics], fact=f"of {len(todo)} orders {fact}")
+    about.claim(CLAIMS[kind], holds, topics=[topics], fact=f"of {2 * customers} orders {fact}")
 
 
 if __name__ == "__main__":

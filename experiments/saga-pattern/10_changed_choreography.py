@@ -2,20 +2,15 @@
 
 A fraud check is added, by services that hear each other, with and without telling payments, and where one definition
 has the flow. Then two services get a reaction each that is sensible by itself, and together they go round for ever. The
-lines that differ are machines, in saga/stage/changes.py: WITH_FRAUD and FORGOTTEN, MACHINES and LOOPING.
+lines that differ are machines: FORGOTTEN beside WITH_FRAUD, and LOOPING (all in saga/stage/changes.py) beside MACHINES
+(saga/choreography/machine.py).
 """
-
-from collections.abc import Sequence
 
 from saga.choreography.flow import Wrong, declared, problems, recorded
 from saga.choreography.machine import MACHINES
-from saga.order import Action, Order, Outcome, orders
-from saga.services.invariant import Ending, judge
+from saga.services.invariant import judge
 from saga.stage import changes, plays
-from saga.stage import choreography as hall
-from saga.stage.changes import FORGOTTEN, LOOPING, WITH_FRAUD, suspect, told
-from saga.stage.choreography import RIGHT
-from saga.stage.fates import Fate, Fates
+from saga.stage.changes import FORGOTTEN, LOOPING, WITH_FRAUD
 
 from shared.experiment import Experiment, Run
 
@@ -40,12 +35,13 @@ def main(run: Run) -> None:
 
 
 def play_fraud(run: Run) -> None:
-    todo = plays.suspects(run.pick(smoke=8, demo=20, full=100), hall.WORLD)
-    suspects = {order.id for order in todo if suspect(order)}
-    claim_fraud(run, todo, suspects)
-    stage = hall.open_stage(run, "fraud-not-told", FORGOTTEN)
+    count = run.pick(smoke=8, demo=20, full=100)
+    claim_fraud(run, count)
+    todo = plays.suspects(count, plays.WORLD)
+    suspects = {order.id for order in todo if changes.suspect(order)}
+    stage = plays.open_stage(run, "fraud-not-told", FORGOTTEN)
     orphans = recorded(plays.play(stage, todo, run.worker)).orphans()
-    half, kept = hall.endings(judge(stage.shop), Ending.INCONSISTENT), plays.held(stage)
+    half, kept = judge(stage.shop).inconsistent, plays.held(stage)
     run.claim(
         "one of these changes forgotten: suspects have paid and are never refunded, and no service sees an error",
         half == suspects and not kept and orphans == {"fraud.suspected"},
@@ -57,17 +53,18 @@ def play_fraud(run: Run) -> None:
     )
 
 
-def claim_fraud(run: Run, todo: Sequence[Order], suspects: set[str]) -> None:
+def claim_fraud(run: Run, count: int) -> None:
     """The same orders, with payments and shipping told, and by a new version of a definition."""
-    right = run.about(RIGHT)
-    stage = hall.open_stage(run, "fraud-told", WITH_FRAUD)
+    right, todo = run.about(plays.RIGHT), plays.suspects(count, plays.WORLD)
+    suspects = {order.id for order in todo if changes.suspect(order)}
+    stage = plays.open_stage(run, "fraud-told", WITH_FRAUD)
     plays.play(stage, todo, run.worker)
-    hall.note_flow(run, declared(WITH_FRAUD), "with a fraud check")
-    heard, ours, (asked, played) = judge(stage.shop), told(), changes.play_defined(run, todo)
+    plays.note_flow(run, declared(WITH_FRAUD), "with a fraud check")
+    heard, ours, (asked, played) = judge(stage.shop), changes.told(), changes.play_defined(run, todo)
     theirs = played.change
     changes.note_changes(run, {"choreography": ours, "one definition": theirs})
-    undone = [hall.endings(standing, Ending.COMPENSATED) for standing in (heard, asked)]
-    unchecked = {order for order, outcome in played.without.items() if outcome is Outcome.COMPENSATED}
+    undone = [standing.compensated for standing in (heard, asked)]
+    unchecked, checked = played.undone
     right.claim(
         "beside the new service, a fraud check changes two that were there; with one definition, it changes none of"
         " them, only the definition and the list of commands",
@@ -76,7 +73,7 @@ def claim_fraud(run: Run, todo: Sequence[Order], suspects: set[str]) -> None:
         and len(theirs.others) == 2
         and ours.new == theirs.new
         and undone == [suspects, suspects | unchecked]
-        and {order for order, outcome in played.checked.items() if outcome is Outcome.COMPENSATED} == suspects
+        and checked == suspects
         and len(unchecked) == 1
         and not heard.violations + asked.violations,
         topics=[f"{HARD}/adding-steps-requires-multiple-changes"],
@@ -88,10 +85,9 @@ def claim_fraud(run: Run, todo: Sequence[Order], suspects: set[str]) -> None:
 
 def play_cycle(run: Run) -> None:
     cycle = run.about("a cycle", wrong_way=True)
-    right = run.about(RIGHT)
-    order, another = orders(run.seed, 2, hall.WORLD)
-    fates = Fates(steps={}, undos={}, fixed={(one.id, Action.CHARGE): Fate.REFUSED for one in (order, another)})
-    stage = hall.open_stage(run, "cycle", LOOPING, fates)
+    right = run.about(plays.RIGHT)
+    order, another, fates = plays.unpayable(run)
+    stage = plays.open_stage(run, "cycle", LOOPING, fates)
     events = plays.run_away(stage, order, run.worker, run.pick(smoke=100, demo=500, full=1_500))
     cycles = [problem.detail for problem in problems(events) if problem.wrong is Wrong.CYCLE]
     paths = list(declared(MACHINES).paths())
@@ -111,7 +107,7 @@ def play_cycle(run: Run) -> None:
         topics=[f"{HARD}/testing-complexity"],
         fact=f"{sum(passed.values())} of {len(passed)} services pass, and all together run in a cycle",
     )
-    hall.note_paths(run, paths)
+    plays.note_paths(run, paths)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from shared import errors
-from shared.commands.runs import made_documents
+from shared.commands.documents import made_documents
 from shared.report import syllabus
 from shared.settings import ROOT
 
@@ -23,16 +23,18 @@ FLOORS = (
     {"errors"},
     {
         *("attributes", "codec", "event", "files", "history", "home", "kafka", "postgres", "session", "snapshot"),
-        *("record", "servers", "settings", "signals", "wait"),
+        *("plain", "record", "servers", "settings", "signals", "wait"),
     },
     {
         *(
             "checkers",
+            "contrast",
             "ending",
             "environment",
             "evidence",
             "experiment",
             "faults",
+            "figures",
             "gates",
             "labs",
             "moving",

@@ -19,7 +19,7 @@ from saga.lessons.compensating import (
     standing,
     undo,
 )
-from saga.lessons.redelivering import Guard, refund
+from saga.lessons.redelivering import Guard, by_message, by_operation, by_state, unguarded
 from saga.order import STEPS, Action, Order, Request, World, orders
 from saga.services import shop as shops
 from saga.services.effects import EFFECTS, Effect
@@ -140,7 +140,7 @@ def test_the_careful_saga_stops_where_it_cannot_undo_and_goes_on_when_it_is_mend
 
 @pytest.mark.parametrize(
     ("guard", "same_message", "asked_again"),
-    [(Guard.NONE, 2, 2), (Guard.MESSAGE, 1, 2), (Guard.OPERATION, 1, 1), (Guard.STATE, 1, 1)],
+    [(unguarded, 2, 2), (by_message, 1, 2), (by_operation, 1, 1), (by_state, 1, 1)],
 )
 def test_a_guard_pays_once_for_what_it_knows_again(
     services: Services, guard: Guard, same_message: int, asked_again: int
@@ -149,12 +149,12 @@ def test_a_guard_pays_once_for_what_it_knows_again(
         services(Request(order.id, Action.CHARGE, order))
         for attempt in attempts:
             request = Request(order.id, Action.REFUND, order)
-            refund(services.connections["payments"], guard, request, attempt)
+            guard(services.connections["payments"], request, attempt)
         assert refunds(services, order) == paid
 
 
 @pytest.mark.fault
-@pytest.mark.parametrize(("guard", "paid"), [(Guard.NONE, 2), (Guard.OPERATION, 1)])
+@pytest.mark.parametrize(("guard", "paid"), [(unguarded, 2), (by_operation, 1)])
 def test_a_refund_whose_worker_dies_before_it_acknowledges_comes_again(
     shop: FatedShop, schema: str, tmp_path: Path, guard: Guard, paid: int
 ) -> None:
@@ -175,7 +175,7 @@ def test_an_answer_that_is_lost_makes_the_queue_ask_with_another_message(shop: F
     with lossy.open() as services:
         services(Request(MADE[0].id, Action.CHARGE, MADE[0]))
         enqueue(schema, [Request(MADE[0].id, Action.REFUND, MADE[0])])
-        refunder(lossy, schema, Guard.MESSAGE)
+        refunder(lossy, schema, by_message)
         assert refunds(services, MADE[0]) == 2
 
 
@@ -188,7 +188,7 @@ def test_a_refund_that_nobody_can_read_is_put_aside_and_those_behind_it_are_paid
         enqueue(schema, [Request(MADE[0].id, Action.SHIP, MADE[0])])  # not asked of payments
         for body in (*bodies, codec.encode(Request(MADE[0].id, Action.REFUND, MADE[0]))):
             queue.execute(ADD, [body])
-        refunder(shop, schema, Guard.OPERATION)
+        refunder(shop, schema, by_operation)
         reasons = [reason for (reason,) in queue.execute("select aside from commands where not done")]
         assert (len(reasons), all(reasons)) == (len(bodies) + 1, True)
         assert refunds(services, MADE[0]) == 1

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from shared.report import build
+from shared.report.site import build
 from shared.tests.report import runs, samples
 from shared.tests.report.browser import ARGUMENTS, CHROMIUM
 

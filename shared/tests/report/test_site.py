@@ -8,7 +8,7 @@ import pytest
 from shared.errors import ConfigurationError
 from shared.history import Action, Outcome, Recorder
 from shared.record import Claim, Figure, Finding, HistorySummary, NotPossible
-from shared.report import build, build_evidence
+from shared.report.site import build, build_evidence
 from shared.tests.report import samples
 
 HOSTILE = """<script>alert(1)</script>]]>"'&--><img src=x onerror=alert(1)>{{ 7 * 7 }}"""

@@ -3,12 +3,11 @@
 The countermeasures are effects of the services (`effects=` of `perform`), and the order of steps.
 """
 
-from collections.abc import Iterable, Mapping
-from enum import StrEnum
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 
 from saga.lessons.compensating import asker
-from saga.lessons.isolation import End, Held, Saga, Turn, close, patiently
+from saga.lessons.isolation import End, Move, Saga, Taken, close, patiently
 from saga.order import STEPS, Action, Order, Request
 from saga.services import effects
 from saga.services.effects import EFFECTS, Effect
@@ -24,11 +23,11 @@ def sale(services: Services, order: Order, how: Mapping[Action, Effect] = EFFECT
         if reply.refused:
             yield from close(ask, order, reply.refused, STEPS[:number])
             return End.REFUSED
-        yield Turn.DONE
+        yield Move.DONE
     end = yield from close(ask, order, ask(Request(order.id, Action.SHIP, order)).refused, STEPS[:-1])
     for service in ("stock", "payments") if how is MARKED and end is End.COMPLETE else ():
         services.connections[service].execute("delete from unfinished where order_id = %s", [order.id])
-        yield Turn.DONE
+        yield Move.DONE
     return end
 
 
@@ -52,7 +51,7 @@ def unmark(effect: Effect) -> Effect:
 
 
 def reserve_or_wait(connection: Connection, order: Order) -> str:
-    """Where unfinished sagas hold what is missing, it is too early for a refusal. Raises Held."""
+    """Where unfinished sagas hold what is missing, it is too early for a refusal. Raises Taken."""
     if not (refused := effects.reserve(connection, order)):
         return ""
     query = """
@@ -61,7 +60,7 @@ def reserve_or_wait(connection: Connection, order: Order) -> str:
     """
     (possible,) = connection.execute(query, [order.product]).fetchone() or (0,)
     if possible >= order.quantity:
-        raise Held(f"{order.product} may come back from a saga that has not finished")
+        raise Taken(f"{order.product} may come back from a saga that has not finished")
     return refused
 
 
@@ -114,32 +113,52 @@ def refused_in_vain(services: Services, made: Iterable[Order]) -> int:
 # Money that is given, spent and taken back.
 
 
-class Giving(StrEnum):
-    """How a complete order is taken back: its parcel can be recalled, or is delivered by now."""
-
-    REFUND_FIRST = "refund, then recall"
-    PROMISE_FIRST = "promise, recall, refund"  # semantic lock
-    RECALL_FIRST = "recall, then refund"  # pessimistic view: what can fail comes before what others build on
+# A saga each that takes back a complete order, whose parcel can be recalled, or is delivered by now. When it cannot be,
+# the money must not be refunded.
+GiveBack = Callable[[Services, Order], Saga]
 
 
-def give_back(services: Services, order: Order, giving: Giving) -> Saga:
-    """A saga that takes back a complete order. When the parcel cannot be recalled, the money must not be refunded."""
-    payments, recall = services.connections["payments"], Request(f"return-{order.id}", Action.RECALL, order)
-    if giving is not Giving.RECALL_FIRST:
-        with payments.transaction():
-            (effects.refund if giving is Giving.REFUND_FIRST else promise)(payments, order)
-        yield Turn.DONE
-    refused = asker(services)(recall).refused
-    yield Turn.DONE
-    if not refused and giving is not Giving.REFUND_FIRST:
-        with payments.transaction():
-            break_promise(payments, order)
-            effects.refund(payments, order)
-    if refused and giving is Giving.PROMISE_FIRST:
-        break_promise(payments, order)
-    if refused and giving is Giving.REFUND_FIRST and not take_back(payments, order):
+def refund_first(services: Services, order: Order) -> Saga:
+    """The popular way. When the recall fails, the refund has to be undone."""
+    payments = services.connections["payments"]
+    with payments.transaction():
+        effects.refund(payments, order)
+    yield Move.DONE
+    refused = recall(services, order)
+    yield Move.DONE
+    if refused and not take_back(payments, order):
         return End.IN_DEBT
     return End.COMPENSATED if refused else End.COMPLETE
+
+
+def promise_first(services: Services, order: Order) -> Saga:
+    """Semantic lock: the refund is promised, and given when the parcel is recalled."""
+    payments = services.connections["payments"]
+    with payments.transaction():
+        promise(payments, order)
+    yield Move.DONE
+    refused = recall(services, order)
+    yield Move.DONE
+    with payments.transaction():
+        break_promise(payments, order)
+        if not refused:
+            effects.refund(payments, order)
+    return End.COMPENSATED if refused else End.COMPLETE
+
+
+def recall_first(services: Services, order: Order) -> Saga:
+    """Pessimistic view: what can fail comes before what others build on."""
+    payments, refused = services.connections["payments"], recall(services, order)
+    yield Move.DONE
+    if not refused:
+        with payments.transaction():
+            effects.refund(payments, order)
+    return End.COMPENSATED if refused else End.COMPLETE
+
+
+def recall(services: Services, order: Order) -> str:
+    """Why the parcel cannot be recalled, if it cannot."""
+    return asker(services)(Request(f"return-{order.id}", Action.RECALL, order)).refused
 
 
 def promise(connection: Connection, order: Order) -> None:
@@ -164,7 +183,7 @@ def take_back(connection: Connection, order: Order) -> bool:
 
 
 def charge_or_wait(connection: Connection, order: Order) -> str:
-    """Where a promised refund would do, it is too early for a refusal. Raises Held."""
+    """Where a promised refund would do, it is too early for a refusal. Raises Taken."""
     if not (refused := effects.charge(connection, order)):
         return ""
     query = """
@@ -173,7 +192,7 @@ def charge_or_wait(connection: Connection, order: Order) -> str:
     """
     (possible,) = connection.execute(query, [order.customer]).fetchone() or (0,)
     if possible >= order.cents:
-        raise Held(f"a refund to {order.customer} is promised by a saga that has not finished")
+        raise Taken(f"a refund to {order.customer} is promised by a saga that has not finished")
     return refused
 
 

@@ -1,20 +1,17 @@
-"""Refunds from a queue that delivers at least once, and what keeps one that comes again from being paid again."""
+"""Refunds from a queue that delivers at least once, and what keeps one that comes again from being paid again.
 
-from enum import StrEnum
+Each guard is a function that is given one delivery of a refund. A message that comes again has the same attempt; who
+asks again sends another message, with the next one.
+"""
+
+from collections.abc import Callable
 
 from saga.order import Action, Order, Request
-from saga.services.effects import EFFECTS
+from saga.services.effects import EFFECTS, refund
 from saga.services.participant import perform
 from shared.postgres import Connection
 
-
-class Guard(StrEnum):
-    """What keeps a refund that is delivered again from being paid again."""
-
-    NONE = "no guard"
-    MESSAGE = "inbox by message id"
-    OPERATION = "inbox by operation id"
-    STATE = "state of the charge"
+Guard = Callable[[Connection, Request, int], None]
 
 
 def pay_back(connection: Connection, order: Order) -> str:
@@ -26,19 +23,28 @@ def pay_back(connection: Connection, order: Order) -> str:
     return ""
 
 
-def refund(connection: Connection, guard: Guard, request: Request, attempt: int) -> None:
-    """One delivery of a refund, under this guard."""
-    careless = {**EFFECTS, Action.REFUND: pay_back}
-    if guard is Guard.OPERATION:
-        perform(connection, request, effects=careless)
-    elif guard is Guard.MESSAGE:  # the key tells the attempt: what asks again is new to the inbox
-        with connection.transaction():
-            fresh = connection.execute(
-                "insert into inbox (request_id, reply) values (%s, '') on conflict do nothing",
-                [f"{request.id}#{attempt}"],
-            )
-            if fresh.rowcount:
-                pay_back(connection, request.order)
-    else:
-        with connection.transaction():
-            (EFFECTS if guard is Guard.STATE else careless)[Action.REFUND](connection, request.order)
+def unguarded(connection: Connection, request: Request, attempt: int) -> None:
+    """Wrong: paid as often as it comes."""
+    with connection.transaction():
+        pay_back(connection, request.order)
+
+
+def by_message(connection: Connection, request: Request, attempt: int) -> None:
+    """Wrong: an inbox by the id of the message. What asks again is new to it."""
+    with connection.transaction():
+        fresh = connection.execute(
+            "insert into inbox (request_id, reply) values (%s, '') on conflict do nothing", [f"{request.id}#{attempt}"]
+        )
+        if fresh.rowcount:
+            pay_back(connection, request.order)
+
+
+def by_operation(connection: Connection, request: Request, attempt: int) -> None:
+    """An inbox by the id of the operation, as every service here has it."""
+    perform(connection, request, effects={**EFFECTS, Action.REFUND: pay_back})
+
+
+def by_state(connection: Connection, request: Request, attempt: int) -> None:
+    """The charge tells whether there is anything to refund."""
+    with connection.transaction():
+        refund(connection, request.order)

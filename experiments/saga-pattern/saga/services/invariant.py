@@ -52,8 +52,24 @@ class Standing:
     def violations(self) -> list[str]:
         return self.half_done + self.wrong
 
+    @property
+    def complete(self) -> set[str]:
+        return self.of(Ending.COMPLETE)
+
+    @property
+    def compensated(self) -> set[str]:
+        return self.of(Ending.COMPENSATED)
+
+    @property
+    def inconsistent(self) -> set[str]:
+        return self.of(Ending.INCONSISTENT)
+
+    def of(self, ending: Ending) -> set[str]:
+        """The orders that stand so."""
+        return {order for order, found in self.endings.items() if found is ending}
+
     def count(self, ending: Ending) -> int:
-        return sum(found == ending for found in self.endings.values())
+        return len(self.of(ending))
 
 
 def judge(shop: Shop) -> Standing:

@@ -15,10 +15,10 @@ from saga.order import SERVICE, Action, Order, Outcome
 from saga.services.host import prepare
 from saga.services.invariant import Standing, judge
 from saga.services.shop import SERVICES, Shop, add
-from saga.stage.choreography import WORLD
 from saga.stage.engines import Site, wait
 from saga.stage.engines.own import HOSTS, Own, opened
 from saga.stage.fates import Fate, Fates, open_shop
+from saga.stage.plays import WORLD
 from saga.stage.processes import host
 from shared import postgres
 from shared.experiment import Run
@@ -122,12 +122,19 @@ def check(_: Connection, order: Order) -> str:
 
 
 @dataclass(frozen=True)
-class Played:
+class Checked:
     """What is different with the check, and how the sagas of either version ended."""
 
     change: Change
     without: dict[str, Outcome]
     checked: dict[str, Outcome]
+
+    @property
+    def undone(self) -> tuple[set[str], set[str]]:
+        """The orders that were compensated, without the check and with it."""
+        both = self.without, self.checked
+        without, checked = ({saga for saga, end in ends.items() if end is Outcome.COMPENSATED} for ends in both)
+        return without, checked
 
 
 def earlier(orders: Sequence[Order]) -> tuple[list[Order], Fates]:
@@ -136,7 +143,7 @@ def earlier(orders: Sequence[Order]) -> tuple[list[Order], Fates]:
     return made, Fates(steps={}, undos={}, fixed={(made[-1].id, Action.SHIP): Fate.REFUSED})
 
 
-def play(site: Site, before: Sequence[Order], after: Sequence[Order]) -> Played:
+def play(site: Site, before: Sequence[Order], after: Sequence[Order]) -> Checked:
     """Carry out some orders without the check, and some with it, by the same processes. Raises DeadlineExceeded."""
     raw = tomllib.loads(ORDER_FILE.read_text())
     without, checked = (timed(load(each), attempt=2.0, retry=AGAIN, whole=600.0) for each in (raw, with_check(raw)))
@@ -147,7 +154,7 @@ def play(site: Site, before: Sequence[Order], after: Sequence[Order]) -> Played:
             publish(engine.client.store.connection, checked)
             ended_checked = carried_out(engine, checked, after)
             now = places(engine, checked, shop, after, {NEW: worker})
-    return Played(change(was, now), ended, ended_checked)
+    return Checked(change(was, now), ended, ended_checked)
 
 
 @contextmanager
@@ -193,7 +200,7 @@ def places(
     return found
 
 
-def play_defined(run: Run, todo: Sequence[Order]) -> tuple[Standing, Played]:
+def play_defined(run: Run, todo: Sequence[Order]) -> tuple[Standing, Checked]:
     """By our orchestrator: the same orders before there is a check, and with it."""
     before, fates = earlier(todo)
     shop = open_shop(run, "defined", fates, WORLD)

@@ -1,4 +1,4 @@
-"""Where choreographies are played: services as processes, a cast of them to kill and look after, and the run of it."""
+"""Where choreographies are played: services as processes, and a cast of them to kill and look after."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing
@@ -7,11 +7,9 @@ from functools import partial
 from pathlib import Path
 
 from saga.choreography import store, wire
-from saga.choreography.flow import Arrow, Flow
 from saga.choreography.machine import ENDS, MACHINES, SUBMITTED, Machine, Machines, emitter
 from saga.choreography.service import Service, submitted
 from saga.order import Order, World
-from saga.services.invariant import Ending, Standing
 from saga.services.shop import SERVICES, Shop
 from saga.stage.fates import KIND, FatedShop, Fates
 from saga.stage.fates import create as create_shop
@@ -20,9 +18,8 @@ from saga.transport import Inlet, Place, offsets, reached
 from saga.windows import ServiceWindow
 from shared import kafka, postgres
 from shared.event import Event
-from shared.history import Action, History, Outcome, Recorder
+from shared.history import Action, Outcome, Recorder
 from shared.postgres import Connection
-from shared.run import Run
 from shared.servers.server import Endpoint
 from shared.wait import until
 from shared.worker import Worker, until_told
@@ -204,9 +201,6 @@ def settle(stage: Stage) -> None:
 # A cast of them.
 
 
-RIGHT = "outbox, inbox, correlation ids"  # what is said of a choreography as it should be
-
-
 class Cast:
     """The services of a stage, each in a process. `worker` is `Run.worker`, or what a test has in its place."""
 
@@ -271,52 +265,3 @@ class Cast:
             if not worker.alive():
                 worker.wait()
                 self.launch(name, self.kills[name][1:])
-
-
-# What an experiment sets up and judges.
-
-
-WORLD = World()
-
-
-def open_stage(run: Run, name: str, machines: Machines = MACHINES, fates: Fates = KIND) -> Stage:
-    """A stage whose schemas are gone at the end of the run, unless they are kept for a look."""
-    history = run.history_file(name)
-    database, broker = run.endpoints["postgres"], run.endpoints["kafka"]
-    stage = create(database, broker, f"{run.name}_{name}".replace("-", "_"), history, machines, fates, WORLD)
-    if not run.keep:
-        run.cleanup(lambda: drop(database, stage))
-    return stage
-
-
-def judged(run: Run, stage: Stage, variant: str = RIGHT, fault: str | None = None) -> History:
-    """The judgement of what was played on a stage that is at rest."""
-    settle(stage)
-    return run.judge(stage.history.stem, variant=variant, wrong_way=variant != RIGHT, fault=fault)
-
-
-def endings(standing: Standing, ending: Ending) -> set[str]:
-    """The orders that ended so."""
-    return {order for order, found in standing.endings.items() if found is ending}
-
-
-def note_flow(run: Run, flow: Flow, variant: str) -> None:
-    """Figures of how large a flow is."""
-    sizes = {"services": len(flow.services), "event types": len(flow.events), "messages": len(flow.messages)}
-    for what, count in {**sizes, "reactions": len(flow.arrows)}.items():
-        run.figure("size of the flow", count, "", variant=variant, x=what, x_label="number of")
-    run.figure("pairs of services that hear each other", len(flow.mutual()), "pairs", variant=variant)
-
-
-def keep_flow(run: Run, flow: Flow) -> None:
-    """The flow as a picture, in two formats, beside the run's record."""
-    (run.folder / "flow.mmd").write_text(flow.mermaid() + "\n")
-    (run.folder / "flow.dot").write_text(flow.dot() + "\n")
-
-
-def note_paths(run: Run, paths: Iterable[Sequence[Arrow]]) -> None:
-    """Figures of how many services a test of each path of the flow needs."""
-    for path in paths:
-        name = next((arrow.said for arrow in path if arrow.said.endswith("refused")), "all goes well")
-        needed = len({arrow.service for arrow in path})
-        run.figure("services that a test needs", needed, "services", variant=RIGHT, x=name, x_label="path")

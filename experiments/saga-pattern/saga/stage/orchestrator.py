@@ -1,20 +1,25 @@
 """A trial of one way to orchestrate: services, orchestrator, topics and history of its own, and processes to kill."""
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, LiteralString
+
+import msgspec
 
 from saga.messaging import Topics
-from saga.orchestrator.definition import Definition
+from saga.orchestrator.definition import Definition, Retry, read, timed
+from saga.orchestrator.machine import Status, Verb
 from saga.orchestrator.office import Office, client
+from saga.orchestrator.operator import tell
 from saga.orchestrator.shares import each_reads_its_own
-from saga.orchestrator.store import create
+from saga.orchestrator.store import create, publish
 from saga.orchestrator.worker import Orchestrator
 from saga.order import STEPS, UNDO, Order, orders
 from saga.order import Action as Did
 from saga.services.host import prepare
-from saga.services.invariant import Standing, judge
+from saga.services.invariant import Ending, Standing, judge
 from saga.services.shop import SERVICES, Shop
 from saga.stage.engines.own import ENDED
 from saga.stage.fates import KIND, Fate, FatedShop, Fates, open_shop
@@ -22,13 +27,16 @@ from saga.stage.killing import RecordedKill
 from saga.stage.processes import RecordedOutlet, host, work, work_in_memory
 from saga.transport import Place
 from saga.windows import HostWindow, WorkerWindow
+from saga.wrong.orchestrating import MemoryStore
 from shared import kafka
+from shared.faults import Faults
 from shared.history import Action, History, Recorder
-from shared.postgres import Connection, connect
-from shared.run import Run
+from shared.postgres import connect
+from shared.run import About, Run
 from shared.wait import until
 from shared.worker import Worker
 
+TWICE = "select saga, note from saga_log where note like '% done: %' group by saga, note having count(*) > 1"
 NTH = 2  # a window is passed so often before the kill: by then sagas are under way
 
 
@@ -44,6 +52,8 @@ class Trial:
     client: Recorder
     rounds: list[list[Order]] = field(default_factory=list)
     hosted: Shop | None = None  # a shop in place of its own for hosts that are started from now on
+    standing: Standing = field(default_factory=lambda: Standing({}, [], []))  # when it is closed
+    history: History = field(default_factory=lambda: History(()))  # when it is judged
 
     @property
     def path(self) -> Path:
@@ -96,10 +106,10 @@ class Trial:
         name = f"{self.name}-worker-{number}"
         return self.run.worker(name, work, self.office, number, kill, self.path, kind)
 
-    def memory_worker(self, count: int, window: WorkerWindow) -> Worker:
+    def memory_worker(self, store: type[MemoryStore], count: int, window: WorkerWindow) -> Worker:
         """A started worker that has the sagas of a new round in its memory."""
         kill = RecordedKill(window, nth=NTH, history=self.path, process="worker-0")
-        arguments = (self.office, self.definition, self.next_orders(count), kill, self.path)
+        arguments = (self.office, self.definition, self.next_orders(count), kill, self.path, store)
         return self.run.worker(f"{self.name}-worker-0", work_in_memory, *arguments)
 
     def host(self, window: HostWindow | None = None, services: tuple[str, ...] = SERVICES, nth: int = NTH) -> Worker:
@@ -133,7 +143,74 @@ class Trial:
         self.await_read([*self.office.topics.commands.values()])
         for process in processes:
             process.stop()
-        return judge(self.shop)
+        self.standing = judge(self.shop)
+        return self.standing
+
+    def judge(self, about: About, fault: str) -> History:
+        """Its history, judged as one of this variant."""
+        self.history = about.judge(self.name, fault)
+        return self.history
+
+    def broken(self) -> list[int]:
+        """How many orders of each round something is wrong with."""
+        return [broken(self.standing, made) for made in self.rounds]
+
+    def note_orders(self, about: About, windows: Iterable[str]) -> int:
+        """A figure for each round, which had this window; how many orders there are in all that are not right."""
+        for window, count in zip(windows, found := self.broken(), strict=True):
+            about.figure("orders inconsistent", count, "orders", x=window, x_label="killed")
+        return sum(found)
+
+    # What the orchestrator's own tables say.
+
+    def ask(self, query: LiteralString) -> list[tuple[Any, ...]]:
+        with connect(self.office.conninfo) as connection:
+            return connection.execute(query).fetchall()
+
+    def statuses(self) -> dict[str, Status]:
+        return {saga: Status(status) for saga, status in self.ask("select id, status from sagas")}
+
+    def agreeing(self) -> list[str]:
+        """The sagas of which all services say what the table says. One that was refused at once is in no service."""
+        ends = {saga: self.standing.endings.get(saga, Ending.COMPENSATED) for saga in self.statuses()}
+        return [saga for saga, status in self.statuses().items() if ends[saga] == SAYS.get(status)]
+
+    def out_of_order(self) -> list[str]:
+        """The sagas whose steps were not asked for in the order of the definition, or not undone in reverse."""
+        undone = {saga: status is Status.COMPENSATED for saga, status in self.statuses().items()}
+        return out_of_order(self.history, undone)
+
+    def ignored(self) -> int:
+        """How many answers were noted that nobody waited for."""
+        [(count,)] = self.ask("select count(*) from saga_log where note like '% ignored: %'")
+        return int(count)
+
+    def taken_twice(self) -> list[tuple[Any, ...]]:
+        """Turns of a saga that were taken more than once."""
+        return self.ask(TWICE)
+
+    def undo_all(self) -> None:
+        """The operator has every saga undone."""
+        with connect(self.office.conninfo) as connection:
+            for saga in self.sagas:
+                tell(connection, saga, Verb.COMPENSATE)
+
+    def begin_impatient(self, count: int) -> None:
+        """Begin sagas whose steps wait for an answer for no time worth mentioning."""
+        with connect(self.office.conninfo) as connection:
+            publish(connection, IMPATIENT)
+        self.begin(count, IMPATIENT)
+
+    def await_given_up(self, count: int) -> None:
+        """So many of the impatient ones are on their way back."""
+        query = "select count(*) from sagas where version = 2 and undoing"  # that of IMPATIENT
+        until("every saga to give up", lambda: self.ask(query) == [(count,)])
+
+    def stand_still(self, host: Worker, count: int) -> None:
+        """SIGSTOP of the host until every new saga is out of attempts; then it does all that it was asked, late."""
+        with Faults(self.run.recorder(self.name, "experiment")).paused(host):
+            self.begin_impatient(count)
+            self.await_given_up(count)
 
     def lost_answers(self) -> list[str]:
         """The requests whose first answer was lost, by schedule."""
@@ -155,7 +232,21 @@ class Trial:
         return [place for place, end in ends.items() if read.get(place, 0) < end]
 
 
-def set_up(run: Run, name: str, definition: Definition, fates: Fates = KIND, workers: int = 1) -> Trial:
+# Where no answer is lost: what comes twice does so by the kill, not by a time-out.
+PATIENT = timed(read(), attempt=60.0, retry=Retry(), whole=600.0)
+OFTEN = Retry(attempts=60, first=0.05, longest=0.5)  # no step is given up because the machine stands still
+IMPATIENT = msgspec.structs.replace(
+    timed(read(), attempt=0.1, retry=Retry(attempts=2, first=0.02), whole=60.0), version=2, undo_timeout=1.0
+)
+SAYS = {Status.COMPLETED: Ending.COMPLETE, Status.COMPENSATED: Ending.COMPENSATED}
+
+
+def shared_by_two(run: Run, name: str, patience: float, fates: Fates = KIND) -> Trial:
+    """For two workers; after so many seconds, a step is asked for again."""
+    return set_up(run, name, timed(read(), patience, OFTEN, 120.0), fates, workers=2)
+
+
+def set_up(run: Run, name: str, definition: Definition = PATIENT, fates: Fates = KIND, workers: int = 1) -> Trial:
     """Everything but processes. It is gone at the end of the run."""
     shop = open_shop(run, name, fates)
     prepare(shop)
@@ -175,12 +266,6 @@ def recoveries(history: History) -> dict[str, float]:
         if at := next(after, None):  # none came where another has read on in its place
             found[fault.note.removeprefix("SIGKILL ")] = (at - fault.at) / 1e9
     return found
-
-
-def number(connection: Connection, query: str) -> int:
-    """The answer to a query that counts."""
-    row = connection.execute(query).fetchone()
-    return int(row[0]) if row else 0
 
 
 def broken(standing: Standing, orders: Sequence[Order]) -> int:
@@ -217,11 +302,3 @@ def in_order(read: Sequence[Did], done: Collection[Did], compensated: bool) -> b
     if not compensated:
         return len(begun) == len(STEPS) and not undone
     return undone == undoing or (undone == undoing[1:] and begun[-1] not in done)
-
-
-def note_orders(run: Run, variant: str, wrong: bool, standing: Standing, rounds: Mapping[str, Sequence[Order]]) -> int:
-    """A figure for each window; returns how many orders there are in all with which something is wrong."""
-    found = {window: broken(standing, orders) for window, orders in rounds.items()}
-    for window, count in found.items():
-        run.figure("orders inconsistent", count, "orders", variant=variant, wrong_way=wrong, x=window, x_label="killed")
-    return sum(found.values())

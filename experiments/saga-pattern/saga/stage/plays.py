@@ -1,31 +1,29 @@
-"""Short plays for experiment and tests: the same orders and the same kills, however the services are written."""
+"""Plays of choreographies: the same orders and the same kills, however the services are written; and what is judged."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from saga.choreography import store
-from saga.choreography.flow import Flow
-from saga.choreography.machine import ENDS, Machine
+from saga.choreography.flow import Arrow, Flow
+from saga.choreography.machine import ENDS, MACHINES, Machine, Machines
 from saga.choreography.service import Service, submitted
-from saga.choreography.store import Letter, Outgoing
+from saga.choreography.store import Envelope, Letter
 from saga.choreography.wire import sending
-from saga.order import STEPS, Action, Order, World
+from saga.order import STEPS, Action, Order, World, orders
+from saga.services.invariant import Standing, judge
 from saga.services.shop import Services
-from saga.stage.choreography import (
-    RIGHT,
-    Cast,
-    Stage,
-    ended,
-    said,
-    submit,
-)
-from saga.stage.fates import Fate, Fates
+from saga.stage.choreography import Cast, Stage, create, drop, ended, said, settle, submit
+from saga.stage.engines import choreography as engine
+from saga.stage.fates import KIND, Fate, Fates
+from saga.stage.foreign.choreography import Events
+from saga.stage.foreign.claimed import claim_foreign
 from saga.windows import ServiceWindow
 from saga.wrong.choreographing import ByCustomer, WithoutInbox, WithoutOutbox, submitted_by_customer
 from shared import postgres
 from shared.event import Event, new_id
-from shared.history import Recorder
+from shared.history import History, Recorder
+from shared.run import Run
 from shared.tap import Tap
 from shared.worker import Worker
 
@@ -155,7 +153,7 @@ def held(stage: Stage) -> list[store.Held]:
 
 def alone(machine: Machine, services: Services, order: Order, heard: Iterable[str]) -> list[str]:
     """What one service says to these events about an order, one after the other: a unit test, nobody else is there."""
-    said: list[Outgoing] = []
+    said: list[Envelope] = []
     service = Service(machine, services, said.extend, "alone")
     for number, kind in enumerate(heard):
         one = store.outgoing("alone", replace(submitted(order), type=kind, id=f"{order.id}/{number}"))
@@ -187,9 +185,119 @@ def run_away(stage: Stage, order: Order, starter: Starter, limit: int) -> list[E
     return tap.events
 
 
+# What an experiment sets up and judges.
+
+
+WORLD = World()
+RIGHT = "outbox, inbox, correlation ids"  # what is said of a choreography as it should be
 VARIANTS = {
     ByCustomer: "correlated by customer",
     WithoutInbox: "no inbox",
     WithoutOutbox: "no outbox",
     Service: RIGHT,
 }
+
+
+def open_stage(run: Run, name: str, machines: Machines = MACHINES, fates: Fates = KIND) -> Stage:
+    """A stage whose schemas are gone at the end of the run, unless they are kept for a look."""
+    history = run.history_file(name)
+    database, broker = run.endpoints["postgres"], run.endpoints["kafka"]
+    stage = create(database, broker, f"{run.name}_{name}".replace("-", "_"), history, machines, fates, WORLD)
+    if not run.keep:
+        run.cleanup(lambda: drop(database, stage))
+    return stage
+
+
+def judged(run: Run, stage: Stage, variant: str = RIGHT, fault: str | None = None) -> History:
+    """The judgement of what was played on a stage that is at rest."""
+    settle(stage)
+    return run.judge(stage.history.stem, variant=variant, wrong_way=variant != RIGHT, fault=fault)
+
+
+def note_flow(run: Run, flow: Flow, variant: str) -> None:
+    """Figures of how large a flow is."""
+    sizes = {"services": len(flow.services), "event types": len(flow.events), "messages": len(flow.messages)}
+    for what, count in {**sizes, "reactions": len(flow.arrows)}.items():
+        run.figure("size of the flow", count, "", variant=variant, x=what, x_label="number of")
+    run.figure("pairs of services that hear each other", len(flow.mutual()), "pairs", variant=variant)
+
+
+def keep_flow(run: Run, flow: Flow) -> None:
+    """The flow as a picture, in two formats, beside the run's record."""
+    (run.folder / "flow.mmd").write_text(flow.mermaid() + "\n")
+    (run.folder / "flow.dot").write_text(flow.dot() + "\n")
+
+
+def note_paths(run: Run, paths: Iterable[Sequence[Arrow]]) -> None:
+    """Figures of how many services a test of each path of the flow needs."""
+    for path in paths:
+        name = next((arrow.said for arrow in path if arrow.said.endswith("refused")), "all goes well")
+        needed = len({arrow.service for arrow in path})
+        run.figure("services that a test needs", needed, "services", variant=RIGHT, x=name, x_label="path")
+
+
+def claim_unreadable(run: Run, topic: str) -> None:
+    """The claim about orders that nobody can read."""
+    claim_foreign(run, "choreography", engine.opened, Events, [topic], variant=RIGHT)
+
+
+@dataclass(frozen=True)
+class Course:
+    """Orders that came while shipping was away, and ended when it was back: with everything that was said."""
+
+    stage: Stage
+    todo: list[Order]
+    away: Away
+    events: list[Event]
+
+    @property
+    def ended(self) -> int:
+        return ended(self.stage)
+
+    @property
+    def refused(self) -> set[str]:
+        """The orders that a service refuses, by schedule."""
+        return {order.id for order in self.todo if refused_at(self.stage.shop.fates, order)}
+
+    @property
+    def payable(self) -> set[str]:
+        """The orders that are paid while shipping is away."""
+        fates = self.stage.shop.fates
+        return {order.id for order in self.todo if refused_at(fates, order) in (None, Action.SHIP)}
+
+
+def run_course(run: Run, count: int) -> Course:
+    """Of the orders, one is refused at each step, and the others have their seeded fates."""
+    todo = list(orders(run.seed, count, WORLD))
+    stage = open_stage(run, "flow", fates=one_refused_at_each(todo, run.seed))
+    away, events = play_without_shipping(stage, todo, run.worker)
+    judged(run, stage)
+    return Course(stage, todo, away, events)
+
+
+def play_killed(run: Run, count: int) -> tuple[Stage, History, int]:
+    """Seeded failures, and every service killed in every window; the stage, its history, and the kills wanted."""
+    todo = list(orders(run.seed, count, WORLD))
+    stage = open_stage(run, "kills", fates=Fates(run.seed))
+    play(stage, todo, run.worker, kills=list(ServiceWindow))
+    return stage, judged(run, stage, fault="SIGKILL"), len(stage.machines) * len(ServiceWindow)
+
+
+def half_done_and_twice(run: Run, kind: type[Service], count: int) -> tuple[Standing, int]:
+    """Two orders of each of so many customers at once, by services of this kind, which are killed where it is weak.
+
+    Returns how they stand, and how many customers were charged twice.
+    """
+    todo, fates = pairs(count, WORLD)
+    stage = open_stage(run, f"pairs-{(list(VARIANTS).index(kind) + 1) % len(VARIANTS)}", fates=fates)
+    play_pairs(stage, todo, kind, run.worker)
+    judged(run, stage, VARIANTS[kind], fault=None if kind is ByCustomer else "SIGKILL")
+    standing = judge(stage.shop)
+    return standing, sum("charged 2," in one for one in standing.violations)
+
+
+def unpayable(run: Run) -> tuple[Order, Order, Fates]:
+    """Two orders that cannot be paid; nothing else goes wrong."""
+    one, other = orders(run.seed, 2, WORLD)
+    refused = {(order.id, Action.CHARGE): Fate.REFUSED for order in (one, other)}
+    return one, other, Fates(steps={}, undos={}, fixed=refused)

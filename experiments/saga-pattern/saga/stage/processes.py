@@ -89,6 +89,7 @@ def host(
     kill: RecordedKill | None = None,
     history: Path | None = None,
     most: int = MOST,
+    kind: type[Host] = Host,
 ) -> None:
     """A process: hosts these services of the shop until SIGTERM or until killed; writes a history if it has one.
 
@@ -104,7 +105,7 @@ def host(
         at = things.enter_context(hook(kill))
 
         done = partial(note_effects, recorder) if recorder else unseen
-        Host(opened, inlet, RecordedOutlet(recorder, broker), at, done, most).run(stop)
+        kind(opened, inlet, RecordedOutlet(recorder, broker), at, done, most).run(stop)
 
 
 def note_effects(recorder: Recorder, requests: Sequence[Request]) -> None:
@@ -133,13 +134,18 @@ def work(
 
 
 def work_in_memory(
-    office: Office, definition: Definition, orders: Sequence[Order], kill: RecordedKill | None, history: Path
+    office: Office,
+    definition: Definition,
+    orders: Sequence[Order],
+    kill: RecordedKill | None,
+    history: Path,
+    kind: type[MemoryStore],
 ) -> None:
     """A process: a worker whose sagas are in its memory. It begins them itself; nobody else could."""
     stop = until_told()
     with ExitStack() as things:
         recorder = things.enter_context(Recorder(history, "worker-0"))
-        store = MemoryStore(definition)
+        store = kind(definition)
         # From the first reply on: those to a worker that was here before mean nothing to this one.
         inlet = RecordedInlet(recorder, office.broker, [office.topics.replies], {})
         things.callback(inlet.close)

@@ -12,22 +12,32 @@ import time
 from collections import Counter
 from collections.abc import Coroutine, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
 import msgspec
 
+from saga.orchestrator import operator
 from saga.orchestrator.definition import Definition, Retry, read, timed
-from saga.order import Action, Order, Request
+from saga.orchestrator.store import publish
+from saga.order import Action, Order, Outcome, Request, World, orders
 from saga.reading import reader
+from saga.services.invariant import judge
 from saga.services.participant import IMPOSSIBLE
 from saga.services.shop import Services, Shop
+from saga.stage.engines import Site, wait
+from saga.stage.engines.own import Own, opened
+from saga.stage.fates import Fate, Fates, mend, open_shop
 from shared import codec, postgres
 from shared.errors import NotReadable
-from shared.experiment import Run
+from shared.run import Run
 from shared.wait import until
 
+CHARGED = "select count(*) from charges"
+CENTS = "select (select sum(cents) from accounts) + (select sum(cents) from charges)"
+DONE_FOR = "select count(*) from charges where order_id = any(%s)"
+HELD = "select coalesce(sum(quantity), 0) from reservations where order_id = any(%s) and status = 'reserved'"
 HOST = "127.0.0.1"
 RIGHT = "backoff and jitter"
 BINS = 40  # points of a load curve
@@ -38,7 +48,7 @@ _request = reader(Request)
 
 
 @dataclass(frozen=True)
-class Limits:
+class Times:
     """Seconds: what a call takes the service, what a caller waits for an answer, and for its saga to go on at all."""
 
     service: float
@@ -171,7 +181,7 @@ class Callers(asyncio.DatagramProtocol):
             self.vain.append(time.monotonic())
 
 
-async def rush(port: int, made: Sequence[Order], retry: Retry, limits: Limits) -> Rush:
+async def rush(port: int, made: Sequence[Order], retry: Retry, limits: Times) -> Rush:
     """All orders want to be charged now, and ask by this policy until they are or have lost patience."""
     loop, seen = asyncio.get_running_loop(), Rush(len(made))
     transport, callers = await loop.create_datagram_endpoint(Callers, remote_addr=(HOST, port))
@@ -236,3 +246,118 @@ def patient(name: str, seconds: float) -> Definition:
     """The order saga, which asks again and again until its time is over."""
     again = Retry(FOR_EVER, first=0.1, longest=0.5)
     return msgspec.structs.replace(timed(read(), attempt=1.0, retry=again, whole=seconds), name=name)
+
+
+@dataclass(frozen=True)
+class Rushed:
+    """The same rush by each policy, and what the payment service had done in the end."""
+
+    by: dict[str, Rush]  # policy -> what its callers saw
+    done_in_vain: int  # charges of sagas that gave up without a retry
+    charged: int
+    cents: int  # in accounts and charges
+    opening: int  # cents that there were
+
+    @property
+    def calls(self) -> int:
+        return sum(len(seen.calls) for seen in self.by.values())
+
+
+def rush_by_every_policy(run: Run, longest: float) -> Rushed:
+    """The same rush by each policy, on a service of its own. The wrong ones get twice the time that the right one took.
+
+    So it does not matter how fast the machine is. At scale smoke, the wrong ones run at the same time.
+    """
+    count = run.pick(smoke=24, demo=100, full=120)
+    limits = Times(*run.pick((0.01, 0.06), (0.005, 0.1), (0.005, 0.1)), patience=longest)
+    tried = policies(first=limits.timeout, longest=2.0)
+    wrong = [name for name in tried if name != RIGHT]
+    run.parameters.update({"sagas": count, "calls per second that the service can do": round(1 / limits.service)})
+    shop, rushes = open_shop(run, "rush"), dict[str, Rush]()
+    for names in [RIGHT], *run.pick([wrong], [[name] for name in wrong], [[name] for name in wrong]):
+        with run.step(f"{count} sagas at once: {', '.join(names)}"):
+            rushes |= rush_at_once(run, shop, {name: tried[name] for name in names}, count, limits)
+            limits = replace(limits, patience=2 * min(rushes[RIGHT].recovered, longest))
+    cents = ask(shop, "payments", CENTS)
+    opening = shop.world.balance * shop.world.customers
+    done = ask(shop, "payments", DONE_FOR, rushes["no retry"].given_up)
+    return Rushed({name: rushes[name] for name in tried}, done, ask(shop, "payments", CHARGED), cents, opening)
+
+
+def rush_at_once(run: Run, shop: Shop, by: dict[str, Retry], count: int, limits: Times) -> dict[str, Rush]:
+    """A rush by each of these policies at the same time, each on a service of its own, until all is done."""
+    before = ask(shop, "payments", CHARGED)
+    made = {name: list(orders(run.seed, count, World(), name)) for name in by}
+    ports = {name: run.folder / f"{name}.port" for name in by}
+    services = [run.worker(f"service, {name}", provide, shop, limits.service, ports[name]) for name in by]
+    rushed = asyncio.run(together(rush(port_of(ports[name]), made[name], by[name], limits) for name in by))
+    asked = before + count * len(by)
+    until("what was asked first to be done", lambda: ask(shop, "payments", CHARGED) == asked)
+    for service in services:
+        service.stop()
+    return dict(zip(by, rushed, strict=True))
+
+
+# Sagas that wait for a service that is out of order.
+
+
+@dataclass(frozen=True)
+class Waited:
+    """Sagas with a deadline, and as many without one. Pieces: those that are reserved for them."""
+
+    seconds: list[float]  # from the start of each that had a deadline to its end
+    outcomes: set[Outcome]
+    reasons: list[str]
+    held: int  # pieces, when they had ended
+    endless: int  # of those without a deadline: how many
+    open_still: int
+    wanted: int  # their pieces
+    held_still: int
+    violations: list[str]  # in the end, when the service was mended
+
+
+def wait_for_shipping(run: Run, count: int, deadline: float) -> Waited:
+    """Shipping is out of order. Half of the sagas have a deadline."""
+    timed_out, endless = (list(orders(run.seed, count, World(), name)) for name in ("deadline", "endless"))
+    fixed = {(order.id, Action.SHIP): Fate.BROKEN for order in (*timed_out, *endless)}
+    shop = open_shop(run, "engine", Fates(steps={}, undos={}, fixed=fixed))
+    with opened(Site(shop, run.name, run.endpoints, run.folder, run.worker), patient("order", 60.0)) as engine:
+        ahead = next(orders(run.seed, 1, World(), "ahead"))  # by its end, workers and hosts are up
+        engine.start(ahead)
+        wait(engine, [ahead.id])
+        begin_as(engine, patient("endless", 1e6), endless)
+        begin_as(engine, patient("deadline", deadline), timed_out)
+        ended = wait(engine, [order.id for order in timed_out])
+        listed = {one.id: one.reason for one in operator.sagas(engine.client.store.connection, ["compensated"])}
+        held, wanted = pieces(shop, timed_out), sum(order.quantity for order in endless)
+        until("the others to have their pieces", lambda: pieces(shop, endless) == wanted)
+        open_still = len(endless) - len(engine.ended(order.id for order in endless))
+        held_still = pieces(shop, endless)
+        with shop.open() as services:
+            for order in endless:
+                mend(services.connections["shipping"], Request(order.id, Action.SHIP, order).id)
+        wait(engine, [order.id for order in endless])
+    return Waited(
+        [end.seconds for end in ended.values()],
+        {end.outcome for end in ended.values()},
+        [listed.get(order.id, "") for order in timed_out],
+        held,
+        len(endless),
+        open_still,
+        wanted,
+        held_still,
+        judge(shop).violations,
+    )
+
+
+def begin_as(engine: Own, definition: Definition, made: Iterable[Order]) -> None:
+    """Begin sagas of this definition."""
+    publish(engine.client.store.connection, definition)
+    client = replace(engine.client, definition=definition)
+    for order in made:
+        client.start(order)
+
+
+def pieces(shop: Shop, made: Iterable[Order]) -> int:
+    """Those that are reserved for these orders."""
+    return ask(shop, "stock", HELD, [order.id for order in made])

@@ -1,4 +1,4 @@
-"""What the experiment on Temporal is played on, and its plays: deaths, operators, deadlines, a change of the code."""
+"""What experiments on Temporal are played on, and their plays: deaths, operators, deadlines, a change of the code."""
 
 import asyncio
 import re
@@ -14,8 +14,8 @@ from msgspec import structs
 
 from saga.engines.temporal.activities import Activities
 from saga.engines.temporal.client import Sagas
-from saga.engines.temporal.histories import given_up, refusals
-from saga.engines.temporal.messages import USUAL, Limits, Progress, Status
+from saga.engines.temporal.histories import Asked, actions, asked, given_up, refusals
+from saga.engines.temporal.messages import USUAL, Limits, Phase, Progress
 from saga.engines.temporal.worker import Job, work
 from saga.engines.temporal.workflow import OrderSaga
 from saga.order import SERVICE, STEPS, UNDO, Action, Order, Request, World
@@ -23,11 +23,12 @@ from saga.services.invariant import STATES, Ending, Standing, judge
 from saga.services.participant import answer
 from saga.services.shop import Shop
 from saga.stage.apart import Apart
+from saga.stage.engines.temporal import opened
 from saga.stage.fates import Fate, Fates, mend, open_shop
+from saga.stage.foreign.claimed import claim_foreign
+from saga.stage.foreign.temporal import Workflows
 from saga.stage.killing import RecordedKill, doomed
 from saga.windows import EffectWindow, Hook, nowhere
-from saga.wrong.temporal_mistakes import CompensateAfter, Keyless
-from saga.wrong.temporal_versions import Before, Unpatched
 from shared import postgres
 from shared.errors import FaultNotFired
 from shared.experiment import Run
@@ -117,7 +118,7 @@ class Case:
         return RecordedKill(self.window, nth=self.nth, history=history, process=self.order.id)
 
 
-class Stage:
+class Playground:
     """A Temporal server with what belongs to this run on it."""
 
     def __init__(self, run: Run, server: Endpoint, name: str) -> None:
@@ -127,6 +128,7 @@ class Stage:
         self.client = Apart(run.worker, f"{name}-client", partial(Sagas.opened, server.url, self.name))
         run.cleanup(self.client.close)
         self._workers = 0
+        self.attempt = USUAL.attempt
         self.heartbeat = run.pick(CALM, USUAL.heartbeat, USUAL.heartbeat)
 
     def shop(self, name: str, fates: dict[tuple[str, Action], Fate] | None = None) -> Shop:
@@ -240,13 +242,19 @@ BACKWARD = tuple(UNDO[step] for step in reversed(STEPS))
 TURN = dict(zip(STEPS, range(1, 5), strict=True)) | dict(zip(BACKWARD, range(4, 8), strict=True))
 ONE, FEW = Limits(attempts=1), Limits(attempts=3)
 AT_ONCE = 8  # processes that die and are followed by others at the same time
-RIGHT, AFTER, KEYLESS = "as it is", "compensation registered after the call", "no idempotency key"
-# In the first two the killed attempt at the charge is the only one: nobody will ever know what became of it.
-WAYS: dict[str, tuple[Limits, dict[str, Any]]] = {
-    RIGHT: (ONE, {}),
-    AFTER: (ONE, {"workflow": CompensateAfter}),
-    KEYLESS: (FEW, {"activities": Keyless}),
-}
+RIGHT = "as it is"  # what is said of the saga as saga.engines.temporal has it
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """A way to have the saga on Temporal. With one attempt at a step, nobody ever knows what became of it."""
+
+    name: str
+    workflow: type = OrderSaga
+    activities: type[Activities] = Activities
+    limits: Limits = ONE
+
+
 Chosen = dict[Action, Order]  # a saga for each action in which something is killed
 Broken = dict[tuple[str, Action], Fate]
 
@@ -270,18 +278,41 @@ def compensated(orders: Iterable[Chosen]) -> Broken:
 class Killed:
     """Sagas that have ended, and in each an action that was interrupted by a death."""
 
-    stage: Stage
+    stage: Playground
     shop: Shop
     orders: list[tuple[Action, Order]]
     seconds: dict[str, list[float]]  # by window: until sagas had ended
-    seen: dict[EffectWindow, dict[Action, set[str]]] = field(
-        default_factory=dict
-    )  # services in which an order was seen
+    # The services in which an order was seen.
+    seen: dict[EffectWindow, dict[Action, set[str]]] = field(default_factory=dict)
+
+    def asked(self) -> list[Asked]:
+        """The actions that were interrupted, with all their attempts."""
+        found = [(action, asked(self.stage.history(one))) for action, one in self.orders]
+        return [each for action, history in found for each in history if each.action is action]
+
+    def undone(self) -> list[list[Action]]:
+        """All actions of each saga in which a compensation was interrupted."""
+        return [actions(self.stage.history(one)) for action, one in self.orders if action in BACKWARD]
+
+    @property
+    def standing(self) -> Standing:
+        return judge(self.shop)
+
+    @property
+    def forward(self) -> int:
+        """How many were interrupted in a step."""
+        return sum(action in STEPS for action, _ in self.orders)
+
+
+def before(step: Action, window: EffectWindow) -> set[str]:
+    """The services in which an order should be committed in this window of a step."""
+    done = window is EffectWindow.AFTER
+    return {SERVICE[each] for each in STEPS[: STEPS.index(step) + done]}
 
 
 def kill_workers(run: Run) -> Killed:
     """For each action and window a saga, whose worker dies there and is followed by another."""
-    stage = Stage(run, run.endpoints["temporal"], "workers")
+    stage = Playground(run, run.endpoints["temporal"], "workers")
     doomed = run.pick((Action.CHARGE, Action.REFUND), tuple(TURN), tuple(TURN))
     rounds = [(window, number) for window in EffectWindow for number in range(run.pick(1, 1, 2))]
     orders = {turn: chosen(f"worker-{turn[0]}-{turn[1]}", doomed) for turn in rounds}
@@ -302,7 +333,7 @@ def kill_workers(run: Run) -> Killed:
 def kill_server(run: Run) -> Killed:
     """All activities stand in the same window when the server dies, and are done while it is dead."""
     server = run.own("temporal")
-    stage = Stage(run, server.endpoint, "own")
+    stage = Playground(run, server.endpoint, "own")
     windows = run.pick((EffectWindow.AFTER,), tuple(EffectWindow), tuple(EffectWindow))
     orders = {window: chosen(f"server-{window}", TURN) for window in windows}
     gates = {
@@ -337,27 +368,35 @@ def await_answers(shop: Shop, orders: Chosen) -> None:
 
 @dataclass(frozen=True)
 class Lost:
-    """Sagas whose worker died when the customer was charged and before anybody knew, for each of WAYS."""
+    """Sagas whose worker died when the customer was charged and before anybody knew, in one deployment."""
 
     count: int
-    standings: dict[str, Standing]
-    ended: dict[str, dict[str, Progress]]
+    standing: Standing
+    ended: dict[str, Progress]
+
+    @property
+    def said_undone(self) -> int:
+        """How many sagas say that they are compensated."""
+        return counted(self.ended, Phase.COMPENSATED)
 
 
-def lose_outcomes(run: Run) -> Lost:
-    """The same kill for the right way and the wrong ones."""
-    stage, count = Stage(run, run.endpoints["temporal"], "unknown"), run.pick(1, 2, 4)
-    shops = {way: stage.shop(f"unknown {number}") for number, way in enumerate(WAYS)}
-    cases = {way: [charged(stage, shops[way], way, number) for number in range(count)] for way in WAYS}
-    stage.survive([case for found in cases.values() for case in found], run.history_file("unknown"))
-    ended = {way: stage.ended(case.order for case in found) for way, found in cases.items()}
-    return Lost(count, {way: judge(shop) for way, shop in shops.items()}, ended)
+def lose_outcomes(run: Run, *ways: Deployment) -> list[Lost]:
+    """The same kill for each of them."""
+    stage, count = Playground(run, run.endpoints["temporal"], "unknown"), run.pick(1, 2, 4)
+    shops = [stage.shop(f"unknown {number}") for number in range(len(ways))]
+    cases = [
+        [charged(stage, shop, way, number) for number in range(count)] for way, shop in zip(ways, shops, strict=True)
+    ]
+    stage.survive([case for found in cases for case in found], run.history_file("unknown"))
+    run.judge("unknown", fault="SIGKILL")
+    ended = [stage.ended(case.order for case in found) for found in cases]
+    return [Lost(count, judge(shop), ends) for shop, ends in zip(shops, ended, strict=True)]
 
 
-def charged(stage: Stage, shop: Shop, way: str, number: int) -> Case:
-    limits, what = WAYS[way]
-    one = order(f"{slug(way)}-{number}", number)
-    return Case(one, EffectWindow.AFTER, TURN[Action.CHARGE], stage.job(shop, one.id, **what), limits)
+def charged(stage: Playground, shop: Shop, way: Deployment, number: int) -> Case:
+    one = order(f"{slug(way.name)}-{number}", number)
+    job = stage.job(shop, one.id, workflow=way.workflow, activities=way.activities)
+    return Case(one, EffectWindow.AFTER, TURN[Action.CHARGE], job, way.limits)
 
 
 # What else sagas go through: operators, deadlines, and a change of their code while they run.
@@ -377,13 +416,13 @@ def some(name: str, count: int) -> list[Order]:
     return [order(f"{name}-{number}", number) for number in range(count)]
 
 
-def doing(stage: Stage, one: Order, action: Action) -> Progress | None:
+def doing(stage: Playground, one: Order, action: Action) -> Progress | None:
     """Its state, when it is about this action."""
     state = stage.state(one)
     return state if state.doing is action else None
 
 
-def counted(ended: dict[str, Progress], status: Status) -> int:
+def counted(ended: dict[str, Progress], status: Phase) -> int:
     """How many have ended so."""
     return sum(progress.status is status for progress in ended.values())
 
@@ -400,7 +439,7 @@ class Operated:
 
 def operate(run: Run) -> Operated:
     """Half of the sagas are aborted, half have a refund that does not succeed."""
-    stage, count = Stage(run, run.endpoints["temporal"], "operator"), run.pick(2, 5, 10)
+    stage, count = Playground(run, run.endpoints["temporal"], "operator"), run.pick(2, 5, 10)
     aborted, stuck = some("abort", count), some("stuck", count)
     return intervene(stage, stage.shop("operator", needy(aborted, stuck)), aborted, stuck)
 
@@ -411,7 +450,7 @@ def needy(aborted: Sequence[Order], stuck: Sequence[Order]) -> dict[tuple[str, A
     return broken(aborted, Action.SHIP) | broken(stuck, Action.REFUND) | refused
 
 
-def intervene(stage: Stage, shop: Shop, aborted: Sequence[Order], stuck: Sequence[Order]) -> Operated:
+def intervene(stage: Playground, shop: Shop, aborted: Sequence[Order], stuck: Sequence[Order]) -> Operated:
     """Abort sagas while they ship; find those whose refund does not succeed, repair it, and tell them."""
     call = stage.client.call
     with stage.working([job := stage.job(shop, "operator")]):
@@ -454,7 +493,7 @@ def run_late(run: Run) -> Late:
 
     The time counts from the start: one saga ahead on each queue shows that its worker is up.
     """
-    stage, count = Stage(run, run.endpoints["temporal"], "late"), run.pick(2, 4, 8)
+    stage, count = Playground(run, run.endpoints["temporal"], "late"), run.pick(2, 4, 8)
     late, hung, ended = some("late", count), some("hung", count), some("timed-out", count)
     gates = [shipping_gate(run, orders) for orders in ([*late, *hung], ended)]
     shops = stage.shop("late"), stage.shop("timed out")
@@ -492,38 +531,44 @@ class Changed:
     count: int
     refused: list[str]  # what the worker without a patch says of them, one for each
     shipped: int  # how many of them it moved on
-    old: list[str]  # histories of those that had begun before, at their end
-    new: list[str]
+    old: list[list[Action]]  # what those did that had begun before
+    new: list[list[Action]]
     replayed: dict[str, list[str]]  # by class: where it does not agree with the old histories; empty where it does
     standing: Standing
 
 
-def change(run: Run) -> Changed:
+def change(run: Run, before: type, wrong: type, right: type) -> Changed:
     """The first version begins sagas; then come the change without a patch and, after it, with one, and new sagas."""
-    stage, count = Stage(run, run.endpoints["temporal"], "change"), run.pick(2, 5, 10)
+    stage, count = Playground(run, run.endpoints["temporal"], "change"), run.pick(2, 5, 10)
     old, new = some("old", count), some("new", count)
     shop = stage.shop("change", broken(old, Action.RESERVE))
     job = stage.job(shop, "change")
-    with stage.working([replace(job, workflow=Before)]):
+    with stage.working([replace(job, workflow=before)]):
         stage.start(old, job.queue, MANY)
         for one in old:
             until(f"{one.id} to stand at its stock", partial(doing, stage, one, Action.RESERVE))
-    with stage.working([replace(job, workflow=Unpatched)]):
+    with stage.working([replace(job, workflow=wrong)]):
         for one in old:
             repair(shop, one, Action.RESERVE)
         refused = [until(f"{one.id} to be refused", partial(refusal, stage, one)) for one in old]
     shipped = sum("shipping" in visible(shop, one) for one in old)
-    with stage.working([job]):
+    with stage.working([replace(job, workflow=right)]):
         stage.start(new, job.queue)
         stage.ended([*old, *new])
-    before, after = [*map(stage.history, old)], [*map(stage.history, new)]
+    histories, after = [*map(stage.history, old)], [*map(stage.history, new)]
     replayed = {
-        code.__name__: [stage.client.call(Sagas.replay, history, code) for history in before]
-        for code in (OrderSaga, Unpatched)
+        code.__name__: [stage.client.call(Sagas.replay, history, code) for history in histories]
+        for code in (right, wrong)
     }
-    return Changed(count, refused, shipped, before, after, replayed, judge(shop))
+    did = [*map(actions, histories)], [*map(actions, after)]
+    return Changed(count, refused, shipped, *did, replayed, judge(shop))
 
 
-def refusal(stage: Stage, one: Order) -> str:
+def refusal(stage: Playground, one: Order) -> str:
     """Why no worker goes on with the saga; empty while none has refused to."""
     return next(iter(refusals(stage.history(one))), "")
+
+
+def claim_unreadable(run: Run, topics: Sequence[str]) -> None:
+    """The claim about workflows that another program began, with orders that nobody can read."""
+    claim_foreign(run, "Temporal", opened, Workflows, topics, variant=RIGHT)
