@@ -14,7 +14,7 @@ from shared.errors import LabError
 from shared.output import make_console
 from shared.record import covered, latest
 from shared.report import syllabus
-from shared.report.site import build
+from shared.report.site import build, build_evidence
 from shared.report.standalone import standalone
 from shared.run import Scale
 from shared.settings import ROOT, Settings
@@ -24,9 +24,13 @@ TOPICS = ROOT / "docs" / "syllabus.yaml"
 AsJson = Annotated[bool, typer.Option("--json", help="for scripts")]
 
 
-def show_report(open_it: Annotated[bool, typer.Option("--open", help="open it in the browser")] = False) -> None:
+def show_report(
+    open_it: Annotated[bool, typer.Option("--open", help="open it in the browser")] = False,
+    of_evidence: Annotated[bool, typer.Option("--evidence", help="of docs/evidence instead of runs here")] = False,
+) -> None:
     """Make the result page from the last run of every experiment."""
-    page = build(Settings.load().home, ROOT)
+    home = Settings.load().home
+    page = build_evidence(evidence.committed(), home, ROOT) if of_evidence else build(home, ROOT)
     console.print(f"result page: [bold]{page.as_uri()}[/bold]")
     if open_it:
         typer.launch(page.as_uri())

@@ -54,7 +54,7 @@ class HistoryView:
 def histories(run: Run) -> Iterator[HistoryView]:
     """The run's histories one by one: each may hold a million operations, so that two never need be in memory."""
     for number, summary in enumerate(run.record.histories, 1):
-        yield _view(run.folder, summary, f"h{number}")
+        yield _view(run, summary, f"h{number}")
 
 
 def featured(runs: Sequence[Run]) -> tuple[Run, HistoryView] | None:
@@ -64,13 +64,16 @@ def featured(runs: Sequence[Run]) -> tuple[Run, HistoryView] | None:
         return None
     # The shortest of equals: it is read for one small picture.
     run, summary = min(candidates, key=lambda pair: (not pair[1].wrong_way, not pair[1].faults, pair[1].operations))
-    view = _view(run.folder, summary, "featured", SMALL)
+    view = _view(run, summary, "featured", SMALL)
     return (run, view) if view.diagram else None
 
 
-def _view(folder: Path, summary: HistorySummary, uid: str, limits: Limits = LIMITS) -> HistoryView:
+def _view(run: Run, summary: HistorySummary, uid: str, limits: Limits = LIMITS) -> HistoryView:
     try:
-        history = History.read(_inside(folder, summary.path))
+        path = _inside(run.folder, summary.path)
+        if run.committed and not path.exists():
+            return _undrawn(uid, summary, "")
+        history = History.read(path)
     except (OSError, HistoryError, ValueError) as error:
         return _undrawn(uid, summary, f"The history cannot be shown: {error}")
     picture = diagram(history, summary.findings, limits)

@@ -16,10 +16,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A run record, the folder it lies in, and its page."""
+    """A run record, the folder where its histories lie, and its page. Those of committed evidence may not be there."""
 
     folder: Path
     record: RunRecord
+    committed: bool = False
 
     @property
     def page(self) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from shared.checkers import Kind
-from shared.record import Claim, Finding, HistorySummary
+from shared.record import Claim
 from shared.report.pictures import HistoryView, Story
 
 # How claims and their facts speak of each kind, the gravest first. A claim of which no word fits has no witness:
@@ -55,18 +55,15 @@ def witnesses(claims: Iterable[Claim], views: Sequence[HistoryView]) -> list[Wit
 
 
 def _candidates(claim: Claim, views: Sequence[HistoryView]) -> Iterator[tuple[tuple[int, ...], HistoryView, Story]]:
-    """Findings of the claim's own variant whose kind the claim speaks of, each with how well it fits."""
-    text = f"{claim.text} {claim.fact}"
-    counts = {int(number.replace(",", "")) for number in NUMBER.findall(claim.fact)}
+    """Findings of the claim's own variant whose kind the claim speaks of, each with how well it fits.
+
+    Best fits a kind of which the fact gives the number, then the one that is spoken of most, then the gravest.
+    """
+    spoken = {kind: len(words.findall(f"{claim.text} {claim.fact}")) for kind, words in SPOKEN.items()}
+    counts = {number.replace(",", "") for number in NUMBER.findall(claim.fact)}
     for place, view in enumerate(views):
-        if view.summary.variant != claim.variant:
-            continue
-        for story in view.stories:
-            if said := len(SPOKEN[story.finding.kind].findall(text)) if story.finding.kind in SPOKEN else 0:
-                fits = _count(view.summary, story.finding) in counts
-                gravest = -list(SPOKEN).index(story.finding.kind)
-                yield (int(fits), said, gravest, int(bool(story.anchor)), -place, -story.finding.at), view, story
-
-
-def _count(summary: HistorySummary, finding: Finding) -> int:
-    return summary.counts.get(finding.kind, 0)
+        for story in view.stories if view.summary.variant == claim.variant else ():
+            kind, at = story.finding.kind, story.finding.at
+            if spoken.get(kind):
+                counted = str(view.summary.counts.get(kind)) in counts
+                yield (counted, spoken[kind], -list(SPOKEN).index(kind), bool(story.anchor), -place, -at), view, story

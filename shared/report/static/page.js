@@ -168,7 +168,7 @@ function player(box) {
 
 // Whoever follows a link to an arrow or a mark comes to its moment.
 function arrive() {
-  const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+  const target = document.querySelector(":target");
   const svg = target?.closest("[data-spacetime]");
   if (!svg) return;
   target.scrollIntoView({ block: "center", inline: "nearest" });

@@ -8,7 +8,7 @@ import pytest
 from shared.errors import ConfigurationError
 from shared.history import Action, Outcome, Recorder
 from shared.record import Claim, Figure, Finding, HistorySummary, NotPossible
-from shared.report.site import build
+from shared.report.site import build, build_evidence
 from shared.tests.report import samples
 
 HOSTILE = """<script>alert(1)</script>]]>"'&--><img src=x onerror=alert(1)>{{ 7 * 7 }}"""
@@ -104,6 +104,25 @@ def test_coverage_links_each_topic_to_the_claims_that_show_it(site: Path) -> Non
     assert page.count('class="done"') == 2
     assert len(re.findall(r'class="(?:done|open)"', page)) == 265
     assert 'href="run--outbox-pattern--04_kill_the_relay.html"' in page
+
+
+def test_committed_evidence_tells_anomalies_in_words_and_draws_those_whose_history_is_there(
+    home: Path, root: Path
+) -> None:
+    here, gone = (samples.record(experiment=name) for name in ("01_here", "02_gone"))
+    folder = root / "docs" / "evidence" / here.lab / here.experiment
+    history = samples.recorded(folder, "killed", samples.dual_write(), wrong_way=True)
+    records = [run.model_copy(update={"histories": (history,)}) for run in (here, gone)]
+    index = build_evidence(records, home, root)
+    drawn, told = ((index.parent / f"run--outbox-pattern--{name}.html").read_text() for name in ("01_here", "02_gone"))
+    assert (index, drawn.count("data-spacetime"), told.count("data-spacetime")) == (
+        home / "evidence" / "index.html",
+        1,
+        0,
+    )
+    assert all(page.count("Histories are too large to be committed") == 1 for page in (index.read_text(), drawn, told))
+    assert "of order-6 was written by order-service and never delivered." in told
+    assert str(root) not in told
 
 
 REPORTED = Claim(text="an event is lost", holds=True, wrong_way=True, source="apache/kafka#12, elsewhere#3")
