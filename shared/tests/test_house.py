@@ -2,6 +2,7 @@
 
 import ast
 import re
+import statistics
 import subprocess
 from collections.abc import Iterator
 from functools import cache
@@ -15,6 +16,7 @@ from shared.report import syllabus
 from shared.settings import ROOT
 
 MODULE_LINES, STAGE_LINES, SCRIPT_LINES, FUNCTION_LINES, TOPICS = 300, 600, 240, 50, 265
+MEDIAN_LINES, IMPORTED_NAMES, FILES_TO_OPEN = 170, 20, 5  # of a lab's scripts, and of each of them
 # The four floors: a module imports from its own floor and from those below it.
 # The rooms of a lab's package below its pattern, and what of shared only experiments need.
 ROOMS = {"wrong", "lessons", "stage"}
@@ -122,6 +124,7 @@ def topics() -> list[str]:
     return [topic.id for part in syllabus.read(ROOT / "docs" / "syllabus.yaml") for topic in part.topics]
 
 
+@cache
 def scripts() -> list[Path]:
     return [path for path in committed("experiments/*/*.py") if re.match(r"\d\d_", path.name)]
 
@@ -166,6 +169,32 @@ def test_no_module_is_too_long() -> None:
     most = {path: longest(path) for path in modules()}
     long = [path for path in most if "tests" not in path.parts and path.read_text().count("\n") > most[path]]
     assert long == []
+
+
+@pytest.mark.parametrize("lab", sorted({path.parent.name for path in scripts()}))
+def test_half_of_a_lab_s_scripts_are_short(lab: str) -> None:
+    found = [path.read_text().count("\n") for path in scripts() if path.parent.name == lab]
+    assert statistics.median(found) <= MEDIAN_LINES
+
+
+@pytest.mark.parametrize("script", scripts(), ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_a_script_is_understood_with_few_names_and_few_files(script: Path) -> None:
+    imported = [node for node in ast.walk(tree(script)) if isinstance(node, ast.Import | ast.ImportFrom)]
+    assert sum(len(node.names) for node in imported) <= IMPORTED_NAMES
+    assert len(files_of_the_lab(script)) <= FILES_TO_OPEN
+
+
+def files_of_the_lab(script: Path) -> set[Path]:
+    """What of its lab a script imports: modules, and packages from which it imports what they define themselves."""
+    found = set()
+    for node in (each for each in ast.walk(tree(script)) if isinstance(each, ast.ImportFrom) and each.module):
+        place = script.parent.joinpath(*node.module.split("."))  # type: ignore[union-attr]
+        for name in node.names:
+            deeper = (place / f"{name.name}.py", place / name.name / "__init__.py")
+            found.update(
+                [path for path in (*deeper, place.with_suffix(".py"), place / "__init__.py") if path.exists()][:1]
+            )
+    return found
 
 
 def test_no_function_is_too_long() -> None:
