@@ -10,7 +10,7 @@ help:  ## this list
 
 setup: $(READY)  ## the environment alone: .venv with the `lab` command
 
-$(READY): requirements.lock pyproject.toml
+$(READY): requirements.lock pyproject.toml hatch_build.py $(wildcard experiments/*/lab.toml)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version.split()[0] + ": make PYTHON=python3.12 ...")'
 	@echo "setting up .venv (once: 130 packages, 330 MB)"
 	@if command -v uv >/dev/null 2>&1; then \

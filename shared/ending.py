@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from shared import output, signals
+from shared import plain, signals
 from shared.errors import LabError
 from shared.settings import Settings
 
@@ -24,7 +24,7 @@ ROOM = 32_000_000  # bytes: Postgres gives up when there is less than a segment 
 def command(interrupted: str) -> Iterator[None]:
     """A command, from its first word to its exit code. `interrupted` is what it says when a signal has ended it."""
     signals.heed()
-    output.speak_plainly()
+    plain.speak_plainly()
     try:
         with _said():
             yield

@@ -85,12 +85,13 @@ class Experiment:
         seed: Annotated[int | None, typer.Option(help="repeat a run with its seed")] = None,
         provider: Annotated[Provider | None, typer.Option(help="who starts servers that do not run yet")] = None,
         json: Annotated[bool, typer.Option("--json", help="print the run record and nothing else")] = False,
+        brief: Annotated[bool, typer.Option("--brief", help="print long steps and the verdict alone")] = False,
         keep: Annotated[
             bool, typer.Option("--keep", help="leave schema, topics and started servers for a look")
         ] = False,
     ) -> None:
         """Run the experiment; exits 1 when a claim does not hold."""
-        output = Output(silent=json)
+        output = Output(silent=json, brief=brief)
         record, folder = self.execute(scale, seed, provider, output, keep)
         if json:
             print(record.as_json())
@@ -133,6 +134,7 @@ class Experiment:
                 figures=tuple(run.figures),
                 histories=tuple(run.histories),
                 not_possible=tuple(run.not_possible),
+                sometimes=run.chances,
                 error=error,
             )
             record.write(folder)

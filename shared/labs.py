@@ -1,8 +1,7 @@
 """The labs of the house, found in their folders: `experiments/<lab>/lab.toml` and the numbered scripts beside it."""
 
-import importlib.util
+import ast
 import re
-import sys
 import tomllib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -10,10 +9,23 @@ from functools import cached_property
 from pathlib import Path
 
 from shared.errors import ConfigurationError
-from shared.experiment import Experiment
 from shared.settings import ROOT
 
 FOLDER = ROOT / "experiments"
+
+
+@dataclass(frozen=True)
+class Declared:
+    """What a script declares of its experiment: its docstring's first paragraph, and the words of `Experiment(...)`."""
+
+    script: Path
+    question: str
+    title: str
+    servers: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        return self.script.stem
 
 
 @dataclass(frozen=True)
@@ -37,9 +49,8 @@ class Lab:
         return sorted(self.folder.glob("[0-9][0-9]_*.py"))
 
     @cached_property
-    def experiments(self) -> list[Experiment]:
-        """Its experiments, by loading the scripts (which runs nothing)."""
-        return [load(script) for script in self.scripts]
+    def experiments(self) -> list[Declared]:
+        return [declared(script) for script in self.scripts]
 
     @property
     def servers(self) -> list[str]:
@@ -94,20 +105,21 @@ def tour() -> list[Path]:
     return list(scripts(f"{lab.name}/{number}" for lab in labs() for number in lab.tour))
 
 
-def load(script: Path) -> Experiment:
-    """The experiment that a script declares. Raises ConfigurationError when it declares none."""
-    name = f"experiment_{script.parent.name}_{script.stem}".replace("-", "_")
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, script)
-        if spec is None or spec.loader is None:
-            raise ConfigurationError(f"{script} cannot be loaded")
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module  # before it runs: dataclasses look their module up
-        spec.loader.exec_module(module)
-    for value in vars(sys.modules[name]).values():
-        if isinstance(value, Experiment):
-            return value
-    raise ConfigurationError(f"{script} declares no Experiment")
+def declared(script: Path) -> Declared:
+    """What a script declares, read and not run: no lab is imported for it.
+
+    Raises ConfigurationError when it declares no experiment, or by other words than literals.
+    """
+    tree = ast.parse(script.read_bytes())
+    calls = (node for node in ast.walk(tree) if isinstance(node, ast.Call))
+    call = next((one for one in calls if isinstance(one.func, ast.Name) and one.func.id == "Experiment"), None)
+    if call is None:
+        raise ConfigurationError(f"{script} declares no Experiment")
+    try:
+        words = {word.arg: ast.literal_eval(word.value) for word in call.keywords if word.arg in ("title", "servers")}
+        return Declared(script, (ast.get_docstring(tree) or "").partition("\n\n")[0], **words)
+    except (ValueError, TypeError) as error:
+        raise ConfigurationError(f"{script}: title and servers of an Experiment are literals: {error}") from error
 
 
 def _read(path: Path) -> Lab:

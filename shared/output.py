@@ -1,10 +1,6 @@
 """What a run says while it runs: live on a terminal, plain lines elsewhere, nothing but JSON with --json."""
 
-import codecs
-import io
-import sys
 import time
-import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 
@@ -13,18 +9,19 @@ from rich.markup import escape
 from rich.status import Status
 from rich.table import Table
 
+from shared.plain import CROSS, TICK
 from shared.record import Claim, Figure, RunRecord
 
-TICK, CROSS = "✔", "✘"
-PLAIN = {TICK: "+", CROSS: "x", "—": "-", "–": "-", "−": "-", "…": "...", "→": "->", "×": "x", "≥": ">=", "≤": "<="}
+LONG = 2.0  # seconds
 PLAIN_WIDTH = 160  # columns of a table in a log file
 
 
 class Output:
-    """Writes to a console; silent when told so."""
+    """Writes to a console; silent when told so. `brief`: long steps, claims that do not hold, and the verdict."""
 
-    def __init__(self, *, silent: bool = False, console: Console | None = None) -> None:
+    def __init__(self, *, silent: bool = False, brief: bool = False, console: Console | None = None) -> None:
         self.console = console or make_console(silent)
+        self.brief = brief
         self._in_step = False
         self._waiting: list[Claim] = []
 
@@ -41,8 +38,9 @@ class Output:
         spinner = spinning(self.console, escape(name)) if self.console.is_terminal else nullcontext()
         with spinner:
             yield
-        self._in_step = False
-        self.console.print(f"  {escape(name)} [dim]{time.monotonic() - began:.1f} s[/dim]")
+        self._in_step, took = False, time.monotonic() - began
+        if took > LONG or not self.brief:
+            self.console.print(f"  {escape(name)} [dim]{took:.1f} s[/dim]")
         while self._waiting:
             self.claim(self._waiting.pop(0))
 
@@ -50,6 +48,8 @@ class Output:
         self.console.print(f"  [yellow]not possible here:[/yellow] {escape(step)} [dim]({escape(reason)})[/dim]")
 
     def claim(self, claim: Claim) -> None:
+        if self.brief and claim.holds:
+            return
         if self._in_step:
             self._waiting.append(claim)
         else:
@@ -57,24 +57,17 @@ class Output:
 
     def closing(self, record: RunRecord, folder: str) -> None:
         """The table naive vs right, the verdict and where the picture comes from."""
-        if record.figures:
+        if record.figures and not self.brief:
             self.console.print(_figures(record.figures))
         held = sum(claim.holds for claim in record.claims)
         colour = "green" if record.holds else "red"
+        start = "" if self.brief else "\n"
         self.console.print(
-            f"\n[{colour}]{record.verdict}[/{colour}]: {held} of {len(record.claims)} claims hold", end=""
+            f"{start}[{colour}]{record.verdict}[/{colour}]: {held} of {len(record.claims)} claims hold", end=""
         )
         self.console.print(f" [dim]in {record.seconds:.1f} s, seed {record.seed}[/dim]")
-        self.console.print(f"[dim]record: {escape(folder)}; picture: lab report[/dim]")
-
-
-def speak_plainly() -> None:
-    """What the output's encoding does not have is said in marks that every encoding has, and not an error."""
-    codecs.register_error("plain", _plain)
-    for stream in (sys.stdout, sys.stderr):
-        # Whoever has chosen an error handler (PYTHONIOENCODING=ascii:replace) keeps it; Python chooses the others.
-        if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape", "backslashreplace"):
-            stream.reconfigure(errors="plain")
+        if not self.brief:
+            self.console.print(f"[dim]record: {escape(folder)}; picture: lab report[/dim]")
 
 
 def spinning(console: Console, text: str) -> Status:
@@ -88,18 +81,6 @@ def make_console(silent: bool = False) -> Console:
     if not console.is_terminal:
         console.width = PLAIN_WIDTH
     return console
-
-
-def _plain(error: UnicodeError) -> tuple[str, int]:
-    if not isinstance(error, UnicodeEncodeError):
-        raise error
-    return "".join(map(_ascii, error.object[error.start : error.end])), error.end
-
-
-def _ascii(character: str) -> str:
-    """é is e; half a surrogate pair, and what has no likeness, is a question mark."""
-    bare = unicodedata.normalize("NFKD", character).encode("ascii", "ignore").decode()
-    return PLAIN.get(character) or bare or "?"
 
 
 def _mark(claim: Claim) -> str:

@@ -131,6 +131,12 @@ def connect(conninfo: str) -> Connection:
     return connection
 
 
+def number(connection: Connection, query: LiteralString, *values: object) -> int:
+    """The one number that a query asks for; 0 where it has no row, or null."""
+    row = connection.execute(query, values or None).fetchone()
+    return int(row[0] or 0) if row else 0
+
+
 def settle(connection: Connection, **more: str) -> None:
     """Set SETTINGS, and more, for an autocommit session, whatever database or role have as their defaults."""
     settings = [sql.SQL("set_config({}, {}, false)").format(name, value) for name, value in (SETTINGS | more).items()]

@@ -27,6 +27,7 @@ class Claim(_Value):
     variant: str = ""  # which implementation it is about
     wrong_way: bool = False  # True: the claim is that the popular wrong way does fail
     fact: str = ""  # what was seen, in a few words: "0 of 1,000 lost"
+    source: str = ""  # the public report that it reproduces: "librdkafka#5423"
 
 
 class Figure(_Value):
@@ -111,6 +112,7 @@ class RunRecord(_Value):
     figures: tuple[Figure, ...] = ()
     histories: tuple[HistorySummary, ...] = ()
     not_possible: tuple[NotPossible, ...] = ()
+    sometimes: dict[str, bool] = Field(default_factory=dict)  # what chance decides -> whether it was seen in this run
     error: str = ""  # the sentence of the error that ended the run early
 
     @property
@@ -150,18 +152,22 @@ class RunRecord(_Value):
         raise ConfigurationError(f"{self.lab}/{self.experiment} has no figure {name!r} of variant {variant!r}")
 
 
+def records(experiment: Path) -> list[Path]:
+    """The records below the folder of an experiment's runs, oldest first."""
+    return sorted(experiment.glob("*/run.json"))
+
+
 def latest(runs: Path) -> Iterator[tuple[Path, RunRecord]]:
     """The newest record of every experiment under `runs`, as (its folder, record), in the order lab, experiment."""
     for experiment in sorted(runs.glob("*/*")):
-        records = sorted(experiment.glob("*/run.json"))
-        if records:
-            yield records[-1].parent, RunRecord.read(records[-1])
+        if found := records(experiment):
+            yield found[-1].parent, RunRecord.read(found[-1])
 
 
-def covered(records: Iterable[RunRecord]) -> dict[str, list[str]]:
+def covered(runs: Iterable[RunRecord]) -> dict[str, list[str]]:
     """Topic id -> the claims that held and demonstrate it, each as "lab/experiment: text"."""
     topics: dict[str, list[str]] = {}
-    for record in records:
+    for record in runs:
         for claim in record.claims:
             for topic in claim.topics if claim.holds else ():
                 topics.setdefault(topic, []).append(f"{record.lab}/{record.experiment}: {claim.text}")

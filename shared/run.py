@@ -1,6 +1,6 @@
 """One run of an experiment: what its script does its work with, and what becomes its record."""
 
-import statistics
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from shared import checkers, faults, kafka, postgres
 from shared.errors import ConfigurationError, NotAvailable
+from shared.figures import distribution
 from shared.history import History, Recorder
 from shared.output import Output
 from shared.record import Claim, Figure, Finding, HistorySummary, NotPossible
@@ -59,6 +60,7 @@ class Run:
         self.figures: list[Figure] = []
         self.histories: list[HistorySummary] = []
         self.not_possible: list[NotPossible] = []
+        self.chances: dict[str, bool] = {}
         self.parameters: dict[str, str | int | float | bool] = {}
         self.stack_of_things = ExitStack()
         if "kafka" in endpoints and not keep:
@@ -145,8 +147,22 @@ class Run:
         """An open history of that name, for this process; closed at the end of the run."""
         return self.stack_of_things.enter_context(Recorder(self.history_file(name), process))
 
-    def judge(self, name: str, *, variant: str = "", wrong_way: bool = False, fault: str | None = None) -> History:
-        """Read a history and run every checker over it. With `fault`, raises FaultNotFired unless one such fired."""
+    def judge(
+        self,
+        name: str,
+        *,
+        variant: str = "",
+        wrong_way: bool = False,
+        fault: str | None = None,
+        also: Sequence[Path] = (),
+    ) -> History:
+        """Read a history and run every checker over it. With `fault`, raises FaultNotFired unless one such fired.
+
+        What others have recorded in files of their own (`also`) becomes part of it.
+        """
+        if also:
+            with self.history_file(name).open("ab") as file:
+                file.writelines(path.read_bytes() for path in also)
         history = History.read(self.history_file(name))
         if fault is not None:
             faults.require(history, fault)
@@ -179,13 +195,30 @@ class Run:
         fact: str = "",
         variant: str = "",
         wrong_way: bool = False,
+        source: str = "",
     ) -> None:
-        """Assert one sentence. `wrong_way` marks the claim that the popular wrong way does fail."""
+        """Assert one sentence. `wrong_way` marks the claim that the popular wrong way does fail.
+
+        `source` is the public report that it reproduces, as "librdkafka#5423".
+        """
         claim = Claim(
-            text=text, holds=bool(holds), topics=tuple(topics), variant=variant, wrong_way=wrong_way, fact=fact
+            text=text,
+            holds=bool(holds),
+            topics=tuple(topics),
+            variant=variant,
+            wrong_way=wrong_way,
+            fact=fact,
+            source=source,
         )
         self.claims.append(claim)
         self.output.claim(claim)
+
+    def sometimes(self, text: str, seen: bool) -> None:
+        """What chance decides, such as where a kill hits: one run may miss it, `lab run --repeat N` must see it once.
+
+        Antithesis documentation, "Sometimes Assertions".
+        """
+        self.chances[text] = bool(seen) or self.chances.get(text, False)
 
     def figure(
         self,
@@ -200,7 +233,7 @@ class Run:
         **parameters: str | int | float | bool,
     ) -> Figure:
         """Note one measured value, or samples of it (then the median, p95, p99 and the range are kept)."""
-        measured = {"value": float(value)} if isinstance(value, int | float) else _distribution(name, value)
+        measured = {"value": float(value)} if isinstance(value, int | float) else distribution(name, value)
         fields = {
             "name": name,
             "unit": unit,
@@ -228,10 +261,13 @@ class About:
     wrong_way: bool
     topics: Sequence[str]
 
-    def claim(self, text: str, holds: bool, *, fact: str = "", topics: Sequence[str] | None = None) -> None:
+    def claim(
+        self, text: str, holds: bool, *, fact: str = "", topics: Sequence[str] | None = None, source: str = ""
+    ) -> None:
         """Assert one sentence; without topics of its own it has those of the variant."""
         topics = self.topics if topics is None else topics
-        self.run.claim(text, holds, topics=topics, fact=fact, variant=self.variant, wrong_way=self.wrong_way)
+        about = {"variant": self.variant, "wrong_way": self.wrong_way, "source": source}
+        self.run.claim(text, holds, topics=topics, fact=fact, **about)  # type: ignore[arg-type]
 
     def figure(
         self,
@@ -247,26 +283,14 @@ class About:
         own = {"variant": self.variant, "wrong_way": self.wrong_way, "x": x, "x_label": x_label}
         return self.run.figure(name, value, unit, **own, **parameters)  # type: ignore[arg-type]
 
-    def judge(self, name: str, fault: str | None = None) -> History:
-        """Read a history and run every checker over it."""
-        return self.run.judge(name, variant=self.variant, wrong_way=self.wrong_way, fault=fault)
+    def judge(self, name: str, fault: str | None = None, also: Sequence[Path] = ()) -> History:
+        """Read a history, with what stands in other files, and run every checker over it."""
+        return self.run.judge(name, variant=self.variant, wrong_way=self.wrong_way, fault=fault, also=also)
 
 
-def _distribution(name: str, samples: Sequence[float]) -> dict[str, float | int]:
-    if not samples:
-        raise ConfigurationError(f"the figure {name!r} has no samples")
-    ordered = sorted(samples)
-    centiles = statistics.quantiles(ordered, n=100, method="inclusive") if len(ordered) > 1 else [ordered[0]] * 99
-    median = statistics.median(ordered)
-    return {
-        "value": median,
-        "n": len(ordered),
-        "p50": median,
-        "p95": centiles[94],
-        "p99": centiles[98],
-        "low": ordered[0],
-        "high": ordered[-1],
-    }
+def slug(text: str) -> str:
+    """A text as a part of names, of files, schemas and topics: small letters, figures, and _ for all else."""
+    return re.sub("[^a-z0-9]+", "_", text.lower()).strip("_")
 
 
 def _finding(anomaly: checkers.Anomaly) -> Finding:

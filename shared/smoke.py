@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from shared.labs import find, load
+from shared.labs import declared, find
 from shared.record import RunRecord
 from shared.servers.server import Endpoint
 
@@ -37,7 +37,7 @@ class Smoke:
         wanted = {item.params.get("script") for item in items if item}
         todo = [path for path in self._together if path in wanted] if script in self._together else [script]
         todo = [path for path in todo if path not in self._done]
-        for name in dict.fromkeys(name for path in todo for name in load(path).servers):
+        for name in dict.fromkeys(name for path in todo for name in declared(path).servers):
             server(name)  # up for the session, and not for each of them anew
         with ThreadPoolExecutor(AT_ONCE) as pool:
             self._done |= zip(todo, pool.map(_run, todo), strict=True)

@@ -1,10 +1,11 @@
-"""Several things at once, in threads that an interrupted experiment does not wait for."""
+"""Several things at once, in threads that an interrupted experiment does not wait for; and things in good time."""
 
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import nullcontext
 from functools import partial
-from threading import Semaphore, Thread
+from threading import Event, Semaphore, Thread
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -34,3 +35,12 @@ def begin(function: Callable[[], R], slots: Semaphore | None = None) -> Future[R
 
     Thread(target=run, daemon=True).start()
     return future
+
+
+def paced(items: Iterable[T], rate: float, stop: Event | None = None) -> Iterator[T]:
+    """The items, so many per second from now on, until told to stop. Who falls behind catches up."""
+    stop, began = stop or Event(), time.monotonic()
+    for number, item in enumerate(items):
+        if stop.wait(max(0.0, began + number / rate - time.monotonic())):
+            return
+        yield item

@@ -1,16 +1,16 @@
 """Which event store? The same questions and the same load for every store that people choose from.
 
 PostgreSQL as a plain table, a library on Postgres, functions in Postgres, an event store with dynamic boundaries,
-Kafka, EventStoreDB, Axon Server: what each can do, how fast it appends and loads, and what Kafka lacks for aggregates.
+Kafka, EventStoreDB, Axon Server: what each can do, how fast it appends and loads, and what Kafka lacks for aggregates:
+`KafkaStore.append` knows no expected version, `KafkaOwner.append` checks it.
 """
 
 import json
 import runpy
-from collections.abc import Mapping
 from pathlib import Path
 
-from sourcing.stage import measuring
-from sourcing.stage.measuring import BATCH, Candidate, append, note_server, withdraw_at_once
+from sourcing.stage import load
+from sourcing.stage.load import Candidate
 from sourcing.stage.questions import ALL_QUESTIONS, interview
 from sourcing.store import Capability
 from sourcing.stores import STORES, Address, created
@@ -47,7 +47,7 @@ FAKES = {EVENTSTORE: TESTS / "fake_kurrentdb.py", AXON: TESTS / "fake_axon.py"}
 @experiment.run
 def main(run: Run) -> None:
     lengths = run.pick(smoke=(10, 100, 1_000), demo=(10, 100, 1_000, 10_000), full=(10, 100, 1_000, 10_000))
-    run.parameters.update({"batch": BATCH, "events of a stream": measuring.PER_STREAM, "questions": len(ALL_QUESTIONS)})
+    run.parameters.update({"batch": load.BATCH, "events of a stream": load.PER_STREAM, "questions": len(ALL_QUESTIONS)})
     run.parameters["acknowledged by Kafka"] = "in the memory of its brokers; by all others after fsync"
     candidates, absent = gather(run)
     with run.step(f"{len(ALL_QUESTIONS)} questions to each of {len(candidates)} stores"):
@@ -96,27 +96,27 @@ def interview_adapter(run: Run, kind: str) -> int:
 def measure(run: Run, candidate: Candidate, lengths: tuple[int, ...]) -> None:
     """Streams of several lengths; appends by more and more processes; the same streams again, timed and compared."""
     address, kind = candidate.address, candidate.kind
-    measuring.fill(address, lengths)
-    before = measuring.digest(address, lengths)
+    load.fill(address, lengths)
+    before = load.digest(address, lengths)
     # The owner of Kafka's partition is one process: others have to ask it.
     for writers in (1,) if kind == OWNER else run.pick(smoke=(4,), demo=(1, 8, 32), full=(1, 8, 32)):
-        append(run, candidate, writers, wrong_way=kind == KAFKA)
-    candidate.kept = measuring.digest(address, lengths) == before
+        load.append(run, candidate, writers, wrong_way=kind == KAFKA)
+    candidate.kept = load.digest(address, lengths) == before
     # Kafka goes through the whole partition for each stream: seconds, whatever the stream's length.
     repeats = 1 if kind in (KAFKA, OWNER) else run.pick(smoke=1, demo=3, full=9)
     most = run.pick(smoke=20_000, demo=100_000, full=300_000)
     result = run.folder / kind / "read.json"
-    run.worker(f"{kind}/reader", measuring.read, address, lengths, repeats, most, result).wait(120)
+    run.worker(f"{kind}/reader", load.read, address, lengths, repeats, most, result).wait(120)
     candidate.read = json.loads(result.read_text())
     wrong = kind == KAFKA
     for length, times in candidate.read["loads"].items():
         run.figure("load a stream", times, "ms", variant=kind, wrong_way=wrong, x=float(length), x_label="events in it")
     if rate := candidate.read["all"]:
-        run.figure("read all", rate, "events/s", variant=kind, wrong_way=wrong, page=measuring.PAGE)
+        run.figure("read all", rate, "events/s", variant=kind, wrong_way=wrong, page=load.PAGE)
     shortest = candidate.read["scanned"][str(lengths[0])]
     run.figure(f"records gone through to load {lengths[0]} events", shortest, "", variant=kind, wrong_way=wrong)
     run.figure("memory of a client that has read", candidate.read["memory"], "MB", variant=kind, wrong_way=wrong)
-    note_server(run, candidate)
+    load.note_server(run, candidate)
 
 
 def note_capabilities(run: Run) -> None:
@@ -127,7 +127,7 @@ def note_capabilities(run: Run) -> None:
         run.figure("capabilities", len(has), f"of {len(Capability)}", variant=kind, wrong_way=kind == KAFKA, **answers)
 
 
-def claim_contracts(run: Run, candidates: Mapping[str, Candidate]) -> None:
+def claim_contracts(run: Run, candidates: dict[str, Candidate]) -> None:
     for kind, candidate in candidates.items():
         good = len(ALL_QUESTIONS) - len(candidate.problems)
         problems = "".join(f"; {question}: {problem}" for question, problem in candidate.problems.items())
@@ -140,7 +140,7 @@ def claim_contracts(run: Run, candidates: Mapping[str, Candidate]) -> None:
         )
 
 
-def claim_absent(run: Run, passed: Mapping[str, int]) -> None:
+def claim_absent(run: Run, passed: dict[str, int]) -> None:
     for kind, good in passed.items():
         run.about(kind, topics=[TOPICS[kind]]).claim(
             f"{kind} does not run here: its adapter keeps the contract on a fake of the wire protocol, which says"
@@ -150,7 +150,7 @@ def claim_absent(run: Run, passed: Mapping[str, int]) -> None:
         )
 
 
-def claim_append_only(run: Run, candidates: Mapping[str, Candidate], events: int) -> None:
+def claim_append_only(run: Run, candidates: dict[str, Candidate], events: int) -> None:
     run.claim(
         "no writer can change what is there: under all that is appended, every store reads the same events as before",
         all(candidate.kept for candidate in candidates.values()),
@@ -159,7 +159,7 @@ def claim_append_only(run: Run, candidates: Mapping[str, Candidate], events: int
     )
 
 
-def claim_locks(run: Run, candidates: Mapping[str, Candidate]) -> None:
+def claim_locks(run: Run, candidates: dict[str, Candidate]) -> None:
     writers = max(writers for writers, _ in candidates[POSTGRES].rates)
     free, locked = candidates[POSTGRES].rates[writers, 1], candidates[LIBRARY].rates[writers, 1]
     run.about(POSTGRES, topics=[TOPICS[POSTGRES]]).claim(
@@ -169,7 +169,7 @@ def claim_locks(run: Run, candidates: Mapping[str, Candidate]) -> None:
     )
 
 
-def claim_kafka(run: Run, candidates: Mapping[str, Candidate]) -> None:
+def claim_kafka(run: Run, candidates: dict[str, Candidate]) -> None:
     scanned = int(next(iter(candidates[KAFKA].read["scanned"].values())))
     run.about(KAFKA, wrong_way=True, topics=[TOPICS[KAFKA]]).claim(
         "Kafka finds no stream: who loads one reads the whole partition",
@@ -177,7 +177,7 @@ def claim_kafka(run: Run, candidates: Mapping[str, Candidate]) -> None:
         fact=f"{scanned:,} records read for 10 events",
     )
     store = candidates[KAFKA].address.open()
-    accepted, balance = withdraw_at_once(store, f"{run.name}", 100, expected=False)
+    accepted, balance = load.withdraw_at_once(store, f"{run.name}", 100, expected=False)
     store.close()
     run.about(KAFKA, wrong_way=True, topics=[TOPICS[KAFKA]]).claim(
         "Kafka checks no version: two that decide by the same state both write, and the account goes below zero",
@@ -185,7 +185,7 @@ def claim_kafka(run: Run, candidates: Mapping[str, Candidate]) -> None:
         fact=f"{accepted} withdrawals of 100 from 100, balance {balance}",
     )
     owner = candidates[OWNER].address.open()
-    accepted, balance = withdraw_at_once(owner, f"{run.name}", 100, expected=True)
+    accepted, balance = load.withdraw_at_once(owner, f"{run.name}", 100, expected=True)
     owner.close()
     run.about(OWNER, topics=[TOPICS[KAFKA]]).claim(
         "one owner of the partition, fenced by its transactional id, can check: the second withdrawal is refused",

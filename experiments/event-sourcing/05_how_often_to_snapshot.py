@@ -1,14 +1,14 @@
 """When does a snapshot pay, and how often should one be taken?
 
-Streams of growing length are loaded with and without a snapshot. The same commands are given under every frequency, on
-a small state and on a large one.
+Streams of growing length are loaded with and without a snapshot: with and without the argument `snapshots` of
+`Repository`. The same commands are given under every frequency (`EveryEvents`), on a small state and on a large one.
 """
 
 from sourcing.postgres import PostgresStore, create
 from sourcing.repository import Repository
 from sourcing.shop.account import Account
 from sourcing.snapshots import SCHEMA, OnDemand, PostgresSnapshots
-from sourcing.stage.snapshot_costs import Case, Loads, fill, large_state, load, movements, small_state
+from sourcing.stage.snapshot_costs import Loads, Workload, fill, large_state, load, movements, small_state
 
 from shared import postgres
 from shared.experiment import Experiment, Run, Scale
@@ -46,14 +46,14 @@ def main(run: Run) -> None:
         with run.step("a snapshot at every version"):
             claim_replay(run, store)
         small, large = small_state(1_000, commands), large_state(1_000, commands)
-        for case in (small, large):
-            with run.step(f"the same commands under every frequency, {case.name} state"):
-                case.measure(store, frequencies)
-                note_case(run, case)
+        for work in (small, large):
+            with run.step(f"the same commands under every frequency, {work.name} state"):
+                work.measure(store, frequencies)
+                note_costs(run, work)
                 if run.scale is Scale.SMOKE:
-                    count_frequency(run, store, case)
+                    count_frequency(run, store, work)
                 else:
-                    claim_frequency(run, case)
+                    claim_frequency(run, work)
         claim_bytes(run, store, large)
         with run.step("truncate the snapshots"):
             claim_cache(run, store, [f"{small.name}-{every}" for every in frequencies])
@@ -118,49 +118,49 @@ def claim_replay(run: Run, store: PostgresStore) -> None:
 # How often.
 
 
-def note_case(run: Run, case: Case) -> None:
-    for every, found in case.found.items():
+def note_costs(run: Run, work: Workload) -> None:
+    for every, found in work.found.items():
         if kept := found.kept:
             per = {"snapshots written": kept.taken * 1000, "bytes of snapshots written": kept.bytes * 1000}
-            label, variant = "events between two snapshots", f"{case.name} state"
+            label, variant = "events between two snapshots", f"{work.name} state"
             run.figure("a command: load and save", found.ms, "ms", variant=variant, x=float(every), x_label=label)
             for name, value in per.items():
                 unit = "per 1,000 commands"
-                run.figure(name, value / case.commands, unit, variant=variant, x=float(every), x_label=label)
-    run.figure("a command without snapshots", case.found[0].ms, "ms", variant=f"{case.name} state")
-    run.figure("best number of events between two snapshots", case.best, "events", variant=f"{case.name} state")
+                run.figure(name, value / work.commands, unit, variant=variant, x=float(every), x_label=label)
+    run.figure("a command without snapshots", work.found[0].ms, "ms", variant=f"{work.name} state")
+    run.figure("best number of events between two snapshots", work.best, "events", variant=f"{work.name} state")
 
 
-def count_frequency(run: Run, store: PostgresStore, case: Case) -> None:
+def count_frequency(run: Run, store: PostgresStore, work: Workload) -> None:
     """At scale smoke: too few commands for their times to say anything, but writes and replays can be counted."""
-    most, (often, seldom) = max(case.found), (case.taken(1), case.taken(max(case.found)))
-    replayed = {every: case.replayed(store, every) for every in case.found}
-    run.about(f"{case.name} state", topics=[FREQUENCY]).claim(
-        f"{case.name} state: at every event it costs a write each time, seldom a long replay",
-        often == case.commands > 10 * seldom and replayed[1] == 0 and replayed[0] > replayed[most] > case.length // 10,
-        fact=f"every event: {often} writes with {case.commands} commands, then {replayed[1]} events replayed; "
+    most, (often, seldom) = max(work.found), (work.taken(1), work.taken(max(work.found)))
+    replayed = {every: work.replayed(store, every) for every in work.found}
+    run.about(f"{work.name} state", topics=[FREQUENCY]).claim(
+        f"{work.name} state: at every event it costs a write each time, seldom a long replay",
+        often == work.commands > 10 * seldom and replayed[1] == 0 and replayed[0] > replayed[most] > work.length // 10,
+        fact=f"every event: {often} writes with {work.commands} commands, then {replayed[1]} events replayed; "
         f"every {most:,}: {seldom} and {replayed[most]:,}",
     )
 
 
-def claim_frequency(run: Run, case: Case) -> None:
-    ms = {every: found.ms for every, found in case.found.items()}
-    seldom, best = max(ms), case.best
-    run.about(f"{case.name} state", topics=[FREQUENCY]).claim(
-        f"{case.name} state: at every event it costs a write each time, seldom a long replay; the best is between",
+def claim_frequency(run: Run, work: Workload) -> None:
+    ms = {every: found.ms for every, found in work.found.items()}
+    seldom, best = max(ms), work.best
+    run.about(f"{work.name} state", topics=[FREQUENCY]).claim(
+        f"{work.name} state: at every event it costs a write each time, seldom a long replay; the best is between",
         1 < best < seldom and ms[0] > ms[best],
         fact=f"every {best} events: {ms[best]:.2f} ms a command; every event: {ms[1]:.2f}, every {seldom:,}: "
         f"{ms[seldom]:.2f}, none: {ms[0]:.2f}",
     )
 
 
-def claim_bytes(run: Run, store: PostgresStore, case: Case) -> None:
+def claim_bytes(run: Run, store: PostgresStore, work: Workload) -> None:
     query = "select avg(length(data) + length(metadata)) from events where stream = %s"
-    row = store.connection.execute(query, [case.make(f"{case.name}-1").stream]).fetchone() or (0,)
-    kept, event = case.found[1].kept, float(row[0])
-    written = kept.bytes / case.commands if kept else 0.0
+    row = store.connection.execute(query, [work.make(f"{work.name}-1").stream]).fetchone() or (0,)
+    kept, event = work.found[1].kept, float(row[0])
+    written = kept.bytes / work.commands if kept else 0.0
     run.about(
-        f"{case.name} state",
+        f"{work.name} state",
         wrong_way=True,
         topics=[STORAGE, FREQUENCY],
     ).claim(

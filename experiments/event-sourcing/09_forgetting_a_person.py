@@ -2,23 +2,18 @@
 
 The same people in four shops. One person of each is forgotten, by the ways that people try; then every table, every
 file of the database with its log, the topic and the backup are searched byte by byte for name, e-mail and address. The
-ways differ in `forget` of stage/people.py, and in what `open_shop` seals there.
+ways differ in what forgets (two functions of wrong/forgetting.py, `Vault.forget`), and in what is sealed.
 """
 
 from collections import Counter
 from pathlib import Path
-from time import perf_counter
 
-from sourcing.forgetting import vault
-from sourcing.forgetting.personal import open_fields
-from sourcing.forgetting.vault import FORGOTTEN, master_key
-from sourcing.stage import copies, people
-from sourcing.stage.copies import Where
-from sourcing.stage.people import ANONYMISE, DELETE, HALF, SHRED, STATE, Shop
+from sourcing.forgetting.vault import FORGOTTEN
+from sourcing.stage import copies
+from sourcing.stage.copies import Keeping, Shop, Where
+from sourcing.wrong import forgetting
 
-from shared import codec
 from shared.experiment import Experiment, Run
-from shared.postgres import connect, create_schema
 from shared.servers.handle import Handle
 
 experiment = Experiment(
@@ -26,7 +21,18 @@ experiment = Experiment(
     servers=("kafka",),
     topics=("I.2/challenges/privacy",),
 )
-PERSONAL_BYTES = "select avg(octet_length(data)) from events where type <> 'Purchased'"
+Found = dict[Keeping, Counter[Where]]
+
+
+def forget_key(shop: Shop) -> None:
+    shop.vault.forget(shop.gone, "request-1")
+
+
+DELETE = Keeping("delete the stream", lambda shop: forgetting.delete_stream(shop.connection, shop.gone))
+ANONYMISE = Keeping("anonymise by update", lambda shop: forgetting.anonymise(shop.connection, shop.gone, shop.texts))
+HALF = Keeping("seal the events only", forget_key, sealed=True, copies_opened=True)
+SHRED = Keeping("crypto-shredding", forget_key, sealed=True)
+ALL = DELETE, ANONYMISE, HALF, SHRED
 
 
 @experiment.run
@@ -36,20 +42,21 @@ def main(run: Run) -> None:
     secret = run.folder / "master.key"
     run.cleanup(lambda: secret.unlink(missing_ok=True))
     copies.new_secret(secret)
-    shops: dict[str, Shop] = {}
-    for number, way in enumerate(people.WAYS):
-        with run.step(f"{way}: a shop, its read model, snapshots, topic and backup"):
-            shops[way] = people.open_shop(run, server, way, number, count, secret)
-    wrapped = people.keys_of(shops[SHRED])
+    shops: dict[Keeping, Shop] = {}
+    for number, way in enumerate(ALL):
+        with run.step(f"{way.name}: a shop, its read model, snapshots, topic and backup"):
+            shops[way] = copies.open_shop(run, server, way, number, count, secret)
+    wrapped = copies.keys_of(shops[SHRED])
     for way, shop in shops.items():
-        people.forget(shop, way)
+        way.forget(shop)
+        copies.tidy(shop)
     with run.step("search every table, file and topic"):
-        found = people.search(run, server, {way: (shop, shop.people[shop.gone].texts) for way, shop in shops.items()})
-        control = people.search(run, server, {SHRED: (shops[SHRED], (shops[SHRED].gone,))})[SHRED]
-    for way in people.WAYS:
+        found = copies.search(run, server, {way: (shop, shop.texts) for way, shop in shops.items()})
+        control = copies.search(run, server, {SHRED: (shops[SHRED], (shops[SHRED].gone,))})[SHRED]
+    for way in ALL:
+        about = run.about(way.name, wrong_way=way is not SHRED)
         for where in Where:
-            copies_left = found[way][where]
-            run.figure("copies of the text", copies_left, "copies", variant=way, wrong_way=way != SHRED, x=where)
+            about.figure("copies of the text", found[way][where], "copies", x=where)
     claim_wrong(run, shops, found)
     claim_shredded(run, found, control)
     claim_replay(run, shops[SHRED])
@@ -59,7 +66,7 @@ def main(run: Run) -> None:
     note_cost(run, shops)
 
 
-def claim_wrong(run: Run, shops: dict[str, Shop], found: dict[str, Counter[Where]]) -> None:
+def claim_wrong(run: Run, shops: dict[Keeping, Shop], found: Found) -> None:
     texts = {
         DELETE: "the deleted stream lives on in topic, backup and log",
         ANONYMISE: "the person made anonymous by an update lives on in topic, backup and log",
@@ -71,14 +78,14 @@ def claim_wrong(run: Run, shops: dict[str, Shop], found: dict[str, Counter[Where
         HALF: (Where.READ_MODEL, Where.SNAPSHOTS, Where.BACKUP, Where.LOG),
     }
     for way, text in texts.items():
-        run.about(way, wrong_way=True, topics=["I.2/challenges/privacy"]).claim(
+        run.about(way.name, wrong_way=True, topics=["I.2/challenges/privacy"]).claim(
             text,
             all(found[way][where] > 0 for where in places[way]),
             fact=told(found[way]),
         )
     shop = shops[DELETE]
-    missing, his = shop.spent - people.rebuilt(shop), sum(shop.people[shop.gone].purchases)
-    run.about(DELETE, wrong_way=True, topics=["I.2/challenges/privacy"]).claim(
+    missing, his = shop.spent - copies.rebuilt(shop), sum(shop.people[shop.gone].purchases)
+    run.about(DELETE.name, wrong_way=True, topics=["I.2/challenges/privacy"]).claim(
         "with the deleted stream money is gone from the books",
         missing == his > 0,
         fact=f"{missing / 100:.2f} EUR of {shop.spent / 100:.2f} EUR missing after a rebuild",
@@ -89,9 +96,9 @@ def told(found: Counter[Where]) -> str:
     return ", ".join(f"{where} {found[where]}" for where in Where if found[where]) or "nothing anywhere"
 
 
-def claim_shredded(run: Run, found: dict[str, Counter[Where]], control: Counter[Where]) -> None:
+def claim_shredded(run: Run, found: Found, control: Counter[Where]) -> None:
     looked = [where for where in Where if where is not Where.OTHER]
-    run.about(SHRED, topics=["I.2/challenges/privacy"]).claim(
+    run.about(SHRED.name, topics=["I.2/challenges/privacy"]).claim(
         "shredded: no table, file, log, topic or backup holds name, e-mail or address",
         not found[SHRED].total() and all(control[where] > 0 for where in looked),
         fact=f"{found[SHRED].total()} copies; the same search finds the pseudonym in all {len(looked)} places",
@@ -104,18 +111,16 @@ def claim_replay(run: Run, shop: Shop) -> None:
     gone = loaded.pop(shop.gone)
     readable = sum((one.name, one.email, one.address) == shop.people[ident].texts for ident, one in loaded.items())
     total = sum(one.spent for one in loaded.values()) + gone.spent
-    run.about(SHRED, topics=["I.2/challenges/privacy"]).claim(
+    run.about(SHRED.name, topics=["I.2/challenges/privacy"]).claim(
         "shredded: replay still works, the person's fields read as forgotten, and every cent is there",
-        {gone.name, gone.email, gone.address} == {FORGOTTEN} and total == people.rebuilt(shop) == shop.spent,
+        {gone.name, gone.email, gone.address} == {FORGOTTEN} and total == copies.rebuilt(shop) == shop.spent,
         fact=f"{total / 100:.2f} EUR of {shop.spent / 100:.2f} EUR, {gone.spent / 100:.2f} EUR by a person forgotten",
     )
-    rows = shop.connection.execute("select customer, state from customer_snapshots").fetchall()
-    states = {ident: {**codec.decode(state), "customer": ident} for ident, state in rows}
-    opened = {ident: open_fields(shop.vault, STATE, f"customer-{ident}", state) for ident, state in states.items()}
-    same = sum(opened[ident]["name"] == person.name for ident, person in shop.people.items())
-    run.about(SHRED, topics=["I.2/challenges/privacy"]).claim(
+    names = copies.names_in_snapshots(shop)
+    same = sum(names[ident] == person.name for ident, person in shop.people.items())
+    run.about(SHRED.name, topics=["I.2/challenges/privacy"]).claim(
         "shredded: everybody else is read as before, from events and from snapshots",
-        readable == same == len(loaded) > 0 and opened[shop.gone]["name"] == FORGOTTEN,
+        readable == same == len(loaded) > 0 and names[shop.gone] == FORGOTTEN,
         fact=f"{readable} of {len(loaded)} others",
     )
 
@@ -124,7 +129,7 @@ def claim_new_fields(run: Run, shop: Shop) -> None:
     """The next release has other names and one field more, and nobody has thought of the declarations."""
     names = "full_name", "e_mail", "born"
     refused = copies.unclassified(shop.store, shop.gone, names)
-    run.about(SHRED, topics=["I.2/challenges/privacy"]).claim(
+    run.about(SHRED.name, topics=["I.2/challenges/privacy"]).claim(
         "a field that is new or renamed is refused until somebody has said whether it is personal, not stored openly",
         refused == [*names],
         fact=f"{len(refused)} of {len(names)} such events refused, each with the field's name",
@@ -133,42 +138,29 @@ def claim_new_fields(run: Run, shop: Shop) -> None:
 
 def claim_keys(run: Run, server: Handle, shop: Shop, wrapped: bytes, secret: Path) -> None:
     """The backup has the key table in it, as it was. Then the master key is rotated, and the old one destroyed."""
-    [(directory,)] = shop.connection.execute("show data_directory").fetchall()
-    left = copies.search_files([Path(directory)], {"key": [wrapped]})["key"].total()
-    with connect(create_schema(server.endpoint, "restored")) as connection:
-        connection.execute(vault.SCHEMA.read_text())
-        copies.restore(connection, shop.backup / "vault_keys")
-        back = people.read_again(connection, shop, secret)
+    left = copies.files_with(shop, wrapped)
+    with copies.restored_keys(server, shop) as connection:
+        back = copies.read_again(connection, shop, secret)
         run.about("keys in the backup", wrong_way=True, topics=["I.2/challenges/privacy"]).claim(
             "a key table that is in the events' backup brings everybody back, for as long as its master key exists",
             back == 3 and left > 0,
             fact=f"{back} of 3 fields read again; the deleted key still lay, wrapped, in {left} files of the database",
         )
-        secret.unlink()
-        run.cleanup(lambda: secret.unlink(missing_ok=True))
-        copies.new_secret(secret)
-        kept = shop.vault.rotate(master_key({vault.FILE_VARIABLE: str(secret)}))
-        back = people.read_again(connection, shop, secret)
+        kept = copies.rotate(shop, secret)
+        back = copies.read_again(connection, shop, secret)
     still = sum(shop.customers.load(ident).name == person.name for ident, person in shop.people.items())
-    run.about(SHRED, topics=["I.2/challenges/privacy"]).claim(
+    run.about(SHRED.name, topics=["I.2/challenges/privacy"]).claim(
         "after a rotation that destroys the old master key, neither backup nor leftovers of the key are of use",
         back == 0 and kept == still == len(shop.people) - 1,
         fact=f"{back} of 3 fields read again; {kept} keys wrapped anew, {still} others readable",
     )
 
 
-def note_cost(run: Run, shops: dict[str, Shop]) -> None:
+def note_cost(run: Run, shops: dict[Keeping, Shop]) -> None:
     """What sealing costs in bytes, and a load in time."""
     for variant, shop in (("plain text", shops[ANONYMISE]), ("sealed", shops[SHRED])):
-        [(size,)] = shop.connection.execute(PERSONAL_BYTES).fetchall()
-        run.figure("data of a personal event", float(size), "bytes", variant=variant)
-        run.figure("load of a customer", [timed_load(shop, ident) for ident in shop.people], "ms", variant=variant)
-
-
-def timed_load(shop: Shop, ident: str) -> float:
-    began = perf_counter()
-    shop.customers.load(ident)
-    return 1000 * (perf_counter() - began)
+        run.figure("data of a personal event", copies.personal_bytes(shop), "bytes", variant=variant)
+        run.figure("load of a customer", copies.load_times(shop), "ms", variant=variant)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """A read model is rebuilt while orders come in and people read: what do they see, and how long does it take?
 
-Once it is emptied and filled again (`wrong.emptied.start_again`), once built beside and switched in one transaction
+Once it is emptied and filled again (`start_again`), once built beside and switched in one transaction
 (`rebuild`), before the eyes of the same reader. First, how fast: in batches of several sizes.
 """
 
@@ -9,14 +9,15 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from sourcing.postgres import create
-from sourcing.projection import install
+from sourcing.projection import Projector
 from sourcing.rebuild import Rebuilt, rebuild
 from sourcing.shop.read_models import PROJECTIONS
-from sourcing.stage import filling, projecting, watching
+from sourcing.stage import traffic
+from sourcing.stage.traffic import SUMMARY
+from sourcing.wrong.emptied import start_again
 
 from shared.experiment import Experiment, Run, Scale
-from shared.postgres import Connection, connect
+from shared.postgres import Connection
 from shared.wait import until
 
 REBUILDING, CONSISTENCY = "I.2/projections/projection-rebuilding", "I.2/projections/projection-consistency"
@@ -25,16 +26,13 @@ experiment = Experiment(
     servers=("postgres",),
     topics=(REBUILDING, CONSISTENCY),
 )
-SUMMARY = PROJECTIONS["order_summary"]
 ONE, IN_PLACE, BESIDE = "one transaction", "emptied and filled again", "built beside, switched"
-RATE = 40.0  # orders per second that come in during the rebuilds, an event per transaction
 FASTER = 10  # times that a batch must be faster than a transaction per event, whatever else the machine does
 
 
 @experiment.run
 def main(run: Run) -> None:
-    create(log := run.schema("_log"))
-    with connect(log) as connection:
+    with traffic.open_log(run) as (log, connection):
         with run.step("rebuild in batches of several sizes"):
             measure_rates(run, log, connection)
         with run.step("rebuild while orders come in and a reader looks on"):
@@ -43,10 +41,8 @@ def main(run: Run) -> None:
 
 def measure_rates(run: Run, log: str, connection: Connection) -> None:
     """Every read model rebuilt, and one of them in batches of several sizes."""
-    events = filling.write(connection, run.seed, run.pick(smoke=800, demo=4_000, full=20_000), "old")
-    connection.execute("analyze events")
-    install(connection, *PROJECTIONS.values())
-    rates = {size: watching.rate(connection, SUMMARY, size, events) for size in (1, 10, 100, 1_000)}
+    events = traffic.fill(connection, run.seed, run.pick(smoke=800, demo=4_000, full=20_000))
+    rates = {size: traffic.rate(connection, SUMMARY, size, events) for size in (1, 10, 100, 1_000)}
     for size, found in rates.items():
         run.figure("events into a read model", found, "events/s", variant=SUMMARY.name, x=size, x_label="batch")
     for projection in PROJECTIONS.values():
@@ -63,30 +59,30 @@ def measure_rates(run: Run, log: str, connection: Connection) -> None:
 
 def rebuild_live(run: Run, log: str, connection: Connection) -> None:
     """The same read model rebuilt in both ways, with a projector, a writer and a reader at work."""
-    projector = run.worker("projector", projecting.follow, log, SUMMARY.name)
-    writer = run.worker("writer", projecting.write_paced, log, run.seed, RATE, "new")
-    old = watching.changes(connection)
-    until("orders to come in, and into the read model", lambda: watching.changes(connection) > old)
+    projector, writer = traffic.begin(run, log, connection)
     with looking(run, log, "in-place") as in_place:
-        before = watching.changes(connection)
+        before = traffic.changes(connection)
         projector.stop()
-        watching.empty_and_fill(connection, SUMMARY, run.folder / "in-place.json")
+        start_again(connection, SUMMARY)
+        traffic.await_looks(run.folder / "in-place.json")
+        Projector(connection, SUMMARY, batch=500).step()
+        traffic.await_looks(run.folder / "in-place.json")
         projector.start()
-        until("the read model to be whole again", lambda: watching.changes(connection) >= before)
+        until("the read model to be whole again", lambda: traffic.changes(connection) >= before)
     with looking(run, log, "beside") as beside:
-        before = watching.written(connection)
+        before = traffic.written(connection)
         built = rebuild(
             log, SUMMARY, batch=500, progress=lambda _: until("more orders", lambda: more(connection, before))
         )
         meanwhile = more(connection, before)
     writer.stop()
-    until("the projector to have it all", lambda: watching.behind(connection) == 0)
+    until("the projector to have it all", lambda: traffic.behind(connection) == 0)
     claim_in_place(run, in_place)
-    claim_beside(run, beside, built, meanwhile, watching.wrong_rows(connection))
+    claim_beside(run, beside, built, meanwhile, traffic.wrong_rows(connection))
 
 
 def more(connection: Connection, before: int) -> int:
-    return watching.written(connection) - before
+    return traffic.written(connection) - before
 
 
 @contextmanager
@@ -94,7 +90,7 @@ def looking(run: Run, log: str, name: str) -> Iterator[dict[str, float]]:
     """A reader polls the read model during the block; what it saw is there after it."""
     seen: dict[str, float] = {}
     result = run.folder / f"{name}.json"
-    reader = run.worker(f"reader-{name}", projecting.watch, log, result)
+    reader = run.worker(f"reader-{name}", traffic.watch, log, result)
     until("the reader to look", result.exists)
     yield seen
     reader.stop()

@@ -4,35 +4,32 @@ A projector follows the events while others write, too. The two ways to read dif
 until `checkpoint.includes` says that the projection has passed one's own event.
 """
 
-from sourcing.postgres import create
-from sourcing.projection import install
-from sourcing.shop.read_models import PROJECTIONS
-from sourcing.stage import filling, projecting
-from sourcing.stage.watching import changes, write_and_look
+import time
 
+from sourcing import checkpoint
+from sourcing.stage import traffic
+from sourcing.stage.traffic import MODEL
+
+from shared.errors import DeadlineExceeded
 from shared.experiment import Experiment, Run
-from shared.postgres import connect
-from shared.wait import until
+from shared.postgres import Connection
 
 experiment = Experiment(
     title="Projections: reading one's own write",
     servers=("postgres",),
     topics=("I.2/projections/projection-consistency",),
 )
-SUMMARY = PROJECTIONS["order_summary"]
-RATE = 40.0  # orders per second that others place, an event per transaction
+PATIENCE = 30.0  # seconds for a write to come into the read model
 
 
 @experiment.run
 def main(run: Run) -> None:
-    create(log := run.schema("_log"))
-    with connect(log) as connection, run.step("place an order and look for it, while others place theirs"):
-        filling.write(connection, run.seed, run.pick(smoke=80, demo=400, full=2_000), "old")
-        install(connection, SUMMARY)
-        run.worker("projector", projecting.follow, log, SUMMARY.name)
-        run.worker("writer", projecting.write_paced, log, run.seed, RATE, "new")
-        old = changes(connection)
-        until("orders to come in, and into the read model", lambda: changes(connection) > old)
+    with (
+        traffic.open_log(run) as (log, connection),
+        run.step("place an order and look for it, while others place theirs"),
+    ):
+        traffic.fill(connection, run.seed, run.pick(smoke=80, demo=400, full=2_000))
+        traffic.begin(run, log, connection)
         own = [write_and_look(connection, number) for number in range(run.pick(10, 40, 200))]
     missed, still = sum(not at_once for at_once, _, _ in own), sum(not after for _, after, _ in own)
     waiting = run.about("one transaction", topics=experiment.topics)
@@ -42,6 +39,18 @@ def main(run: Run) -> None:
         missed > 0 and still == 0,
         fact=f"{missed} of {len(own)} writes not seen at once, {still} after the wait",
     )
+
+
+def write_and_look(connection: Connection, number: int) -> tuple[bool, bool, float]:
+    """Place an order: is it in the read model at once, is it there when the checkpoint says so, after how many ms?"""
+    stream = traffic.place_order(connection, number)
+    began = time.perf_counter()
+    at_once = traffic.shows(connection, stream)
+    while not checkpoint.includes(connection, MODEL, stream, 1):  # without a pause, since it is measured
+        if time.perf_counter() - began > PATIENCE:
+            raise DeadlineExceeded(f"{MODEL} did not take in {stream} within {PATIENCE:g} s")
+    waited = (time.perf_counter() - began) * 1000
+    return at_once, traffic.shows(connection, stream), waited
 
 
 if __name__ == "__main__":

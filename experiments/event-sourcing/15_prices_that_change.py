@@ -5,19 +5,17 @@ One asks while it handles events (`AskedValue.cents`), the other reads what the 
 """
 
 import time
-from functools import partial
+from dataclasses import dataclass, field
 
 import httpx
-from sourcing.postgres import create
 from sourcing.projection import Projection, Projector, install
 from sourcing.rebuild import rebuild
 from sourcing.shop.order_value import OrderValue
-from sourcing.stage import filling as shop
-from sourcing.stage.receiver import ask_price, raise_prices, receiver
+from sourcing.stage import outside
+from sourcing.stage.outside import Market
 from sourcing.wrong.effects import AskedValue
 
 from shared.experiment import Experiment, Run
-from shared.postgres import Connection, connect
 
 TOPIC = "I.2/challenges/external-system-integration"
 experiment = Experiment(
@@ -36,72 +34,73 @@ def main(run: Run) -> None:
         compare_prices(run, orders)
 
 
+@dataclass
+class Values:
+    """What a read model makes of the orders: order -> cents, one after the other; and what ended the last rebuild."""
+
+    model: Projection
+    found: list[dict[str, int]] = field(default_factory=list)
+    error: str = ""
+
+    def look(self, market: Market) -> None:
+        query = f"select order_id, cents from {self.model.name}"  # noqa: S608
+        self.found.append(dict(market.connection.execute(query).fetchall()))
+
+    def rebuild(self, market: Market) -> None:
+        try:
+            rebuild(market.conninfo, self.model)
+        except httpx.TransportError as error:
+            self.error = type(error).__name__
+        self.look(market)
+
+    @property
+    def changed(self) -> int:
+        """Orders whose value is another one after the rise."""
+        return sum(self.found[1][order] != cents for order, cents in self.found[0].items())
+
+
 def compare_prices(run: Run, orders: int) -> None:
     """Two read models of the same orders; prices rise; both are rebuilt, and rebuilt again with nobody to ask."""
-    conninfo = run.schema("_prices")
-    create(conninfo)
-    with connect(conninfo) as connection, receiver(run, "prices") as (url, world), httpx.Client() as client:
-        price = partial(ask_price, client, url)
-        events = shop.write(connection, run.seed, orders, price=price)
-        models: dict[str, Projection] = {ASKED: AskedValue(price), RECORDED: OrderValue()}
-        install(connection, *models.values())
-        for variant, model in models.items():
+    with outside.market(run) as market:
+        events = market.write(run.seed, orders)
+        asked, recorded = Values(AskedValue(market.price)), Values(OrderValue())
+        install(market.connection, asked.model, recorded.model)
+        for values, variant in ((asked, ASKED), (recorded, RECORDED)):
             began = time.perf_counter()
-            Projector(connection, model).catch_up()
+            Projector(market.connection, values.model).catch_up()
             rate = events / (time.perf_counter() - began)
-            run.figure("events handled", rate, "events/s", variant=variant, wrong_way=variant == ASKED)
-        before = {variant: values(connection, model) for variant, model in models.items()}
-        raise_prices(client, url, RISE)
-        for model in models.values():
-            rebuild(conninfo, model)
-        after = {variant: values(connection, model) for variant, model in models.items()}
-        world.kill()
-        alone = {variant: can_rebuild(conninfo, model) for variant, model in models.items()}
-        last = values(connection, models[RECORDED])
-    claim_prices(run, before, after, alone, last)
+            run.figure("events handled", rate, "events/s", variant=variant, wrong_way=values is asked)
+            values.look(market)
+        market.raise_prices(RISE)
+        for values in (asked, recorded):
+            values.rebuild(market)
+        market.world.kill()
+        for values in (asked, recorded):
+            values.rebuild(market)
+    claim_prices(run, asked, recorded)
 
 
-def values(connection: Connection, model: Projection) -> dict[str, int]:
-    """Order -> cents."""
-    return dict(connection.execute(f"select order_id, cents from {model.name}").fetchall())  # noqa: S608
-
-
-def can_rebuild(conninfo: str, model: Projection) -> str:
-    """Empty, or the error that ended the rebuild."""
-    try:
-        rebuild(conninfo, model)
-    except httpx.TransportError as error:
-        return type(error).__name__
-    return ""
-
-
-def claim_prices(
-    run: Run,
-    before: dict[str, dict[str, int]],
-    after: dict[str, dict[str, int]],
-    alone: dict[str, str],
-    last: dict[str, int],
-) -> None:
-    changed = {v: sum(after[v][order] != cents for order, cents in before[v].items()) for v in before}
-    totals = {variant: sum(found.values()) for variant, found in after.items()}
-    for variant in before:
-        rise = 100 * (totals[variant] / sum(before[variant].values()) - 1)
-        run.figure("total after the replay", rise, "% off", variant=variant, wrong_way=variant == ASKED)
-    run.about(ASKED, wrong_way=True, topics=[TOPIC]).claim(
+def claim_prices(run: Run, asked: Values, recorded: Values) -> None:
+    wrong, right = run.about(ASKED, wrong_way=True, topics=[TOPIC]), run.about(RECORDED, topics=[TOPIC])
+    for values, about in ((asked, wrong), (recorded, right)):
+        before, after = (sum(found.values()) for found in values.found[:2])
+        about.figure("total after the replay", 100 * (after / before - 1), "% off")
+    before, after = (sum(found.values()) for found in asked.found[:2])
+    wrong.claim(
         "prices asked for while handling: after a rise, a replay gives old orders values that they never had",
-        before[ASKED] == before[RECORDED] and changed[ASKED] == len(before[ASKED]),
-        fact=f"{changed[ASKED]} of {len(before[ASKED])} orders changed: {euros(sum(before[ASKED].values()))}"
-        f" became {euros(totals[ASKED])}",
+        asked.found[0] == recorded.found[0] and asked.changed == len(asked.found[0]),
+        fact=f"{asked.changed} of {len(asked.found[0])} orders changed: {euros(before)} became {euros(after)}",
     )
-    run.about(ASKED, wrong_way=True, topics=[TOPIC]).claim(
+    wrong.claim(
         "prices asked for while handling: with the price service gone there is no replay at all",
-        alone[ASKED] != "" and alone[RECORDED] == "",
-        fact=f"the rebuild ended with {alone[ASKED] or 'no error'}",
+        asked.error != "" and recorded.error == "",
+        fact=f"the rebuild ended with {asked.error or 'no error'}",
     )
-    run.about(RECORDED, topics=[TOPIC]).claim(
+    first, second, last = recorded.found
+    right.claim(
         "the answer recorded in the event by the command that asked: every replay gives the same, and asks nobody",
-        before[RECORDED] == after[RECORDED] == last and len(last) > 0,
-        fact=f"{changed[RECORDED]} of {len(last)} orders changed in two replays",
+        first == second == last and len(last) > 0,
+        fact=f"{recorded.changed} of {len(last)} orders changed in two replays",
     )
 
 

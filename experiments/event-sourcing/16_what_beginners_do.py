@@ -5,18 +5,11 @@ is live, so every live state is compared with what replay makes of the events. T
 as rows and as events.
 """
 
-from pathlib import Path
-
-from sourcing import aggregate, event, postgres, repository, store
 from sourcing.postgres import PostgresStore
-from sourcing.shop import account, loyalty
-from sourcing.stage.shopping import unreached
-from sourcing.wrong import crud
+from sourcing.stage import shopping
 from sourcing.wrong.mistakes import MISTAKES
 
 from shared.experiment import Experiment, Run
-from shared.postgres import connect
-from shared.size import size
 
 LEARNING = "I.2/challenges/learning-curve"
 experiment = Experiment(
@@ -24,17 +17,14 @@ experiment = Experiment(
     servers=("postgres",),
     topics=(LEARNING,),
 )
-ROW, EVENTS = "row updated in place", "events"
 NOT_REACHED = "live states that replay does not reach"
 
 
 @experiment.run
 def main(run: Run) -> None:
     streams = run.parameters["streams per mistake"] = run.pick(smoke=5, demo=20, full=100)
-    conninfo = run.schema()
-    postgres.create(conninfo)
-    with connect(conninfo) as connection, run.step("what beginners do"):
-        claim_mistakes(run, PostgresStore(connection), streams)
+    with shopping.open_shop(run) as shop, run.step("what beginners do"):
+        claim_mistakes(run, shop.store, streams)
     claim_learning(run)
 
 
@@ -42,8 +32,8 @@ def claim_mistakes(run: Run, events: PostgresStore, streams: int) -> None:
     for number, mistake in enumerate(MISTAKES):
         plays = {f"mistake-{number}-{n}": mistake.play(n) for n in range(streams)}
         states = sum(map(len, plays.values()))
-        wrong = sum(unreached(events, f"{ident}-wrong", *mistake.wrong, play) for ident, play in plays.items())
-        right = sum(unreached(events, f"{ident}-right", *mistake.right, play) for ident, play in plays.items())
+        wrong = sum(shopping.unreached(events, f"{ident}-wrong", *mistake.wrong, play) for ident, play in plays.items())
+        right = sum(shopping.unreached(events, f"{ident}-right", *mistake.right, play) for ident, play in plays.items())
         for variant, value in (("mistake", wrong), ("done right", right)):
             wrong_way = variant == "mistake"
             run.figure(NOT_REACHED, value, "states", variant=variant, wrong_way=wrong_way, x=mistake.name)
@@ -56,14 +46,12 @@ def claim_mistakes(run: Run, events: PostgresStore, streams: int) -> None:
 
 def claim_learning(run: Run) -> None:
     """The same feature twice: what there is to read and to know. What carries the events comes on top."""
-    feature, machinery = (account, loyalty), (aggregate, event, store, repository, postgres)
-    parts = {ROW: (crud,), EVENTS: feature, "what carries events": machinery}
-    sizes = {name: size(Path(str(module.__file__)) for module in modules) for name, modules in parts.items()}
+    sizes = shopping.sizes()
     for name, found in sizes.items():
         run.figure("statements to read", found.lines, "lines", variant=name)
         run.figure("concepts to know", found.names, "names", variant=name)
     row, events, carrying = sizes.values()
-    run.about(EVENTS, topics=[LEARNING]).claim(
+    run.about("events", topics=[LEARNING]).claim(
         "the same feature takes more code and more concepts as events than as rows, before anything is gained",
         row.lines < events.lines and row.names < events.names,
         fact=f"{row.lines} lines and {row.names} names as rows, {events.lines} and {events.names} as events;"

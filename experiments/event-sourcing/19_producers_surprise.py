@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sourcing.evolution import contracts
 from sourcing.shop.evolved import sample, upcasters
-from sourcing.stage.old_shop import Shop, open_shop
+from sourcing.stage.generations import Archive, open_archive
 from sourcing.wrong import surprises
 from sourcing.wrong.surprises import SURPRISES, TOTAL, CarelessOrder, Met
 
@@ -30,22 +30,20 @@ def main(run: Run) -> None:
     count, lines = run.pick((60, 10), (120, 50), (600, 100))
     run.parameters.update({"orders": count, "lines per order": lines})
     with run.step(f"{count} orders by the programs of 2019, 2021 and 2024"):
-        shop = open_shop(run, run.schema("_shop"), count, lines)
+        archive = open_archive(run, run.schema("_shop"), count, lines)
     with run.step("producers surprise"):
-        claim_surprises(run, shop)
-        claim_foreign(run, shop)
+        claim_surprises(run, archive)
+        claim_foreign(run, archive)
     with run.step("careless changes meet the contract"):
-        claim_contract(run, shop)
+        claim_contract(run, archive)
 
 
-def claim_surprises(run: Run, shop: Shop) -> None:
-    weak = {
-        name: surprises.meet_weak(shop.store, f"weak-{n}", data) for n, (name, data) in enumerate(SURPRISES.items())
-    }
-    strong = {
-        name: surprises.meet_strong(shop.store, f"strong-{n}", data) for n, (name, data) in enumerate(SURPRISES.items())
-    }
-    stored = [n for n in range(len(SURPRISES)) if [*shop.store.read(f"order-strong-{n}")]]
+def claim_surprises(run: Run, archive: Archive) -> None:
+    weak, strong = {}, {}
+    for n, (name, data) in enumerate(SURPRISES.items()):
+        weak[name] = surprises.meet_weak(archive.store, f"weak-{n}", data)
+        strong[name] = surprises.meet_strong(archive.store, f"strong-{n}", data)
+    stored = [n for n in range(len(SURPRISES)) if [*archive.store.read(f"order-strong-{n}")]]
     topics = [WEAK_STRONG]
     run.about(WEAK, wrong_way=True, topics=topics).claim(
         "weak: a field that is missing becomes its default, and the total is wrong without an error",
@@ -70,10 +68,10 @@ def claim_surprises(run: Run, shop: Shop) -> None:
     )
 
 
-def claim_foreign(run: Run, shop: Shop) -> None:
+def claim_foreign(run: Run, archive: Archive) -> None:
     """The program of 2021 with a weak schema takes `currency` for a field that it need not know."""
-    chosen = shop.sold[2::6]  # of 2024
-    seen = surprises.revenue_in_2021(shop.store, [sale.stream for sale in chosen])
+    chosen = archive.of_2024
+    seen = surprises.revenue_in_2021(archive.store, [sale.stream for sale in chosen])
     euros = sum(sale.total for sale in chosen if sale.currency == "EUR")
     run.about(WEAK, wrong_way=True, topics=[WEAK_STRONG, SCHEMA]).claim(
         "weak: an old reader passes over the new field `currency`, and adds up kronor and euros",
@@ -82,7 +80,7 @@ def claim_foreign(run: Run, shop: Shop) -> None:
     )
 
 
-def claim_contract(run: Run, shop: Shop) -> None:
+def claim_contract(run: Run, archive: Archive) -> None:
     goldens, steps = contracts.load(GOLDEN), upcasters()
     holds = not contracts.broken(goldens, steps, steps, sample())
     found = {
@@ -90,13 +88,13 @@ def claim_contract(run: Run, shop: Shop) -> None:
         for name, (changed, read, make) in surprises.careless().items()
     }
     green, unreadable = (
-        surprises.round_trip(shop.store, CarelessOrder),
-        shop.unreadable(CarelessOrder),
+        surprises.round_trip(archive.store, CarelessOrder),
+        archive.unreadable(CarelessOrder),
     )
     run.about("round trip test", wrong_way=True, topics=[CONTRACTS]).claim(
         "a test that reads back what it wrote stays green when a field is renamed, and no stored order can be read",
-        green and unreadable == len(shop.sold),
-        fact=f"round trip green, {unreadable} of {len(shop.sold)} orders unreadable",
+        green and unreadable == len(archive.sold),
+        fact=f"round trip green, {unreadable} of {len(archive.sold)} orders unreadable",
     )
     run.about("golden events", topics=[CONTRACTS]).claim(
         "golden events of every version catch each careless change, and pass the program as it is",

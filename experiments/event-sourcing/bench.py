@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import UUID, uuid4
 
-from sourcing.stage.benching import Race, fill, tail, time_projections, time_reads, write
 from sourcing.stage.contenders import Kind, Table
+from sourcing.stage.races import Race, fill, tail, time_projections, time_reads, write
 from sourcing.stage.targets import TARGETS
 
 from shared import postgres

@@ -2,232 +2,175 @@
 
 Three ways under the same workload, the same seed and the same kills: commit then publish, publish then commit, and the
 outbox. Rows without events and events without rows are counted by comparing the database with the topic.
+
+They differ in what stands inside `with connection.transaction()`: in `commit_then_publish` and `publish_then_commit`
+(wrong/dual_write.py) the row alone, in `write_with_outbox` (service.py) the row and its event.
 """
 
-import random
-
-from outbox.stage.processes import Shop, make_relay, serve, serve_in_session, settle
-from outbox.table import create
+from outbox.service import Write, write_with_outbox
+from outbox.stage.shop import Shop, publish_all, serve, serve_in_session, watched
 from outbox.windows import WriteWindow
+from outbox.wrong.dual_write import commit_then_publish, publish_then_commit
 
-from shared import postgres
-from shared.checkers import aborted_read, duplicate_delivery, lost, phantom
+from shared import checkers, postgres
 from shared.experiment import Experiment, Run
 from shared.faults import Kill
-from shared.history import Action, History, Outcome
-from shared.tap import Tap
+from shared.history import History
+from shared.run import About, slug
 
+TWO_WRITES, PROBLEM = "I.5/the-problem/database-write-message-publish", "I.5/the-problem/dual-write-problem"
+PARTIAL, INCONSISTENT = "I.5/the-problem/partial-failures", "I.5/the-problem/inconsistency-risk"
+TABLE, SCOPE = "I.5/outbox-pattern/write-event-to-outbox-table", "I.5/outbox-implementation/transaction-scope"
+TOGETHER = "I.5/outbox-pattern/same-transaction-as-business-data"
 experiment = Experiment(
     title="Dual write: the row and the event",
     servers=("postgres", "kafka"),
-    topics=(
-        "I.5/the-problem/database-write-message-publish",
-        "I.5/the-problem/dual-write-problem",
-        "I.5/the-problem/partial-failures",
-        "I.5/the-problem/inconsistency-risk",
-        "I.5/outbox-pattern/write-event-to-outbox-table",
-        "I.5/outbox-pattern/same-transaction-as-business-data",
-        "I.5/outbox-implementation/transaction-scope",
-    ),
+    topics=(TWO_WRITES, PROBLEM, PARTIAL, INCONSISTENT, TABLE, TOGETHER, SCOPE),
 )
-WRONG = "commit, then publish", "publish, then commit"
-RIGHT, SESSION = "outbox", "outbox, by SQLAlchemy"
+REFUSED = "no kill, refused rows"
 # Rows of either table without a partner count, too.
 BY_TRANSACTION = """
 select count(*) filter (where order_steps.xmin = outbox.xid::xid), count(*)
 from order_steps full join outbox on order_id = aggregate_id and number = sequence
 """
+Cases = dict[str, tuple[Shop, History]]  # what was killed
 
 
 @experiment.run
 def main(run: Run) -> None:
-    count = run.parameters["events per case"] = run.pick(smoke=40, demo=200, full=2_000)
-    found: dict[tuple[str, str], History] = {}
-    shops = []
-    for way in (*WRONG, RIGHT):
-        for window in WriteWindow:
-            with run.step(f"{way}: kill -9 {window}"):
-                shop, history = killed(run, way, window, int(count))
-            found[way, window] = history
-            shops += [shop] if way == RIGHT else []
-            note_figures(run, way, window, history)
-        with run.step(f"{way}: the database refuses some orders"):
-            shop, history = refused(run, way, int(count))
-        found[way, "refused"] = history
-        shops += [shop] if way == RIGHT else []
-        note_figures(run, way, "no kill, refused rows", history)
-    with run.step(f"{SESSION}: kill -9 {WriteWindow.BETWEEN}, and some orders refused"):
-        found[SESSION, "killed, refused"] = in_session(run, int(count))
-    claim_wrong_ways(run, found)
-    claim_outbox(run, found)
-    claim_one_transaction(run, shops)
-    claim_session(run, found[SESSION, "killed, refused"], int(count))
+    count = run.pick(smoke=40, demo=200, full=2_000)
+    run.parameters["events per case"] = count
+    losing = run.about("commit, then publish", wrong_way=True)
+    inventing = run.about("publish, then commit", wrong_way=True)
+    outbox, session = run.about("outbox"), run.about("outbox, by SQLAlchemy")
+    lossy = take_orders(losing, commit_then_publish, count)
+    phantoms = take_orders(inventing, publish_then_commit, count)
+    whole = take_orders(outbox, write_with_outbox, count)
+    with run.step(f"{session.variant}: kill -9 {WriteWindow.BETWEEN}, and some orders refused"):
+        by_session = in_session(session, count)
+    claim_wrong_ways(losing, lossy, inventing, phantoms)
+    claim_outbox(outbox, whole)
+    claim_one_transaction(outbox, whole)
+    claim_session(session, by_session, count)
 
 
-def killed(run: Run, way: str, window: WriteWindow, count: int) -> tuple[Shop, History]:
-    """One way, killed once in the window at a seeded moment, started again with the next step."""
-    name = f"{way.replace(', then ', '-')} {window}".replace(" ", "-")
-    shop = open_shop(run, name, count)
-    nth = random.Random(f"{run.seed} {name}").randrange(count // 4, count * 3 // 4)
-    recorder = run.recorder(name, "experiment")
-    with Tap("consumer", shop.broker, [shop.topic], recorder) as tap:
-        run.worker("service", serve, shop, way, 0, Kill(window, nth)).wait()
-        run.worker("service", serve, shop, way, nth).wait()
-        if way == RIGHT:
-            relay_everything(shop)
-        tap.catch_up()
-    settle(shop, recorder)
-    return shop, run.judge(name, variant=way, wrong_way=way != RIGHT, fault=f"SIGKILL {window}")
+def take_orders(about: About, write: Write, count: int) -> Cases:
+    """One way: killed in every window; and without a kill, where the database refuses some orders."""
+    found: Cases = {}
+    for window in WriteWindow:
+        with about.run.step(f"{about.variant}: kill -9 {window}"):
+            shop = Shop.open(about.run, slug(f"{about.variant} {window}"), count)
+            found[window] = shop, serve_all(about, write, shop, Kill(window, shop.a_step()))
+    with about.run.step(f"{about.variant}: the database refuses some orders"):
+        shop = Shop.open(about.run, slug(f"{about.variant} refused"), count, refused_every=10)
+        found[REFUSED] = shop, serve_all(about, write, shop)
+    for case, (_, history) in found.items():
+        without_event, without_row = checkers.lost(history), checkers.phantom(history) + checkers.aborted_read(history)
+        for name, which in (("rows without an event", without_event), ("events without a row", without_row)):
+            about.figure(name, len(which), "events", x=case, x_label="killed")
+    return found
 
 
-def refused(run: Run, way: str, count: int) -> tuple[Shop, History]:
-    """No kill at all: every tenth order costs nothing, which a check constraint refuses."""
-    name = f"{way.replace(', then ', '-').replace(' ', '-')}-refused"
-    shop = open_shop(run, name, count, refused_every=10)
-    recorder = run.recorder(name, "experiment")
-    with Tap("consumer", shop.broker, [shop.topic], recorder) as tap:
-        run.worker("service", serve, shop, way).wait()
-        if way == RIGHT:
-            relay_everything(shop)
-        tap.catch_up()
-    settle(shop, recorder)
-    return shop, run.judge(name, variant=way, wrong_way=way != RIGHT)
+def serve_all(about: About, write: Write, shop: Shop, kill: Kill | None = None) -> History:
+    """The service, killed if it is to be, and started again with the next step. Only the outbox has a relay to do."""
+    with watched(about.run, shop) as tap:
+        if kill:
+            about.run.worker("service", serve, shop, write, kill=kill).wait()
+        about.run.worker("service", serve, shop, write, first=kill.nth if kill else 0).wait()
+        publish_all(shop)
+    shop.settle(tap.recorder)
+    return about.judge(shop.history.stem, f"SIGKILL {kill.window}" if kill else None)
 
 
-def in_session(run: Run, count: int) -> History:
+def in_session(about: About, count: int) -> History:
     """The outbox in a SQLAlchemy session's transactions: killed between the two inserts, and some refused."""
-    shop = open_shop(run, name := "outbox-session", count, refused_every=10)
-    nth = random.Random(f"{run.seed} {name}").randrange(count // 4, count * 3 // 4)
-    recorder = run.recorder(name, "experiment")
-    with Tap("consumer", shop.broker, [shop.topic], recorder) as tap:
+    shop = Shop.open(about.run, "outbox-session", count, refused_every=10)
+    with watched(about.run, shop) as tap:
         # A refused order does not come as far as the window.
-        run.worker("service", serve_in_session, shop, 0, Kill(WriteWindow.BETWEEN, nth)).wait()
-        run.worker("service", serve_in_session, shop, attempted(shop)).wait()
-        relay_everything(shop)
-        tap.catch_up()
-    settle(shop, recorder)
-    return run.judge(name, variant=SESSION, fault=f"SIGKILL {WriteWindow.BETWEEN}")
+        kill = Kill(WriteWindow.BETWEEN, shop.a_step())
+        about.run.worker("service", serve_in_session, shop, kill=kill).wait()
+        about.run.worker("service", serve_in_session, shop, first=shop.attempted()).wait()
+        publish_all(shop)
+    shop.settle(tap.recorder)
+    return about.judge(shop.history.stem, f"SIGKILL {kill.window}")
 
 
-def attempted(shop: Shop) -> int:
-    return sum(op.outcome is Outcome.INVOKE for op in History.read(shop.history).of(Action.WRITE))
-
-
-def open_shop(run: Run, name: str, count: int, refused_every: int = 0) -> Shop:
-    conninfo = run.schema(f"_{len(run.histories)}")
-    create(conninfo)
-    broker, topic, history = run.endpoints["kafka"], run.topic(name), run.history_file(name)
-    return Shop(conninfo, broker, topic, history, run.seed, count, refused_every=refused_every)
-
-
-def relay_everything(shop: Shop) -> None:
-    """Empty the outbox."""
-    with postgres.connect(shop.conninfo) as connection:
-        relay = make_relay(shop, "publish, then mark", connection)
-        while relay.step():
-            continue
-
-
-def note_figures(run: Run, way: str, case: str, history: History) -> None:
-    without_event, without_row = len(lost(history)), len(phantom(history)) + len(aborted_read(history))
-    for name, value in (("rows without an event", without_event), ("events without a row", without_row)):
-        run.figure(name, value, "events", variant=way, wrong_way=way != RIGHT, x=case, x_label="killed")
-
-
-def claim_wrong_ways(run: Run, found: dict[tuple[str, str], History]) -> None:
-    first, second = WRONG
-    losing, inventing = found[first, WriteWindow.BETWEEN], found[second, WriteWindow.BETWEEN]
-    run.claim(
+def claim_wrong_ways(losing: About, lossy: Cases, inventing: About, phantoms: Cases) -> None:
+    _, history = lossy[WriteWindow.BETWEEN]
+    losing.claim(
         "commit, then publish: killed between the two, it leaves a row whose event never comes",
-        len(lost(losing)) == 1 and not phantom(losing),
-        topics=["I.5/the-problem/database-write-message-publish", "I.5/the-problem/dual-write-problem"],
-        fact=f"{len(lost(losing))} of {len(losing.committed)} events lost",
-        variant=first,
-        wrong_way=True,
+        len(checkers.lost(history)) == 1 and not checkers.phantom(history),
+        topics=[TWO_WRITES, PROBLEM],
+        fact=f"{len(checkers.lost(history))} of {len(history.committed)} events lost",
     )
-    run.claim(
+    _, history = phantoms[WriteWindow.BETWEEN]
+    inventing.claim(
         "publish, then commit: killed between the two, it has told the world of a row that does not exist",
-        len(phantom(inventing)) == 1 and not lost(inventing),
-        topics=["I.5/the-problem/inconsistency-risk", "I.5/the-problem/dual-write-problem"],
-        fact=f"{len(phantom(inventing))} phantom event",
-        variant=second,
-        wrong_way=True,
+        len(checkers.phantom(history)) == 1 and not checkers.lost(history),
+        topics=[INCONSISTENT, PROBLEM],
+        fact=f"{len(checkers.phantom(history))} phantom event",
     )
-    history = found[second, "refused"]
-    run.claim(
+    _, history = phantoms[REFUSED]
+    inventing.claim(
         "publish, then commit: it needs no crash, a row that the database refuses is enough",
-        len(history.aborted) > 0 and len(aborted_read(history)) == len(history.aborted),
-        topics=["I.5/the-problem/partial-failures"],
-        fact=f"{len(aborted_read(history))} of {len(history.aborted)} refused orders were published",
-        variant=second,
-        wrong_way=True,
+        len(history.aborted) > 0 and len(checkers.aborted_read(history)) == len(history.aborted),
+        topics=[PARTIAL],
+        fact=f"{len(checkers.aborted_read(history))} of {len(history.aborted)} refused orders were published",
     )
 
 
-def claim_outbox(run: Run, found: dict[tuple[str, str], History]) -> None:
-    histories = {case: history for (way, case), history in found.items() if way == RIGHT}
-    broken = {case: lost(h) + phantom(h) + aborted_read(h) for case, h in histories.items()}
-    run.claim(
+def claim_outbox(about: About, whole: Cases) -> None:
+    broken = [anomaly for _, history in whole.values() for anomaly in broken_in(history)]
+    about.claim(
         "outbox: killed in any window, every row has its event and every event its row",
-        not any(broken.values()) and len(broken) == len(WriteWindow) + 1,
-        topics=[
-            "I.5/outbox-pattern/write-event-to-outbox-table",
-            "I.5/outbox-pattern/same-transaction-as-business-data",
-        ],
-        fact=f"0 lost, 0 phantom in {len(histories)} cases",
-        variant=RIGHT,
+        not broken and len(whole) == len(WriteWindow) + 1,
+        topics=[TABLE, TOGETHER],
+        fact=f"0 lost, 0 phantom in {len(whole)} cases",
     )
-    between = histories[WriteWindow.BETWEEN]
+    _, between = whole[WriteWindow.BETWEEN]
     undone = set(between.written) - between.committed
-    run.claim(
+    about.claim(
         "outbox: killed between the two inserts, neither is there",
         len(undone) == 1 and not undone & {op.value for op in between.delivered},
-        topics=["I.5/outbox-implementation/transaction-scope"],
+        topics=[SCOPE],
         fact=f"{len(undone)} step undone, with its event",
-        variant=RIGHT,
     )
-    refused_orders = histories["refused"]
-    run.claim(
+    _, history = whole[REFUSED]
+    about.claim(
         "outbox: an order that the database refuses is not published",
-        len(refused_orders.aborted) > 0 and not aborted_read(refused_orders) and not duplicate_delivery(refused_orders),
-        topics=["I.5/the-problem/partial-failures"],
-        fact=f"0 of {len(refused_orders.aborted)} refused orders published",
-        variant=RIGHT,
+        len(history.aborted) > 0 and not checkers.aborted_read(history) + checkers.duplicate_delivery(history),
+        topics=[PARTIAL],
+        fact=f"0 of {len(history.aborted)} refused orders published",
     )
 
 
-def claim_one_transaction(run: Run, shops: list[Shop]) -> None:
+def claim_one_transaction(about: About, whole: Cases) -> None:
     """No kill hits the moment after a commit for certain: the transaction ids tell an event inserted a moment later."""
     together = total = 0
-    for shop in shops:
+    for shop, _ in whole.values():
         with postgres.connect(shop.conninfo) as connection:
-            row = connection.execute(BY_TRANSACTION).fetchone()
-        together, total = together + (row[0] if row else 0), total + (row[1] if row else 0)
-    run.claim(
+            [(same, rows)] = connection.execute(BY_TRANSACTION).fetchall()
+        together, total = together + same, total + rows
+    about.claim(
         "outbox: every event was written by the very transaction of its row, as their transaction ids say",
-        together == total > 0 and len(shops) == len(WriteWindow) + 1,
-        topics=[
-            "I.5/outbox-implementation/transaction-scope",
-            "I.5/outbox-pattern/same-transaction-as-business-data",
-        ],
+        together == total > 0 and len(whole) == len(WriteWindow) + 1,
+        topics=[SCOPE, TOGETHER],
         fact=f"{together:,} of {total:,} rows and events share their xid",
-        variant=RIGHT,
     )
 
 
-def claim_session(run: Run, history: History, count: int) -> None:
-    broken = lost(history) + phantom(history) + aborted_read(history)
+def claim_session(about: About, history: History, count: int) -> None:
     undone = len(history.written) - len(history.committed) - len(history.aborted)
-    run.claim(
+    about.claim(
         "outbox, by SQLAlchemy: what the session commits has row and event, what is killed or refused has neither",
-        not broken and undone == 1 and len(history.aborted) == count // 10,
-        topics=[
-            "I.5/outbox-implementation/transaction-scope",
-            "I.5/outbox-pattern/same-transaction-as-business-data",
-        ],
+        not broken_in(history) and undone == 1 and len(history.aborted) == count // 10,
+        topics=[SCOPE, TOGETHER],
         fact=f"{len(history.committed):,} with both, 1 killed and {len(history.aborted)} refused with neither",
-        variant=SESSION,
     )
+
+
+def broken_in(history: History) -> list[checkers.Anomaly]:
+    return checkers.lost(history) + checkers.phantom(history) + checkers.aborted_read(history)
 
 
 if __name__ == "__main__":

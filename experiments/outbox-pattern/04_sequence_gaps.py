@@ -3,46 +3,32 @@
 Five readers follow the same live outbox: `position > last` as tutorials have it, the same behind the oldest open
 transaction, the pair (xid, position), snapshot windows, and Postgres' log. Positions and transaction ids are drawn
 early, rows appear at commit. At the end a transaction that has nothing to do with it stays open.
+
+They differ in what they remember: `after` and `order` of ByPosition, BehindOpen and ByPair (wrong/positions.py) are
+about the last row; WINDOW of Reader (relay/reading.py) compares two snapshots; WalRelay's slot is a place in the log.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import replace
-from pathlib import Path
-
-from outbox.relay import wal
-from outbox.stage.by_hand import Held, overtake, turns, write_steadily
-from outbox.stage.contended import Counter, Shape, open_orders
-from outbox.stage.following import Way, follow, windows
-from outbox.stage.processes import Shop, relay
-from outbox.table import create
+from outbox.relay.reading import Reader
+from outbox.relay.wal import WalRelay
+from outbox.stage import readers
+from outbox.stage.counter import SHAPES, Counter, Shape, overtake, turns, write_steadily
+from outbox.stage.readers import Follower
 from outbox.wrong.positions import BehindOpen, ByPair, ByPosition
 
-from shared import postgres
-from shared.checkers import aborted_read, duplicate_delivery, lost, phantom, reordered
+from shared import checkers, postgres
 from shared.experiment import Experiment, Run
 from shared.history import History, now
-from shared.tap import Tap
 from shared.wait import until
 
+POLL, SEQUENCE = "I.5/polling-publisher/poll-outbox-table", "I.5/ordering-considerations/sequence-numbers"
+MONITORING = "I.5/change-data-capture/database-log-monitoring"
 experiment = Experiment(
     title="Sequence gaps: the event that a reader passes over",
     servers=("postgres", "kafka"),
-    topics=(
-        "I.5/polling-publisher/poll-outbox-table",
-        "I.5/change-data-capture/database-log-monitoring",
-        "I.5/ordering-considerations/sequence-numbers",
-    ),
+    topics=(POLL, MONITORING, SEQUENCE),
 )
-TUTORIAL, HALF = "position > last", "position > last, behind open transactions"
-PAIR, WINDOWS, LOG = "(xid, position) > last", "snapshot windows", "the log (WAL relay)"
-READERS: dict[str, Way] = {TUTORIAL: ByPosition, HALF: BehindOpen, PAIR: ByPair, WINDOWS: windows}
-SLUGS = {TUTORIAL: "tutorial", HALF: "half-fix", PAIR: "pair", WINDOWS: "windows", LOG: "log"}
-WRONG = TUTORIAL, HALF, PAIR
-SHAPES = {Shape.UPDATE_FIRST: "update-first", Shape.AUDIT_FIRST: "audit-first"}
 SERVICES, ORDERS = 8, 3
 PAUSE = 0.004  # seconds of work at most, before the order's lock and again behind it: the transaction is open meanwhile
-POLL, SEQUENCE = "I.5/polling-publisher/poll-outbox-table", "I.5/ordering-considerations/sequence-numbers"
 
 
 @experiment.run
@@ -50,113 +36,63 @@ def main(run: Run) -> None:
     count = run.pick(smoke=160, demo=2_000, full=12_000)
     run.parameters.update({"services": SERVICES, "orders": ORDERS, "events of each shape": count})
     run.parameters["work in a transaction up to (s)"] = 2 * PAUSE
-    counter = open_counter(run, count)
-    with following(run, counter):
+    wrong = tutorial, half, pair = (
+        Follower("tutorial", ByPosition, run.about("position > last", wrong_way=True)),
+        Follower("half-fix", BehindOpen, run.about("position > last, behind open transactions", wrong_way=True)),
+        Follower("pair", ByPair, run.about("(xid, position) > last", wrong_way=True)),
+    )
+    windows = Follower("windows", Reader, run.about("snapshot windows"))
+    log = Follower("log", WalRelay, run.about("the log (WAL relay)"))
+    counter = readers.open_counter(run, count, ORDERS, SERVICES, PAUSE)
+    with readers.following(run, counter, [*wrong, windows, log]):
         with run.step(f"{SERVICES} services write at {ORDERS} orders, five readers follow"):
-            overtake(counter, lambda event: until("it to be read", lambda: all(has(run, way, event) for way in WRONG)))
-            for shape, slug in SHAPES.items():
-                run.worker("services", turns, replace(counter, history=run.history_file(slug)), shape).wait(240)
+            overtake(counter, lambda event: until("it to be read", lambda: all(event in one.had() for one in wrong)))
+            for shape in SHAPES:
+                run.worker("services", turns, counter.of(shape), shape).wait(240)
         with run.step("a transaction that has nothing to do with it stays open"):
-            held = beside_a_long_transaction(run, counter, run.pick(smoke=1.0, demo=5.0, full=10.0))
-    histories = {way: judge(run, counter, way) for way in SLUGS}
-    claim_lost(run, histories)
-    claim_reordered(run, histories[PAIR])
-    claim_gaps(run, counter, histories[WINDOWS])
-    claim_right(run, histories)
-    claim_waiting(run, held)
+            seconds = run.pick(smoke=1.0, demo=5.0, full=10.0)
+            held = beside_a_long_transaction(counter, seconds, windows, [*wrong, windows])
+    claim_lost(tutorial, half, counter)
+    claim_reordered(pair, counter)
+    by_windows, by_log = windows.judge(counter), log.judge(counter)
+    claim_gaps(windows, by_windows, counter)
+    claim_right(windows, by_windows, log, by_log)
+    claim_waiting(pair, windows, held)
 
 
-def open_counter(run: Run, count: int) -> Counter:
-    """Tables, orders, the index that the tutorial's reader wants, and a slot for the log's reader."""
-    conninfo, topic = run.schema(), run.topic("orders")
-    create(conninfo)
-    with postgres.connect(conninfo) as connection:
-        connection.execute("create index on outbox (position)")
-    wal.set_up(conninfo, run.name, run.name)
-    if not run.keep:
-        run.cleanup(lambda: wal.tear_down(conninfo, run.name))
-    counter = Counter(conninfo, topic, run.history_file("writes"), run.seed, count, ORDERS, SERVICES, PAUSE)
-    open_orders(counter)
-    return counter
-
-
-@contextmanager
-def following(run: Run, counter: Counter) -> Iterator[None]:
-    """Every reader at work, in a process and with a history of its own; at the end it has read all that there is."""
-    ready = {way: run.folder / f"{SLUGS[way]}.ready" for way in READERS}
-    readers = [
-        run.worker(SLUGS[way], follow, counter.conninfo, own_file(run, way), reader, SLUGS[way], ready[way])
-        for way, reader in READERS.items()
-    ]
-    shop = Shop(counter.conninfo, run.endpoints["kafka"], counter.topic, own_file(run, LOG), run.seed, 0, slot=run.name)
-    with Tap("consumer", shop.broker, [shop.topic], run.recorder(SLUGS[LOG], "experiment")) as tap:
-        log = run.worker("log", relay, shop, "log", 500, 0.05)
-        until("the readers to read", lambda: all(path.exists() for path in ready.values()))
-        yield
-        for reader in readers:
-            reader.stop()
-        tap.wait_for(len(writes(run, counter).committed))
-        log.stop()
-        tap.catch_up()
-
-
-def own_file(run: Run, way: str) -> Path:
-    return run.history_file(SLUGS[way])
-
-
-def writes(run: Run, counter: Counter) -> History:
-    return History.read(counter.history, *map(run.history_file, SHAPES.values()))
-
-
-def has(run: Run, way: str, event: str) -> bool:
-    """Whether the reader has had the event: those that are wrong by positions have passed over others then."""
-    return event in {op.value for op in History.read(own_file(run, way)).delivered}
-
-
-def beside_a_long_transaction(run: Run, counter: Counter, seconds: float) -> Held:
+def beside_a_long_transaction(
+    counter: Counter, seconds: float, windows: Follower, followers: list[Follower]
+) -> readers.Held:
     """It has written something, somewhere. A service writes meanwhile, and for a while after it."""
     with postgres.connect(counter.conninfo) as unrelated, unrelated.transaction():
         unrelated.execute("select pg_current_xact_id()")
         began = now()
         committed = write_steadily(counter, seconds)
-        until("it to be read by windows", lambda: committed.keys() <= delivered(run, WINDOWS).keys())
-        read = {way: len(committed.keys() & delivered(run, way).keys()) for way in READERS}
-    return Held(began, seconds, committed, write_steadily(counter, seconds / 4), read)
+        until("it to be read by windows", lambda: committed.keys() <= windows.had().keys())
+        read = {one.name: len(committed.keys() & one.had().keys()) for one in followers}
+    return readers.Held(began, seconds, committed, write_steadily(counter, seconds / 4), read)
 
 
-def delivered(run: Run, way: str) -> dict[str, int]:
-    """What the reader has had by now: event id -> ns."""
-    return {op.value: op.at for op in History.read(own_file(run, way)).delivered}
+def claim_lost(tutorial: Follower, half: Follower, counter: Counter) -> None:
+    by_tutorial, by_half = tutorial.judge(counter), half.judge(counter)
+    tutorial.about.claim(
+        "position > last: it passes over events whose transactions commit late, for good and without an error",
+        len(checkers.lost(by_tutorial)) > 0,
+        topics=[POLL, SEQUENCE],
+        fact=seen(by_tutorial),
+    )
+    half.about.claim(
+        "waiting for older transactions, but reading by position: it still loses events, since xids and positions are "
+        "not drawn in one order",
+        len(checkers.lost(by_half)) > 0,
+        topics=[POLL, SEQUENCE],
+        fact=seen(by_half),
+    )
 
 
-def judge(run: Run, counter: Counter, way: str) -> History:
-    """The reader's history, with the writes that all of them share."""
-    with own_file(run, way).open("ab") as file:
-        for path in (counter.history, *map(run.history_file, SHAPES.values())):
-            file.write(path.read_bytes())
-    history = run.judge(SLUGS[way], variant=way, wrong_way=way in WRONG)
-    for slug in SHAPES.values():
-        of_shape = History.read(run.history_file(slug)).committed
-        for name, found in (("events missed", lost(history)), ("events out of order", reordered(history))):
-            value = sum(anomaly.value in of_shape for anomaly in found)
-            run.figure(name, value, "events", variant=way, wrong_way=way in WRONG, x=slug, x_label="transaction")
-    return history
-
-
-def claim_lost(run: Run, histories: dict[str, History]) -> None:
-    texts = {
-        TUTORIAL: "position > last: it passes over events whose transactions commit late, for good and without an "
-        "error",
-        HALF: "waiting for older transactions, but reading by position: it still loses events, since xids and positions"
-        " are not drawn in one order",
-    }
-    for way, text in texts.items():
-        holds = len(lost(histories[way])) > 0
-        run.claim(text, holds, topics=[POLL, SEQUENCE], fact=seen(histories[way]), variant=way, wrong_way=True)
-
-
-def claim_reordered(run: Run, history: History) -> None:
+def claim_reordered(pair: Follower, counter: Counter) -> None:
     """Overtaken by hand in the one shape; in the other one, services write until it has happened."""
+    history = pair.judge(counter)
     texts = {
         Shape.AUDIT_FIRST: "(xid, position) > last, behind the oldest open transaction: it loses nothing, but reads an "
         "order's later event first where a transaction had its id, for an audit row, before the order's lock",
@@ -164,63 +100,70 @@ def claim_reordered(run: Run, history: History) -> None:
         "it waits for the row",
     }
     for shape, text in texts.items():
-        of_shape = History.read(run.history_file(SHAPES[shape])).committed
-        wrong = sum(anomaly.value in of_shape for anomaly in reordered(history))
-        run.claim(
+        of_shape = History.read(counter.of(shape).history).committed
+        wrong = sum(anomaly.value in of_shape for anomaly in checkers.reordered(history))
+        pair.about.claim(
             text,
-            wrong > 0 and not lost(history) + duplicate_delivery(history),
+            wrong > 0 and not checkers.lost(history) + checkers.duplicate_delivery(history),
             topics=[POLL, SEQUENCE],
-            fact=f"{wrong:,} of {len(of_shape):,} events out of order, {len(lost(history))} missed",
-            variant=PAIR,
-            wrong_way=True,
+            fact=f"{wrong:,} of {len(of_shape):,} events out of order, {len(checkers.lost(history))} missed",
         )
 
 
-def claim_gaps(run: Run, counter: Counter, history: History) -> None:
+def claim_gaps(windows: Follower, history: History, counter: Counter) -> None:
     """Waiting for the missing number is no way out either."""
+    drawn = "select pg_sequence_last_value(pg_get_serial_sequence('outbox', 'position'))"
     with postgres.connect(counter.conninfo) as connection:
-        drawn = "pg_sequence_last_value(pg_get_serial_sequence('outbox', 'position'))"
-        rows, highest = connection.execute(f"select count(*), {drawn} from outbox").fetchone() or (0, 0)  # noqa: S608
-    run.claim(
+        highest = postgres.number(connection, drawn)
+        gaps = highest - postgres.number(connection, "select count(*) from outbox")
+    windows.about.claim(
         "a gap in the positions says nothing: those of rolled back transactions never come, a reader must not wait",
-        highest - rows == len(history.aborted) > 0 and not aborted_read(history),
+        gaps == len(history.aborted) > 0 and not checkers.aborted_read(history),
         topics=[SEQUENCE],
-        fact=f"{highest - rows:,} of {highest:,} positions have no row",
-        variant=WINDOWS,
+        fact=f"{gaps:,} of {highest:,} positions have no row",
     )
 
 
-def claim_right(run: Run, histories: dict[str, History]) -> None:
-    texts = {
-        WINDOWS: "snapshot windows: every event is read once, and every order's events in order",
-        LOG: "the log has every event once and in order: what is in it is committed, and nothing appears before its end"
-        " later",
-    }
-    topics = {WINDOWS: POLL, LOG: "I.5/change-data-capture/database-log-monitoring"}
-    for way, text in texts.items():
-        history = histories[way]
-        wrong = lost(history) + duplicate_delivery(history) + phantom(history) + aborted_read(history)
-        holds = not wrong + reordered(history) and len(history.committed) > 0
-        run.claim(text, holds, topics=[topics[way]], fact=seen(history), variant=way)
+def claim_right(windows: Follower, by_windows: History, log: Follower, by_log: History) -> None:
+    windows.about.claim(
+        "snapshot windows: every event is read once, and every order's events in order",
+        all_in_order(by_windows),
+        topics=[POLL],
+        fact=seen(by_windows),
+    )
+    log.about.claim(
+        "the log has every event once and in order: what is in it is committed, and nothing appears before its end "
+        "later",
+        all_in_order(by_log),
+        topics=[MONITORING],
+        fact=seen(by_log),
+    )
 
 
-def claim_waiting(run: Run, held: Held) -> None:
+def claim_waiting(pair: Follower, windows: Follower, held: readers.Held) -> None:
     """Counted at the moment of its end; the lag is a figure."""
-    texts = {
-        PAIR: "(xid, position) > last: while any transaction is open, nothing that was written since is read",
-        WINDOWS: "snapshot windows: an open transaction holds nobody back, and all that is written meanwhile is read",
-    }
-    for way, text in texts.items():
-        due = len(held.committed) if way == WINDOWS else 0
-        fact = f"{held.read[way]} of {len(held.committed)} events read before its end, open for {held.seconds:g} s"
-        run.claim(text, held.read[way] == due, topics=[POLL], fact=fact, variant=way, wrong_way=way in WRONG)
-        label = "seconds since the transaction began"
-        for since, lag in held.lags(delivered(run, way)).items():
-            run.figure("commit to read", lag, "ms", variant=way, wrong_way=way in WRONG, x=since, x_label=label)
+    for reader, due, text in (
+        (pair, 0, "(xid, position) > last: while any transaction is open, nothing that was written since is read"),
+        (
+            windows,
+            len(held.committed),
+            "snapshot windows: an open transaction holds nobody back, and all that is written meanwhile is read",
+        ),
+    ):
+        read = held.read[reader.name]
+        fact = f"{read} of {len(held.committed)} events read before its end, open for {held.seconds:g} s"
+        reader.about.claim(text, read == due, topics=[POLL], fact=fact)
+        for since, lag in held.lags(reader.had()).items():
+            reader.about.figure("commit to read", lag, "ms", x=since, x_label="seconds since the transaction began")
+
+
+def all_in_order(history: History) -> bool:
+    return not any(checkers.check(history).values()) and len(history.committed) > 0
 
 
 def seen(history: History) -> str:
-    return f"{len(lost(history)):,} missed and {len(reordered(history)):,} out of order, of {len(history.committed):,}"
+    missed, wrong = len(checkers.lost(history)), len(checkers.reordered(history))
+    return f"{missed:,} missed and {wrong:,} out of order, of {len(history.committed):,}"
 
 
 if __name__ == "__main__":

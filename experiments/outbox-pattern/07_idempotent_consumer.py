@@ -13,8 +13,7 @@ from datetime import timedelta
 from outbox.consumer import ConsumeWindow, with_inbox
 from outbox.inbox import forget
 from outbox.stage import payments
-from outbox.stage.consuming import euros
-from outbox.stage.payments import Outcomes, Reader
+from outbox.stage.payments import Bookkeeper, Outcomes, euros
 from outbox.wrong.consuming import by_offset, by_payload, inbox_first, inbox_last, no_inbox
 
 from shared import postgres
@@ -30,7 +29,7 @@ experiment = Experiment(
 )
 NONE, FIRST, LAST = "no inbox", "inbox first, effect after", "effect first, inbox after"
 OFFSET, HASH, RIGHT = "offset as id", "payload hash as id", "event id, one transaction"
-READERS = {  # variant -> what the consumer does, and where it is killed
+KEEPERS = {  # variant -> what the consumer does, and where it is killed
     NONE: (no_inbox, ConsumeWindow.AFTER_EFFECT),
     FIRST: (inbox_first, ConsumeWindow.BETWEEN),
     LAST: (inbox_last, ConsumeWindow.BETWEEN),
@@ -47,21 +46,21 @@ TOO_SHORT, LONG_ENOUGH = KEPT
 def main(run: Run) -> None:
     count = run.pick(smoke=80, demo=600, full=6_000)
     run.parameters.update({"payments": count, "relay's batch": count // 4, "outage (s)": OUTAGE.total_seconds()})
-    readers = [
-        Reader(run.about(variant, wrong_way=way is not with_inbox), way, window)
-        for variant, (way, window) in READERS.items()
+    keepers = [
+        Bookkeeper(run.about(variant, wrong_way=handler is not with_inbox), handler, window)
+        for variant, (handler, window) in KEEPERS.items()
     ]
     with run.step("payments, published once"):
-        once = payments.open_shop(run, "once", count)
+        once = payments.open_payments(run, "once", count)
         payments.publish_rest(once)
     with run.step("each consumer, killed by -9 and started again"):
-        by_kill = payments.consume_all(run, once, readers, "killed", killing=True)
+        by_kill = payments.consume_all(run, once, keepers, "killed", killing=True)
     with run.step("payments, with a relay that is killed after publishing a batch"):
-        again = payments.open_shop(run, "again", count)
+        again = payments.open_payments(run, "again", count)
         payments.publish_and_die(run, again)
         payments.publish_rest(again)
     with run.step("each consumer reads the batch twice"):
-        by_relay = payments.consume_all(run, again, readers, "again", killing=False)
+        by_relay = payments.consume_all(run, again, keepers, "again", killing=False)
     claim_without(run, by_kill[NONE], by_relay[NONE])
     claim_apart(run, by_kill)
     claim_ids(run, by_relay)
@@ -73,18 +72,18 @@ def main(run: Run) -> None:
 
 def forget_too_early(run: Run, count: int) -> dict[str, Outcomes]:
     """Two consumers with an inbox, which forget at different ages. The relay comes back, and sends what it had sent."""
-    shop = payments.open_shop(run, "late", count)
+    shop = payments.open_payments(run, "late", count)
     payments.publish_and_die(run, shop)
-    readers = [Reader(run.about(kept, wrong_way=kept == TOO_SHORT), with_inbox) for kept in KEPT]
-    homes = payments.open_homes(run, readers, "late")
-    payments.read(run, shop, readers, "late", homes)
+    keepers = [Bookkeeper(run.about(kept, wrong_way=kept == TOO_SHORT), with_inbox) for kept in KEPT]
+    homes = payments.open_homes(run, keepers, "late")
+    payments.read(run, shop, keepers, "late", homes)
     for home, age in zip(homes, KEPT.values(), strict=True):
         with postgres.connect(home) as connection:
             payments.await_silence(connection, OUTAGE)
             forget(connection, age)
     payments.publish_rest(shop)
-    payments.read(run, shop, readers, "late", homes)
-    return payments.judge(shop, readers, "late", homes)
+    payments.read(run, shop, keepers, "late", homes)
+    return payments.judge(shop, keepers, "late", homes)
 
 
 def claim_without(run: Run, killed: Outcomes, again: Outcomes) -> None:

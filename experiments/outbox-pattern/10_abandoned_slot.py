@@ -16,9 +16,8 @@ from itertools import pairwise
 from outbox.operating import slots
 from outbox.relay import wal
 from outbox.relay.publisher import Publisher
-from outbox.stage import abandoned
-from outbox.stage.abandoned import Outage, Site
-from outbox.stage.processes import write_backlog
+from outbox.stage import outages
+from outbox.stage.outages import Outage, Site
 
 from shared import checkers, postgres
 from shared.experiment import Experiment, Run
@@ -44,27 +43,27 @@ def main(run: Run) -> None:
     count = run.pick(smoke=100, demo=500, full=5_000)
     traffic = run.pick(smoke=16, demo=24, full=48)
     run.parameters.update(
-        {"events before, in and after": count, "limit MB": LIMIT, "traffic MB": traffic * abandoned.CHUNK}
+        {"events before, in and after": count, "limit MB": LIMIT, "traffic MB": traffic * outages.CHUNK}
     )
     with run.step("start two Postgres"):
-        unlimited, limited = abandoned.open_site(run, "-1"), abandoned.open_site(run, f"{LIMIT}MB")
+        unlimited, limited = outages.open_site(run, "-1"), outages.open_site(run, f"{LIMIT}MB")
     with run.step("no limit: nobody reads the slot"):
-        unread = abandoned.open_shop(run, unlimited, "unlimited", 0)
+        unread = outages.shop_at(run, unlimited, "unlimited", 0)
         about = run.about(f"nobody reads, {UNLIMITED}", wrong_way=True)
-        claim_unlimited(run, abandoned.press(about, unlimited, unread.slot, traffic))
+        claim_unlimited(run, outages.press(about, unlimited, unread.slot, traffic))
     with ExitStack() as things:
         ways = run.about(NEW_SLOT, wrong_way=True, topics=[RECOVERY]), run.about(TABLE_FIRST, topics=[RECOVERY])
-        outages = [things.enter_context(abandoned.open_outage(way, limited, count)) for way in ways]
+        both = [things.enter_context(outages.open_outage(way, limited, count)) for way in ways]
         with run.step("the slot is read: an idle outbox, busy other tables"):
-            claim_read(run, before_outage(run, limited, outages, traffic))
+            claim_read(run, before_outage(run, limited, both, traffic))
         with run.step(f"{LIMITED} = {LIMIT}MB: nobody reads the slot"):
-            for outage in outages:
+            for outage in both:
                 outage.began = now()
-                write_backlog(replace(outage.shop, seed=run.seed + 1, prefix="during"))
-            seen = abandoned.press(run.about(f"nobody reads, {LIMITED}"), limited, outages[0].shop.slot, traffic)
-            claim_limited(run, limited, seen, outages)
+                replace(outage.shop, seed=run.seed + 1, prefix="during").write_backlog()
+            seen = outages.press(run.about(f"nobody reads, {LIMITED}"), limited, both[0].shop.slot, traffic)
+            claim_limited(run, limited, seen, both)
         histories = []
-        for outage, way_back in zip(outages, (new_slot, new_slot_and_table), strict=True):
+        for outage, way_back in zip(both, (new_slot, new_slot_and_table), strict=True):
             with run.step(f"the way back: {outage.about.variant}"):
                 histories.append(come_back(run, limited, outage, way_back))
         claim_ways_back(ways, histories, count)
@@ -79,26 +78,26 @@ def claim_unlimited(run: Run, seen: list[slots.Slot]) -> None:
     )
 
 
-def before_outage(run: Run, site: Site, outages: list[Outage], chunks: int) -> list[slots.Slot]:
+def before_outage(run: Run, site: Site, both: list[Outage], chunks: int) -> list[slots.Slot]:
     """All is well: both relays publish, then their outboxes are idle while other tables are busy."""
     with ExitStack() as things:
-        for outage in outages:
-            things.enter_context(abandoned.relaying(outage.shop))
-            write_backlog(outage.shop)
+        for outage in both:
+            things.enter_context(outages.relaying(outage.shop))
+            outage.shop.write_backlog()
             outage.tap.wait_for(outage.shop.count)
         about = run.about("read, outbox idle")
-        return abandoned.press(about, site, outages[0].shop.slot, chunks // 2 + 2, alarm=ALARM)
+        return outages.press(about, site, both[0].shop.slot, chunks // 2 + 2, alarm=ALARM)
 
 
 def claim_read(run: Run, seen: list[slots.Slot]) -> None:
     run.about(LIMITED, topics=[MONITORING]).claim(
         "an idle outbox does not hold a busy database's log back when its reader confirms what passes by",
-        all(slot.active and not slot.alarm(ALARM) for slot in seen[1:]) and len(seen) * abandoned.CHUNK > LIMIT,
-        fact=f"{(len(seen) - 1) * abandoned.CHUNK} MB written, {seen[-1].kept / slots.MB:.0f} MB kept",
+        all(slot.active and not slot.alarm(ALARM) for slot in seen[1:]) and len(seen) * outages.CHUNK > LIMIT,
+        fact=f"{(len(seen) - 1) * outages.CHUNK} MB written, {seen[-1].kept / slots.MB:.0f} MB kept",
     )
 
 
-def claim_limited(run: Run, site: Site, seen: list[slots.Slot], outages: list[Outage]) -> None:
+def claim_limited(run: Run, site: Site, seen: list[slots.Slot], both: list[Outage]) -> None:
     about = run.about(LIMITED, topics=[MONITORING])
     statuses = [slot.status for slot in seen]
     alarms = [slot for slot in seen if slot.alarm(ALARM)]
@@ -115,23 +114,23 @@ def claim_limited(run: Run, site: Site, seen: list[slots.Slot], outages: list[Ou
         topics=[MONITORING, RECOVERY],
         fact=f"{alarms[0].kept / slots.MB:.0f} MB kept, {left / slots.MB:.0f} MB more until it is lost",
     )
-    refusal = abandoned.try_to_read(outages[0].shop)
-    unpublished = sum(abandoned.first_missing_of(outage.shop) is not None for outage in outages)
+    refusal = outages.try_to_read(both[0].shop)
+    unpublished = sum(outages.first_missing_of(outage.shop) is not None for outage in both)
     about.claim(
         "a relay that comes back to a lost slot is told so, and what was written meanwhile is in the table",
-        "can no longer" in refusal and unpublished == len(outages),
+        "can no longer" in refusal and unpublished == len(both),
         topics=[RECOVERY],
-        fact=refusal.partition("ERROR:")[2].strip().partition("\n")[0].replace(outages[0].shop.slot, "..."),
+        fact=refusal.partition("ERROR:")[2].strip().partition("\n")[0].replace(both[0].shop.slot, "..."),
     )
 
 
 def come_back(run: Run, site: Site, outage: Outage, way: Callable[[Outage], None]) -> History:
     """The way back is taken while the service writes on; then the log relay takes over."""
     shop = outage.shop
-    service = abandoned.start_service(run, replace(shop, seed=run.seed + 2, prefix="after", rate=200.0))
+    service = outages.start_service(run, replace(shop, seed=run.seed + 2, prefix="after", rate=200.0))
     outage.ended(ABANDONED)
     way(outage)
-    with abandoned.relaying(shop):
+    with outages.relaying(shop):
         service.wait()
         slots.wait_until_read(site.connection, shop.slot)
         outage.tap.catch_up()
@@ -148,7 +147,7 @@ def new_slot(outage: Outage) -> None:
 def new_slot_and_table(outage: Outage) -> None:
     """RIGHT: then, what the old slot owed is published from the table, before the log relay takes over."""
     new_slot(outage)
-    start = abandoned.first_missing_of(outage.shop)
+    start = outages.first_missing_of(outage.shop)
     if start is not None:
         with postgres.connect(outage.shop.conninfo) as connection:
             moved = slots.publish_from(connection, Publisher(outage.shop.broker), start)

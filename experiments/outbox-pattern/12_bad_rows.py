@@ -5,20 +5,19 @@ fields. Without a guard, with Connect told to tolerate errors, and with the guar
 And what reaches the topic, from here or from another program's producer: what do its consumers do with it?
 
 Where wrong and right differ: `fail_for_good` does nothing, `tolerate` has the setting `errors.tolerance`, and `guard`
-calls `install` (outbox/guard.py). Of the consumers (outbox/stage/consuming.py), `handle_or_keep` is `handle_or_end`
-with an `except deadletters.UNUSABLE` around it.
+calls `install` (outbox/guard.py). Of the consumers, `handle_or_keep` (outbox/consumer.py) has an `except
+deadletters.UNUSABLE`, and `handle_or_end` (outbox/wrong/consuming.py) has none.
 """
 
 from dataclasses import replace
 
 from confluent_kafka import Message
+from outbox.consumer import handle_or_keep
 from outbox.guard import add_routes, install
 from outbox.parking import parked, retry
 from outbox.stage import badrows
-from outbox.stage.badrows import Bad
-from outbox.stage.consuming import handle_or_end, handle_or_keep
-from outbox.stage.processes import Shop, write_backlog
-from outbox.table import insert_event
+from outbox.stage.badrows import Bad, Opened
+from outbox.wrong.consuming import handle_or_end
 
 from shared import kafka, postgres
 from shared.checkers import lost
@@ -46,9 +45,9 @@ def main(run: Run) -> None:
     with run.step(UNGUARDED):
         fail_for_good(run, count)
     with run.step(TOLERANT):
-        shop, rejected = tolerate(run, count)
+        it, rejected = tolerate(run, count)
     with run.step("its consumers"):
-        reach_consumers(run, shop, rejected)
+        reach_consumers(run, it, rejected)
     with run.step(GUARDED):
         guard(run, count)
     with run.step("what the guard costs an insert"):
@@ -61,13 +60,12 @@ def fail_for_good(run: Run, count: int) -> None:
     with badrows.opened(run, "unguarded", count) as it, postgres.connect(it.shop.conninfo) as connection:
         shop, connector = it.shop, it.connector
         badrows.write_bad_rows(connection, shop.topic, [Bad.TOO_LARGE])
-        write_backlog(shop)
+        shop.write_backlog()
         failed = until("the task to fail", connector.failure)
         deleted = connection.execute("delete from outbox where length(payload) > %s", [LARGE]).rowcount
         connector.stop()
         connector.start()
         again = until("the task to fail again", connector.failure)
-        it.tap.catch_up()
     missing = len(lost(about.judge("unguarded")))
     about.claim(
         "no guard: an event too large fails the task; all behind it wait, and deleting its row does not help",
@@ -76,7 +74,7 @@ def fail_for_good(run: Run, count: int) -> None:
     )
 
 
-def tolerate(run: Run, count: int) -> tuple[Shop, int]:
+def tolerate(run: Run, count: int) -> tuple[Opened, int]:
     """WRONG: Connect skips what it cannot send, and sends what is no event; returns how much of that."""
     # Without the unknown type: Connect would wait for its topic for a minute (max.block.ms).
     kinds = [kind for kind in Bad if kind != Bad.UNKNOWN_TYPE]
@@ -85,7 +83,7 @@ def tolerate(run: Run, count: int) -> tuple[Shop, int]:
     with badrows.opened(run, "tolerant", count, setting) as it, postgres.connect(it.shop.conninfo) as connection:
         shop, tap = it.shop, it.tap
         bad = badrows.write_bad_rows(connection, shop.topic, kinds)
-        write_backlog(shop)
+        shop.write_backlog()
         tap.wait_for(count)
         tap.catch_up()
         failure, kept = it.connector.failure(), len(parked(connection))
@@ -97,13 +95,13 @@ def tolerate(run: Run, count: int) -> tuple[Shop, int]:
         not failure and not lost(history) and kept == 0 and nowhere == {bad[Bad.TOO_LARGE]} and len(delivered) == 3,
         fact=f"task RUNNING; of {len(bad)} bad rows {len(delivered)} delivered, {kept} parked, {len(nowhere)} nowhere",
     )
-    return shop, len(delivered)
+    return it, len(delivered)
 
 
-def reach_consumers(run: Run, shop: Shop, rejected: int) -> None:
+def reach_consumers(run: Run, it: Opened, rejected: int) -> None:
     """Two consumers read the topic, each started twice; another program's messages are in it, too."""
-    badrows.write_foreign(shop)
-    ending, keeping = badrows.meet(run, shop, [handle_or_end, handle_or_keep])
+    badrows.write_foreign(it.shop)
+    ending, keeping = badrows.meet(run, it.shop, [handle_or_end, handle_or_keep])
     claim_consumers(run, ending, keeping, rejected)
 
 
@@ -113,17 +111,16 @@ def guard(run: Run, count: int) -> None:
     with badrows.opened(run, "guarded", 2 * count) as it, postgres.connect(it.shop.conninfo) as connection:
         shop, tap = it.shop, it.tap
         install(connection, [shop.topic])
-        write_backlog(replace(shop, count=count))
+        replace(shop, count=count).write_backlog()
         bad = badrows.write_bad_rows(connection, shop.topic, unknown=late)
-        write_backlog(replace(shop, count=count, seed=run.seed + 1, prefix="later"))
+        replace(shop, count=count, seed=run.seed + 1, prefix="later").write_backlog()
         tap.wait_for(2 * count)
         found = {one.id: one.reason for one in parked(connection)}
         add_routes(connection, [run.topic("late")])
         retry(connection, list(bad.values()))
         mended = until("the mended event", lambda: kafka.read_all(shop.broker, late))
-        insert_event(connection, bare := Event("shop.order.viewed", "/shop/orders", "order-1"), late)
+        bare = badrows.write_bare(connection, late)
         said = until("the event without data", lambda: kafka.read_all(shop.broker, late)[1:])
-        tap.catch_up()
         still, tasks = {one.id for one in parked(connection)}, it.connector.status()["tasks"]
     claim_parked(run, it, bad, found, [task["state"] for task in tasks])
     claim_bare(run, bare, said)
@@ -135,7 +132,7 @@ def guard(run: Run, count: int) -> None:
     )
 
 
-def claim_parked(run: Run, it: badrows.Opened, bad: dict[Bad, str], found: dict[str, str], tasks: list[str]) -> None:
+def claim_parked(run: Run, it: Opened, bad: dict[Bad, str], found: dict[str, str], tasks: list[str]) -> None:
     words = {
         Bad.UNKNOWN_TYPE: "there is no route",
         Bad.NOT_JSON: "the payload is not",
@@ -173,6 +170,7 @@ def claim_consumers(run: Run, ending: badrows.Met, keeping: badrows.Met, rejecte
         "it is never done",
         ending.ended == [True, True] and not ending.exact,
         fact="ended at both starts, accounts wrong",
+        source="fkie-cad/Logprep#640",
     )
     letters = keeping.letters
     run.about("read or keep", topics=[RECOVERY]).claim(

@@ -4,9 +4,9 @@ Two cursor relays share one note of how far they are: with a lock that ends with
 session that `relay/holding.py` takes.
 """
 
+from outbox.relay.cursor import CursorRelay
 from outbox.relay.holding import let_go
-from outbox.stage.processes import Shop, announced, at_work, make_relay, relay, write_backlog
-from outbox.table import create
+from outbox.stage.shop import Shop, at_work, make_relay, relay, watched
 
 from shared import postgres
 from shared.checkers import duplicate_delivery, lost, reordered
@@ -14,7 +14,6 @@ from shared.errors import LabError
 from shared.experiment import Experiment, Run
 from shared.faults import Faults
 from shared.history import History
-from shared.tap import Tap
 
 experiment = Experiment(
     title="Two relays of one name",
@@ -33,49 +32,40 @@ def main(run: Run) -> None:
         claim_sole(run, *second_refused(run, count), two)
 
 
-def open_shop(run: Run, name: str, count: int) -> Shop:
-    conninfo = run.schema(f"_{name}")
-    create(conninfo)
-    return Shop(conninfo, run.endpoints["kafka"], run.topic(name), run.history_file(name), run.seed, count)
-
-
 def second_let_in(run: Run, count: int) -> History:
     """WRONG: what a row lock comes to that ends with its statement. Both read the note, then both publish."""
-    shop = open_shop(run, "two", count)
-    write_backlog(shop)
+    shop = Shop.open(run, "two", count)
+    shop.write_backlog()
     with (
-        Tap("consumer", shop.broker, [shop.topic], run.recorder("two", "experiment")) as tap,
+        watched(run, shop),
         postgres.connect(shop.conninfo) as mine,
         postgres.connect(shop.conninfo) as other,
     ):
-        first = make_relay(shop, "cursor", mine)
+        first = make_relay(shop, CursorRelay, mine)
         let_go(mine, "cursor")
-        for relaying in (first, make_relay(shop, "cursor", other)):
+        for relaying in (first, make_relay(shop, CursorRelay, other)):
             relaying.step()
-        tap.catch_up()
     return run.judge("two", variant=TWO, wrong_way=True)
 
 
 def second_refused(run: Run, count: int) -> tuple[History, bool, str]:
     """A relay that hangs; what the second one says, and whether it names the first; the first killed, the second in."""
-    shop = open_shop(run, "sole", count)
-    ready, error = run.folder / "sole.ready", ""
+    shop, error = Shop.open(run, "sole", count), ""
     with (
-        Tap("consumer", shop.broker, [shop.topic], run.recorder("sole", "experiment")) as tap,
+        watched(run, shop) as tap,
         postgres.connect(shop.conninfo) as other,
     ):
-        first = run.worker("relay-1", relay, shop, "cursor", 500, 0.02, None, "relay-1", True, ready)
-        session = announced(ready)
+        first = run.worker("relay-1", relay, shop, CursorRelay, process="relay-1")
+        session = first.ready().session
         first.pause()
-        write_backlog(shop)
+        shop.write_backlog()
         try:
-            make_relay(shop, "cursor", other, patience=0.1)
+            make_relay(shop, CursorRelay, other, patience=0.1)
         except LabError as refused:
             error = str(refused)
         Faults(tap.recorder).kill(first)
-        with at_work(make_relay(shop, "cursor", other)):
+        with at_work(make_relay(shop, CursorRelay, other)):
             tap.wait_for(count)
-        tap.catch_up()
     return run.judge("sole", variant=SOLE, fault="SIGKILL"), f"session {session} " in error, error
 
 

@@ -6,16 +6,18 @@ of about 200 bytes, same ten headers, same consumer. All servers are the run's o
 """
 
 import contextlib
-import json
 import threading
 import time
 from dataclasses import replace
 
 from outbox.relay import wal
+from outbox.relay.cursor import CursorRelay
 from outbox.relay.debezium import Connector
-from outbox.stage.drains import (
+from outbox.relay.wal import WalRelay
+from outbox.stage.bench import (
     DRAINED,
-    UNRECORDED,
+    INTERVAL,
+    OPEN,
     WARM_UP,
     Bench,
     clear,
@@ -24,26 +26,20 @@ from outbox.stage.drains import (
     drain_cursor,
     drain_debezium,
     drain_log,
+    idle_cpu,
+    open_transaction,
+    take_schedules,
     warm_up,
 )
-from outbox.stage.measuring import (
-    Drain,
-    consume_clocked,
-    place_row_alone,
-    watch_memory,
-    write_backlog,
-    write_paced,
-)
-from outbox.stage.processes import Shop, relay
+from outbox.stage.measures import Drain, consume_clocked, place_row_alone, watch_memory, write_paced, write_rows
+from outbox.stage.shop import RelayClass, Shop, relay
 from outbox.stage.targets import TARGETS
-from outbox.stage.waiting import INTERVAL, OPEN, idle_cpu, open_transaction, take_schedules
 from outbox.table import create
 from outbox.writer import place_pipelined
 
 from shared import kafka, postgres
 from shared.run import Run
 from shared.targets import Benchmark
-from shared.wait import until
 
 experiment = Benchmark(
     title="Outbox relays against Debezium",
@@ -132,10 +128,10 @@ def compare_latency(bench: Bench) -> None:
         latency_connector = replace(bench.connector, name=f"{bench.schema}_{rate}", settings=FOR_LATENCY)
         shop = replace(bench.shop, rate=float(rate), count=rate * (seconds + 1), seed=bench.run.seed + rate)
         p99 = {}
-        for name in ("Debezium", "log", "cursor"):
+        for name, way in (("Debezium", None), ("log", WalRelay), ("cursor", CursorRelay)):
             with bench.run.step(f"{name}: latency at {rate} a second"):
                 clear(bench)
-                samples = measure(bench, shop, name, latency_connector)
+                samples = measure(bench, shop, way or latency_connector)
             figure = bench.run.figure(
                 "commit to consumer", samples, "ms", variant=name, x=float(rate), x_label="events/s"
             )
@@ -151,7 +147,7 @@ def compare_waiting(bench: Bench) -> None:
     for held, name in ((False, "nobody else"), (True, "a transaction that stays open")):
         clear(bench)
         with open_transaction(shop.conninfo) if held else contextlib.nullcontext():
-            samples = measure(bench, shop, "cursor", bench.connector)
+            samples = measure(bench, shop, CursorRelay)
         p99[held] = bench.run.figure("commit to consumer, beside", samples, "ms", variant=name).p99 or 0.0
         spent = [idle_cpu(bench, bench.run.pick(1, 3, 5), held) for _ in range(bench.run.pick(1, 2, 5))]
         cpu[held] = bench.run.figure("CPU of an idle cursor, beside", spent, "ms/s", variant=name).value
@@ -159,27 +155,26 @@ def compare_waiting(bench: Bench) -> None:
     bench.run.figure("idle_cpu_under_long_transaction", cpu[True] / cpu[False], "x")
 
 
-def measure(bench: Bench, shop: Shop, name: str, connector: Connector) -> list[float]:
+def measure(bench: Bench, shop: Shop, way: RelayClass | Connector) -> list[float]:
     with contextlib.ExitStack() as things:
-        if name == "Debezium":
-            things.enter_context(connector.running())
+        if isinstance(way, Connector):
+            things.enter_context(way.running())
         else:
-            if name == "log":
+            if way is WalRelay:
                 wal.set_up(shop.conninfo, shop.slot, bench.schema)
                 things.callback(wal.tear_down, shop.conninfo, shop.slot)
-            things.enter_context(bench.run.worker("relay", relay, shop, name, 500, INTERVAL, None, "relay", False))
+            worker = bench.run.worker("relay", relay, shop, way, interval=INTERVAL, recorded=False)
+            things.enter_context(worker)
         paced(bench, replace(shop, count=400, rate=200.0, seed=shop.seed + 1, prefix="warm"))
         return paced(bench, shop)
 
 
 def paced(bench: Bench, shop: Shop) -> list[float]:
     """Milliseconds from commit to consumer. The first second's events only wake the consumer's fetches up."""
-    ready, received, committed = (bench.path(name) for name in ("ready", "received", "committed"))
-    consumer = bench.run.worker("consumer", consume_clocked, shop, ready, received)
-    until("the consumer to be ready", ready.exists)
-    bench.run.worker("writer", write_paced, shop, committed).wait(120)
-    consumer.wait(60)
-    came, went = json.loads(received.read_text()), json.loads(committed.read_text())
+    consumer = bench.run.worker("consumer", consume_clocked, shop)
+    consumer.ready()
+    went: dict[str, int] = bench.run.worker("writer", write_paced, shop).result(120)
+    came: dict[str, int] = consumer.result()
     return [(came[ident] - at) / 1e6 for ident, at in went.items()][int(shop.rate) :]
 
 
@@ -213,21 +208,24 @@ def compare_transactions(bench: Bench) -> None:
 def watch_relay(bench: Bench) -> None:
     """Growth from a tenth of the way to the end."""
     growth = []
-    for kind in bench.run.pick(("cursor",), ("cursor",), ("cursor", "log")):
+    relays: dict[str, RelayClass] = {"cursor": CursorRelay, "log": WalRelay}
+    for name in bench.run.pick(["cursor"], ["cursor"], ["cursor", "log"]):
+        way = relays[name]
         clear(bench)
-        if kind == "log":
+        if way is WalRelay:
             wal.set_up(bench.shop.conninfo, bench.shop.slot, bench.schema)
-        write_backlog(bench.shop, LONG, 10_000)
-        growth.append(bench.run.figure("memory growth in a long drain", grow(bench, kind), "MB", variant=kind).value)
-        if kind == "log":
+        write_rows(bench.shop, LONG, 10_000)
+        growth.append(bench.run.figure("memory growth in a long drain", grow(bench, way), "MB", variant=name).value)
+        if way is WalRelay:
             wal.tear_down(bench.shop.conninfo, bench.shop.slot)
     bench.run.figure("rss_growth_mb", max(growth), "MB")
 
 
-def grow(bench: Bench, kind: str) -> float:
+def grow(bench: Bench, way: RelayClass) -> float:
     samples: list[float] = []
     stop = threading.Event()
-    with consuming(bench, LONG) as finish, bench.run.worker("relay", relay, bench.shop, kind, *UNRECORDED) as relaying:
+    worker = bench.run.worker
+    with consuming(bench, LONG) as finish, worker("relay", relay, bench.shop, way, recorded=False) as relaying:
         watching = threading.Thread(target=watch_memory, args=[relaying.identity.pid, stop, samples])
         watching.start()
         finish()

@@ -13,10 +13,11 @@ from typing import Annotated
 import psutil
 import typer
 
-from shared.commands.runs import documents
+from shared.commands.documents import documents
 from shared.errors import LabError
 from shared.labs import labs
-from shared.output import CROSS, TICK, make_console
+from shared.output import make_console
+from shared.plain import CROSS, TICK
 from shared.servers import compose, native
 from shared.servers.catalogue import SERVERS
 from shared.servers.jvm import java_home
@@ -24,7 +25,7 @@ from shared.servers.stack import Stack
 from shared.settings import ROOT, Settings
 
 console = make_console()
-PLACES = "shared", "experiments"
+PLACES = "shared", "experiments", "hatch_build.py"
 DISK_GB, MEMORY_GB = 2, 4  # what all servers and a full run need
 
 
@@ -71,11 +72,6 @@ def clean(
     if left := [str(place) for place in places if place.is_dir() and any(place.iterdir())]:
         raise LabError(f"{' and '.join(left)} could not be removed whole.")
     console.print(f"removed {' and '.join(map(str, places))}")
-
-
-def mount(cli: typer.Typer) -> None:
-    for command in (check, doctor, clean):
-        cli.command()(command)
 
 
 def _checks(place: Path) -> dict[str, list[str]]:

@@ -14,7 +14,8 @@ from rich.markup import escape
 from shared import labs
 from shared.errors import ConfigurationError
 from shared.mutations import Bench, Mutation, Trial, Verdict, listing, oddity, read
-from shared.output import CROSS, TICK, make_console
+from shared.output import make_console
+from shared.plain import CROSS, TICK
 from shared.servers import native
 from shared.servers.catalogue import SERVERS
 from shared.servers.stack import Stack
@@ -40,10 +41,6 @@ def mutate(
         Path(folder).chmod(0o755)  # servers that refuse root must reach their data
         trials = [it for one, found in wanted.items() if found for it in _try(one, found, Path(folder), jobs)]
     _conclude(trials)
-
-
-def mount(cli: typer.Typer) -> None:
-    cli.command()(mutate)
 
 
 def _try(lab: labs.Lab, mutations: Sequence[Mutation], folder: Path, jobs: int) -> list[Trial]:

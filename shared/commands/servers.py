@@ -89,11 +89,6 @@ def logs(
         _follow(files[-1])
 
 
-def mount(cli: typer.Typer) -> None:
-    for command in (up, down, status, logs):
-        cli.command()(command)
-
-
 def _table(found: list[Status]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("server", "state", "version", "started in", "RSS", "address"):

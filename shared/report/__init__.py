@@ -1,11 +1,7 @@
 """Run records -> one static HTML site that works from file://: no network, no server, charts readable without scripts.
 
-    build(home, root)      reads home/runs, root/docs; writes home/report; returns its index.html
+    site.build(home, root)      reads home/runs, root/docs; writes home/report; returns its index.html
 
 Geometry is computed here as frozen dataclasses; drawing lives in the templates. Every text of a record is untrusted:
 Jinja escapes all of it.
 """
-
-from shared.report.site import build
-
-__all__ = ["build"]

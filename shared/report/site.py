@@ -11,9 +11,11 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from shared.record import latest
 from shared.report import decisions, syllabus, words
 from shared.report.charts import charts
+from shared.report.known_bugs import known_bugs, meaning, references
 from shared.report.pictures import featured, histories
 from shared.report.surroundings import surroundings
 from shared.report.views import Run, covered_in, labs, page_of, totals
+from shared.report.witnesses import Witness, witnesses
 
 HERE = Path(__file__).parent
 
@@ -43,8 +45,7 @@ def build(home: Path, root: Path) -> Path:
     adrs = decisions.read(root / "docs" / "adr")
     found = labs(sections, runs, proofs)
     site = _Site(_emptied(home / "report"), _templates())
-    for run in runs:
-        site.page(run.page, "run.html.j2", **_run(run), topics=topics)
+    told = {run.page: _run_page(site, run, topics) for run in runs}
     for adr in adrs:
         site.page(adr.page, "decision.html.j2", adr=adr)
     site.page("decisions.html", "decisions.html.j2", adrs=adrs)
@@ -52,17 +53,24 @@ def build(home: Path, root: Path) -> Path:
     around = surroundings([run.record.environment for run in runs]) if runs else []
     standing = {path.parent.name for path in (root / "experiments").glob("*/lab.toml")}
     index = {"labs": found, "totals": totals(found), "around": around, "featured": featured(runs), "standing": standing}
-    return site.page("index.html", "index.html.j2", **index)
+    bugs = known_bugs(run.record for run in runs)
+    return site.page("index.html", "index.html.j2", **index, told=told, bugs=bugs)
 
 
-def _run(run: Run) -> Mapping[str, Any]:
-    return {
+def _run_page(site: _Site, run: Run, topics: Mapping[str, str]) -> list[Witness | None]:
+    """Write the page of a run; returns what its histories tell of its claims."""
+    views = list(histories(run))
+    told = witnesses(run.record.claims, views)
+    context = {
         "run": run,
         "record": run.record,
+        "told": told,
         "charts": charts(run.record.figures),
-        "histories": histories(run),
+        "histories": views,
         "around": surroundings([run.record.environment]),
     }
+    site.page(run.page, "run.html.j2", **context, topics=topics)
+    return told
 
 
 def _emptied(folder: Path) -> Path:
@@ -89,5 +97,5 @@ def _templates() -> Environment:
         "lasting": words.lasting,
         "spoken": words.spoken,
     }
-    templates.globals |= {"page_of": page_of, "covered_in": covered_in}
+    templates.globals |= {"page_of": page_of, "covered_in": covered_in, "meaning": meaning, "references": references}
     return templates

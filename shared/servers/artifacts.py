@@ -5,21 +5,25 @@ beside its place and moved there only when the checksum agrees, so a broken down
 """
 
 import hashlib
+import io
 import shutil
 import tarfile
 import threading
+import zipfile
 from collections.abc import Callable, Iterable
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import requests
 from filelock import FileLock
-from maven_artifact import Artifact, RequestException, Requestor, Resolver
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from shared.errors import ArtifactError, ChecksumMismatch, DownloadFailed
 from shared.settings import ROOT, Settings
+
+if TYPE_CHECKING:
+    import requests
 
 CHUNK = 1 << 16
 STALL = 30.0  # seconds without a byte before a download counts as failed
@@ -37,6 +41,8 @@ class Pin:
 
     @property
     def filename(self) -> str:
+        from maven_artifact import Artifact
+
         artifact = Artifact.parse(self.coordinate)
         classifier = f"-{artifact.classifier}" if artifact.classifier else ""
         return f"{artifact.artifact_id}-{artifact.version}{classifier}.{artifact.extension}"
@@ -88,10 +94,19 @@ def unpack(pin: Pin, cache: Path) -> Path:
         if not folder.exists():
             half = folder.with_suffix(".half")
             shutil.rmtree(half, ignore_errors=True)
-            with tarfile.open(pin.path(cache)) as archive:
+            with _archive(pin.path(cache)) as archive:
                 archive.extractall(half, filter="data")
             half.rename(folder)
     return folder
+
+
+def _archive(path: Path) -> tarfile.TarFile:
+    """The archive, or the one that a jar holds beside its manifest."""
+    if path.suffix != ".jar":
+        return tarfile.open(path)
+    with zipfile.ZipFile(path) as jar:
+        [name] = [name for name in jar.namelist() if not name.startswith("META-INF/")]
+        return tarfile.open(fileobj=io.BytesIO(jar.read(name)))
 
 
 def _fetch_one(pin: Pin, settings: Settings, advance: Callable[[int], None]) -> None:
@@ -115,6 +130,9 @@ def _fetch_one(pin: Pin, settings: Settings, advance: Callable[[int], None]) -> 
 
 
 def _download(pin: Pin, settings: Settings, half: Path, advance: Callable[[int], None]) -> None:
+    import requests  # here and below, since both take longer than all else, and only a first start needs them
+    from maven_artifact import RequestException
+
     for attempt in range(1, ATTEMPTS + 1):
         got = 0
         try:
@@ -134,7 +152,9 @@ def _download(pin: Pin, settings: Settings, half: Path, advance: Callable[[int],
             raise DownloadFailed(pin.coordinate, f"could not be fetched: {problem}. {remedy}")
 
 
-def _open(pin: Pin, settings: Settings) -> requests.Response:
+def _open(pin: Pin, settings: Settings) -> "requests.Response":
+    from maven_artifact import Artifact, Requestor, Resolver
+
     requestor = Requestor()
     mirror = settings.values.get("MAVEN")
     resolver = Resolver(mirror, requestor) if mirror else Resolver.default()

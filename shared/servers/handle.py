@@ -91,19 +91,20 @@ class Handle:
 
 @contextmanager
 def own_instance(
-    name: str,
+    which: str | Server,
     settings: Settings,
     needs: Mapping[str, Endpoint] | None = None,
     overrides: Mapping[str, str] | None = None,
 ) -> Iterator[Handle]:
     """A second instance of a server, on free ports with its own data, gone at the end. Always native.
 
-    `overrides` are settings in the server's own terms; `lab.jit=full` gives a JVM its full speed.
+    It is one of the catalogue, by its name, or any other. `overrides` are settings in the server's own terms;
+    `lab.jit=full` gives a JVM its full speed, and `lab.hosts` names a file for Connect to look up names in.
     """
-    server = find(name)
+    server = find(which) if isinstance(which, str) else which
     if server.lock:
         fetch([pin for lock in locks(server) for pin in read_lock(lock)], settings)
-    folder = settings.home / "own" / f"{name}-{uuid4().hex[:8]}"
+    folder = settings.home / "own" / f"{server.name}-{uuid4().hex[:8]}"
     ports = native.free_ports(server.ports)
     place = Place(folder, settings.cache, ports, dict(needs or {}), dict(overrides or {}))
     keep: Path | None = None

@@ -154,6 +154,18 @@ def test_a_judged_history_is_in_the_record_with_what_is_wrong(lab: Lab) -> None:
     assert (summary.operations, summary.counts["lost"], summary.findings[0].value) == (1, 1, "e1")
 
 
+def test_what_others_have_recorded_is_judged_with_it(lab: Lab) -> None:
+    lines = (
+        GOOD,
+        'run.recorder("theirs", "q").record(Action.WRITE, Outcome.OK, "e2")',
+        'run.recorder("h", "p").record(Action.WRITE, Outcome.OK, "e1")',
+        'run.judge("h", also=[run.history_file("theirs")])',
+    )
+    lab.run("\n".join(lines))
+    [summary] = lab.record.histories
+    assert (summary.operations, summary.counts["lost"]) == (2, 2)
+
+
 def test_what_is_said_of_one_variant_bears_its_name_and_its_topics(lab: Lab) -> None:
     lines = (
         f'wrong = run.about("naive", wrong_way=True, topics=[{TOPIC!r}])',

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from shared import errors
+from shared.commands.documents import made_documents
 from shared.report import syllabus
 from shared.settings import ROOT
 
@@ -21,23 +22,27 @@ EXPERIMENTAL = {"history", "run", "worker", "tap", "checkers", "experiment", "wo
 FLOORS = (
     {"errors"},
     {
-        *("attributes", "codec", "event", "files", "history", "home", "kafka", "postgres", "snapshot"),
-        *("record", "servers", "settings", "signals", "wait"),
+        *("attributes", "codec", "event", "files", "history", "home", "kafka", "postgres", "session", "snapshot"),
+        *("plain", "record", "servers", "settings", "signals", "wait"),
     },
     {
         *(
             "checkers",
+            "contrast",
             "ending",
             "environment",
             "evidence",
             "experiment",
             "faults",
+            "figures",
+            "gates",
             "labs",
             "moving",
             "mutations",
+            "operator",
             "output",
         ),
-        *("proxy", "report", "run", "size", "tap", "targets", "threads", "worker", "workload"),
+        *("proxy", "report", "run", "size", "tap", "targets", "threads", "usage", "worker", "workload"),
     },
     {"benchmarks", "cli", "commands", "pytest_plugin", "smoke", "tests"},
 )
@@ -253,6 +258,11 @@ def test_every_topic_of_an_experiment_is_in_the_syllabus(script: Path) -> None:
 def test_the_topics_of_an_experiment_are_of_its_own_section(script: Path) -> None:
     [section] = [part for part in syllabus.read(ROOT / "docs" / "syllabus.yaml") if part.lab == script.parent.name]
     assert {topic.split("/")[0] for topic in named_topics(script)} == {section.id}
+
+
+def test_documents_that_are_made_of_the_evidence_are_as_the_evidence_is() -> None:
+    stale = [path for path, text in made_documents().items() if path.read_text(encoding="utf-8") != text]
+    assert stale == []
 
 
 def test_every_error_is_drawn_in_its_tree_below_its_base() -> None:

@@ -3,13 +3,11 @@
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
-from shared import home
+from shared import home, operator
 from shared.errors import ConfigurationError
-from shared.output import make_console
-from shared.postgres import Connection, connect, in_schema
-from shared.servers.stack import Stack
+from shared.operator import TIME, Dsn, console
+from shared.postgres import Connection
 from sourcing import checkpoint, parking
 from sourcing.postgres import COMMAND, TABLE
 from sourcing.projection import Policy, Projection, Projector
@@ -17,9 +15,7 @@ from sourcing.rebuild import rebuild as build_anew
 from sourcing.shop.read_models import PROJECTIONS
 
 cli = typer.Typer(no_args_is_help=True)
-console = make_console()
 Schema = Annotated[str, typer.Option(help="the schema of the event store", envvar="LAB_SOURCING_SCHEMA")]
-Dsn = Annotated[str | None, typer.Option(help="conninfo; default: the labs' Postgres, or LAB_POSTGRES")]
 Name = Annotated[str, typer.Argument(metavar="PROJECTION")]
 Streams = Annotated[list[str] | None, typer.Argument(metavar="[STREAM]...")]
 Everything = Annotated[bool, typer.Option("--all", help="every stream that has something parked")]
@@ -31,9 +27,11 @@ def lag(schema: Schema = "public", dsn: Dsn = None) -> None:
     """How far every projection is behind, in events and in seconds, and how much it has parked."""
     with _open(schema, dsn) as connection:
         found = checkpoint.lag(connection)
-    table = _table("projection", "version", "events behind", "seconds behind", "parked")
+    table = operator.table("projection", "version", "events behind", "seconds behind", "parked")
     for one in found:
-        table.add_row(one.projection, str(one.version), f"{one.events:,}", f"{one.seconds:.1f}", f"{one.parked:,}")
+        operator.add(
+            table, one.projection, str(one.version), f"{one.events:,}", f"{one.seconds:.1f}", f"{one.parked:,}"
+        )
     console.print(table if found else "no projection ever ran here")
 
 
@@ -42,10 +40,12 @@ def parked(schema: Schema = "public", dsn: Dsn = None) -> None:
     """What is parked, with the reason, in the order of the events."""
     with _open(schema, dsn) as connection:
         found = parking.parked(connection)
-    table = _table("projection", "stream", "version", "type", "bytes", "attempts", "parked at", "reason")
+    table = operator.table("projection", "stream", "version", "type", "bytes", "attempts", "parked at", "reason")
     for one in found:
-        at, size = f"{one.parked_at:%Y-%m-%d %H:%M:%S}", f"{one.size:,}"
-        table.add_row(one.projection, one.stream, str(one.version), one.type, size, str(one.attempts), at, one.reason)
+        at, size = f"{one.parked_at:{TIME}}", f"{one.size:,}"
+        operator.add(
+            table, one.projection, one.stream, str(one.version), one.type, size, str(one.attempts), at, one.reason
+        )
     console.print(table if found else "nothing is parked")
 
 
@@ -56,7 +56,8 @@ def retry(
     """Handle what is parked again, each stream in its order: do it when the cause is gone."""
     projection = _projection(name)
     with _open(schema, dsn) as connection:
-        chosen = _chosen(connection, name, streams, everything)
+        there = parking.held(connection, name)
+        chosen = operator.chosen(streams, everything, there, "stream", "lab sourcing parked")
         console.print(f"{Projector(connection, projection).retry(chosen)} handled")
         left = [one for one in parking.parked(connection, name) if one.stream in chosen]
     if left:
@@ -70,7 +71,7 @@ def rebuild(name: Name, schema: Schema = "public", dsn: Dsn = None, stop: Stop =
     _open(schema, dsn).close()
     with console.status(f"building {name}") as status:
         built = build_anew(
-            in_schema(dsn or Stack().endpoint("postgres").url, schema),
+            operator.address(schema, dsn),
             projection,
             policy=Policy.STOP if stop else Policy.PARK,
             progress=lambda events: status.update(f"building {name}: {events:,} events"),
@@ -83,38 +84,15 @@ def rebuild(name: Name, schema: Schema = "public", dsn: Dsn = None, stop: Stop =
 @cli.command()
 def adopt(schema: Schema = "public", dsn: Dsn = None) -> None:
     """After a restore into another cluster: what is there stays in its order, and what is written comes after it."""
-    with _open(schema, dsn, "is no event store", "events") as connection:
+    with operator.connected(schema, dsn, "is no event store", "events") as connection:
         console.print(str(home.adopt(connection, TABLE, COMMAND)))
 
 
-def _open(schema: str, dsn: str | None, missing: str = "are no projections", *tables: str) -> Connection:
-    connection = connect(in_schema(dsn or Stack().endpoint("postgres").url, schema))
-    query = "select bool_and(to_regclass(name) is not null) from unnest(%s::text[]) as name"
-    if connection.execute(query, [list(tables or ("events", "checkpoints"))]).fetchone() != (True,):
-        connection.close()
-        raise ConfigurationError(f"there {missing} in schema {schema!r}: name the right one with --schema")
-    return connection
+def _open(schema: str, dsn: str | None) -> Connection:
+    return operator.connected(schema, dsn, "are no projections", "events", "checkpoints")
 
 
 def _projection(name: str) -> Projection:
     if name not in PROJECTIONS:
         raise ConfigurationError(f"there is no projection {name!r}; there are: {', '.join(PROJECTIONS)}")
     return PROJECTIONS[name]
-
-
-def _chosen(connection: Connection, name: str, streams: list[str] | None, everything: bool) -> list[str]:
-    """The streams that were named, all of which must have something parked. Raises ConfigurationError naming one."""
-    there = parking.held(connection, name)
-    if not streams and not everything:
-        raise ConfigurationError("name streams (see `lab sourcing parked`), or say --all")
-    for stream in streams or []:
-        if stream not in there:
-            raise ConfigurationError(f"nothing of stream {stream!r} is parked here (see `lab sourcing parked`)")
-    return streams or list(there)
-
-
-def _table(*columns: str) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column)
-    return table

@@ -73,7 +73,7 @@ class Taken(NamedTuple):
     at: float = float("-inf")
 
 
-class Policy(Protocol):
+class Frequency(Protocol):
     """When to take a snapshot of an aggregate that was just saved at `version`."""
 
     def due(self, version: int, last: Taken) -> bool: ...
@@ -109,9 +109,9 @@ class OnDemand:
 class PostgresSnapshots:
     """Snapshots in the database of the events. Taken in the caller's transaction where there is one."""
 
-    def __init__(self, connection: Connection, policy: Policy) -> None:
+    def __init__(self, connection: Connection, frequency: Frequency) -> None:
         self.connection = connection
-        self.policy = policy
+        self.frequency = frequency
         self.taken = self.used = self.failed = 0
         self.bytes = 0  # of all states taken
         self.ignored: Counter[Ignored] = Counter()
@@ -140,7 +140,7 @@ class PostgresSnapshots:
 
     def offer(self, aggregate: Aggregate) -> None:
         """Take a snapshot if it is due. A failure is logged and counted, since the events are saved."""
-        if not self.policy.due(aggregate.version, self._last.get(aggregate, Taken())):
+        if not self.frequency.due(aggregate.version, self._last.get(aggregate, Taken())):
             return
         try:
             self.take(aggregate)

@@ -26,7 +26,7 @@ class BrokenChain(SourcingError):
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class Upcast:
     """From one shape to those in `into` (type -> schema version); each result names its type."""
 
     into: Mapping[str, int]
@@ -41,7 +41,7 @@ class Upcasters:
         """`current`: every event type that the program knows -> the schema version that it writes."""
         self.current = dict(current)
         self.taken = 0  # steps so far
-        self._steps: dict[Shape, Step] = {}
+        self._steps: dict[Shape, Upcast] = {}
 
     def step(self, type_: str, version: int, to: Shape | None = None) -> Callable[[One], One]:
         """Decorator of a dict -> dict function: to the next version of the type, or to another type."""
@@ -49,7 +49,7 @@ class Upcasters:
 
         def register(function: One) -> One:
             self._add(
-                (type_, version), Step({target: target_version}, lambda data: [(target, function(data))], function)
+                (type_, version), Upcast({target: target_version}, lambda data: [(target, function(data))], function)
             )
             return function
 
@@ -59,14 +59,14 @@ class Upcasters:
         """Decorator of a dict -> [(type, dict), ...] function: to events of the types and versions in `into`."""
 
         def register(function: Several) -> Several:
-            self._add((type_, version), Step(into, function, function))
+            self._add((type_, version), Upcast(into, function, function))
             return function
 
         return register
 
     def drop(self, type_: str, version: int) -> None:
         """Such events mean nothing any more."""
-        self._add((type_, version), Step({}, _nothing, _nothing))
+        self._add((type_, version), Upcast({}, _nothing, _nothing))
 
     @property
     def shapes(self) -> set[Shape]:
@@ -95,7 +95,7 @@ class Upcasters:
         if problems:
             raise BrokenChain("; ".join(dict.fromkeys(problems)))
 
-    def _add(self, shape: Shape, step: Step) -> None:
+    def _add(self, shape: Shape, step: Upcast) -> None:
         if shape in self._steps:
             raise BrokenChain(f"two steps begin at {_name(shape)}")
         self._steps[shape] = step
@@ -109,7 +109,7 @@ class Upcasters:
         for next_type, next_data in _run(step, event, (type_, version), data):
             yield from self._follow(event, next_type, step.into[next_type], next_data)
 
-    def _stuck(self, event: Recorded, shape: Shape) -> Step:
+    def _stuck(self, event: Recorded, shape: Shape) -> Upcast:
         type_, version = shape
         newest = self.current.get(type_, 0)
         if 0 < newest < version:
@@ -156,7 +156,7 @@ class Upcasters:
         return (f"the step from {_name(shape)} returns nothing" for shape in void)
 
 
-def _run(step: Step, event: Recorded, shape: Shape, data: Data) -> list[tuple[str, Data]]:
+def _run(step: Upcast, event: Recorded, shape: Shape, data: Data) -> list[tuple[str, Data]]:
     try:
         made = [(type_, data) for type_, data in step.run(data)]
         strangers = {type_ for type_, _ in made} - step.into.keys()

@@ -9,9 +9,8 @@ import pytest
 from sourcing.cli import cli
 from sourcing.projection import Projector, install
 from sourcing.shop.read_models import PROJECTIONS
-from sourcing.stage import badevents
-from sourcing.stage import filling as shop
-from sourcing.stage.watching import wrong_rows
+from sourcing.stage import badevents, lives
+from sourcing.stage.traffic import wrong_rows
 from typer.testing import CliRunner, Result
 
 from shared.errors import ConfigurationError
@@ -34,7 +33,7 @@ def lab(postgres: Endpoint, unique: str, monkeypatch: pytest.MonkeyPatch) -> Lab
 def parked(connection: Connection) -> None:
     """Some orders and a bad event, read by one projection; the others have read nothing."""
     install(connection, *PROJECTIONS.values())
-    shop.write(connection, 7, 5)
+    lives.write(connection, 7, 5)
     badevents.write(connection, ["order-too-large"])
     Projector(connection, SUMMARY).catch_up()
     Projector(connection, PROJECTIONS["product_sales"], batch=10).step()

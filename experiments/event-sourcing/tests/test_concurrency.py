@@ -10,15 +10,25 @@ from sourcing.errors import WrongExpectedVersion
 from sourcing.postgres import PostgresStore
 from sourcing.repository import Repository
 from sourcing.shop.account import Account
-from sourcing.stage.writers import WAYS, Bank, Case, Gates, deposit, drain, open_accounts, serve
+from sourcing.stage.bank import Bank, Gates, open_accounts
+from sourcing.stage.tellers import Rows, Streams, Turn, Way, Work, deposit, drain, serve
 from sourcing.wrong import rows
-from sourcing.wrong.writers import InOneStream
+from sourcing.wrong.writers import InOneStream, at_once, regardless
 
 from shared.history import Action, History, Outcome
 from shared.postgres import Connection, connect
 from shared.worker import Worker
 
 Change = Callable[..., None]
+EXPECTED, LOCKED = Streams("expected version", Repository.execute), Rows("select for update", rows.locked)
+ONE_STREAM = Streams("one stream for all", Repository.execute, InOneStream)
+ALL = (
+    Rows("read, change, write", rows.read_change_write),
+    Rows("check, then change", rows.check_then_change),
+    Streams("any version", regardless),
+    Streams("retry at once", at_once),
+    *(EXPECTED, LOCKED, ONE_STREAM),
+)
 
 
 @pytest.fixture
@@ -85,39 +95,37 @@ def test_execute_decides_again_on_what_the_other_one_wrote(bank: Bank, store: Po
     assert accounts.load("0").balance == 300
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_alone_every_way_does_every_deposit(way: str, bank: Bank, connection: Connection) -> None:
-    if way == "events: one stream for all":
-        open_accounts(bank, 1_000, InOneStream)
+@pytest.mark.parametrize("way", ALL, ids=lambda way: way.name)
+def test_alone_every_way_does_every_deposit(way: Way, bank: Bank, connection: Connection) -> None:
+    if way is ONE_STREAM:
+        way.create(bank, 1_000)
     deposit(bank, way, 0)
     history = History.read(bank.history)
     cents = sum(movement.cents for movement in bank.deposits(0))
-    kind = InOneStream if way == "events: one stream for all" else Account
-    accounts = Repository(PostgresStore(connection), kind)
-    found = rows.balance(connection, "0") if way.startswith("row") else accounts.load("0").balance
-    assert found == 1_000 + cents
+    assert way.balance(connection, "0") == 1_000 + cents
     assert len(list(history.of(Action.WRITE, Outcome.OK))) == bank.count
 
 
-@pytest.mark.parametrize("way", ["events: expected version", "row: select for update"])
+@pytest.mark.parametrize("way", [EXPECTED, LOCKED], ids=lambda way: way.name)
 def test_two_at_once_drain_an_account_and_not_more(
-    way: str, bank: Bank, connection: Connection, tmp_path: Path
+    way: Way, bank: Bank, connection: Connection, tmp_path: Path
 ) -> None:
     with connect(bank.conninfo) as gatekeeper:
         gates = Gates(gatekeeper, 1)
-        tellers = [Worker("teller", tmp_path / "log", serve, [Case(bank, way, drain)], n).start() for n in range(2)]
+        turn = Turn(bank, Work(way, drain, 1))
+        tellers = [Worker("teller", tmp_path / "log", serve, [turn], n).start() for n in range(2)]
         gates.await_all(0, 2)
         assert not bank.history.exists()
         gates.open(0)
     assert [teller.wait() for teller in tellers] == [0, 0]
     taken = sum(op.figures["cents"] for op in History.read(bank.history).of(Action.WRITE, Outcome.OK))
-    account = Repository(PostgresStore(connection), Account).load("0")
-    assert (rows.balance(connection, "0") if way.startswith("row") else account.balance) == 1_000 + taken >= 0
+    assert way.balance(connection, "0") == 1_000 + taken >= 0
 
 
 def test_tellers_who_must_meet_lose_an_update_for_certain(bank: Bank, connection: Connection, tmp_path: Path) -> None:
-    case = Case(bank, "row: read, change, write", deposit, get_context("forkserver").Barrier(2))
-    tellers = [Worker("teller", tmp_path / "log", serve, [case], number).start() for number in range(2)]
+    losing = Rows("read, change, write", rows.read_change_write)
+    turn = Turn(bank, Work(losing, deposit, 1, wrong=True), get_context("forkserver").Barrier(2))
+    tellers = [Worker("teller", tmp_path / "log", serve, [turn], number).start() for number in range(2)]
     assert [teller.wait() for teller in tellers] == [0, 0]
     paid_in = sum(op.figures["cents"] for op in History.read(bank.history).of(Action.WRITE, Outcome.OK))
     assert rows.balance(connection, "0") < 1_000 + paid_in

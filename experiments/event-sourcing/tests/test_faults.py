@@ -15,21 +15,20 @@ from sourcing.postgres import PostgresStore, create
 from sourcing.projection import Projector, install
 from sourcing.repository import Repository
 from sourcing.shop.account import Account
-from sourcing.stage.supervised import (
-    AWAY,
+from sourcing.stage.bank import Bank, open_accounts
+from sourcing.stage.survivors import (
     AppendWindow,
     Balances,
-    Way,
-    append_anew,
+    Retry,
     deposit_through,
     project,
     recovery,
     repeat_the_same,
     settle,
 )
-from sourcing.stage.writers import Bank, open_accounts
 from sourcing.store import ANY, NO_STREAM
 from sourcing.windows import ProjectionWindow
+from sourcing.wrong.anew import append_anew
 
 from shared import postgres
 from shared.checkers import duplicate_effect
@@ -40,6 +39,7 @@ from shared.postgres import Connection, connect
 from shared.proxy import Proxy
 from shared.pytest_plugin import OwnStarter
 from shared.servers.server import Endpoint
+from shared.session import AWAY
 from shared.wait import until
 from shared.worker import Worker
 
@@ -90,7 +90,7 @@ def judged(bank: Bank) -> History:
 @pytest.mark.parametrize("window", [AppendWindow.BEFORE, AppendWindow.AFTER])
 @pytest.mark.parametrize(("way", "twice"), [(repeat_the_same, 0), (append_anew, 1)])
 def test_a_writer_killed_in_a_window_starts_again_with_the_deposit_that_it_did_not_note(
-    way: Way, twice: int, window: AppendWindow, bank: Bank, tmp_path: Path
+    way: Retry, twice: int, window: AppendWindow, bank: Bank, tmp_path: Path
 ) -> None:
     kill = Kill(window, nth=3)
     assert Worker("teller", tmp_path / "log", deposit_through, bank, way, 0, 0, kill).start().wait() == -9

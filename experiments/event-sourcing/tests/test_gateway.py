@@ -13,9 +13,8 @@ from sourcing.projection import Projection, Projector, install
 from sourcing.rebuild import rebuild
 from sourcing.shop.mails import Confirmations
 from sourcing.shop.order_value import OrderValue
-from sourcing.stage import filling as shop
-from sourcing.stage.projecting import Sender, send_mails
-from sourcing.stage.receiver import ask_price, post_mail, raise_prices, receive, url_of
+from sourcing.stage import lives
+from sourcing.stage.outside import Sender, ask_price, post_mail, raise_prices, receive, send_mails, url_of
 from sourcing.windows import EffectWindow, ProjectionWindow
 from sourcing.wrong.effects import AskedValue, NoteFirst, SendWhileHandling, SilentReplay
 from sourcing.wrong.emptied import start_again
@@ -52,7 +51,7 @@ def orders(connection: Connection) -> None:
     """A gateway, and some orders after it was opened."""
     install(connection)
     open_gateway(connection)
-    shop.write(connection, 7, ORDERS)
+    lives.write(connection, 7, ORDERS)
 
 
 def mails(history: Path) -> tuple[int, int]:
@@ -128,9 +127,9 @@ def test_killed_and_started_again(
 
 def test_nobody_hears_of_orders_from_before_the_gateway_was_opened(connection: Connection) -> None:
     install(connection)
-    shop.write(connection, 7, 3, "old")
+    lives.write(connection, 7, 3, "old")
     open_gateway(connection)
-    shop.write(connection, 7, 2, "new")
+    lives.write(connection, 7, 2, "new")
     Projector(connection, Confirmations()).catch_up()
     assert due(connection) == {"order-new000000", "order-new000001"}
 
@@ -170,7 +169,7 @@ def test_after_prices_rose_a_replay_differs_unless_they_are_in_the_events(
     price = partial(ask_price, client, world)
     model: Projection = OrderValue() if recorded else AskedValue(price)
     install(connection, model)
-    shop.write(connection, 7, 3, price=price)
+    lives.write(connection, 7, 3, price=price)
     Projector(connection, model).catch_up()
     before = values(connection, model)
     raise_prices(client, world, 10)

@@ -16,8 +16,8 @@ from sourcing.repository import Repository
 from sourcing.shop.account import Account
 from sourcing.shop.read_models import PROJECTIONS
 from sourcing.snapshots import EveryEvents, PostgresSnapshots
-from sourcing.stage import filling as shop
-from sourcing.stage.watching import wrong_rows
+from sourcing.stage import lives
+from sourcing.stage.traffic import wrong_rows
 from sourcing.store import ANY, StreamMetadata
 
 from shared import home
@@ -102,7 +102,7 @@ def test_commands_and_snapshots_work(hostile: str) -> None:
 def test_projections_and_their_rebuilds_say_what_the_events_say(hostile: str) -> None:
     with connect(hostile) as connection:
         install(connection, SUMMARY)
-        events = shop.write(connection, 7, 20)
+        events = lives.write(connection, 7, 20)
         assert Projector(connection, SUMMARY).catch_up() == events
         assert rebuild(hostile, SUMMARY).events == events
         assert not wrong_rows(connection)

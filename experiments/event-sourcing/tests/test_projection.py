@@ -13,10 +13,9 @@ from sourcing.event import NewEvent
 from sourcing.postgres import PostgresStore
 from sourcing.projection import Change, Policy, Projection, ProjectionStopped, Projector, install
 from sourcing.shop.read_models import PROJECTIONS, OrderSummary
-from sourcing.stage import badevents, folded, watching
-from sourcing.stage import filling as shop
-from sourcing.stage.projecting import project
-from sourcing.stage.watching import behind, changes, wrong_rows
+from sourcing.stage import badevents, lives, traffic, truth
+from sourcing.stage.kills import project
+from sourcing.stage.traffic import behind, changes, wrong_rows
 from sourcing.windows import ProjectionWindow
 from sourcing.wrong.projectors import ByPosition, CheckpointFirst, ModelFirst, PerEvent
 
@@ -41,12 +40,12 @@ class NextSummary(OrderSummary):
 def orders(connection: Connection) -> int:
     """Twenty orders and all projections, which have read nothing yet; how many events that is."""
     install(connection, *PROJECTIONS.values())
-    return shop.write(connection, 7, 20)
+    return lives.write(connection, 7, 20)
 
 
 def differs(connection: Connection, projection: Projection) -> int:
-    expected = folded.fold(everything(PostgresStore(connection)))[projection.name]
-    return folded.wrong(expected, folded.read(connection, projection.name))
+    expected = truth.fold(everything(PostgresStore(connection)))[projection.name]
+    return truth.wrong(expected, truth.read(connection, projection.name))
 
 
 @every_model
@@ -151,7 +150,7 @@ def test_a_deleted_stream_takes_its_row_along(orders: int, store: PostgresStore,
     Projector(connection, SUMMARY).catch_up()
     store.delete("order-000003")
     Projector(connection, SUMMARY).catch_up()
-    assert set(folded.read(connection, SUMMARY.name)) == {f"order-{n:06d}" for n in range(20)} - {"order-000003"}
+    assert set(truth.read(connection, SUMMARY.name)) == {f"order-{n:06d}" for n in range(20)} - {"order-000003"}
 
 
 @pytest.mark.parametrize("batch", [4, 1000])
@@ -202,7 +201,7 @@ def test_a_retry_by_a_mended_program_handles_all_that_is_parked_in_order(connect
     mended = Projector(connection, SUMMARY, read=badevents.mended)
     assert mended.retry() == 2 * len(badevents.BAD)
     assert parking.parked(connection) == []
-    assert folded.read(connection, SUMMARY.name)["order-not-json"][2:] == (900, 0, 3)
+    assert truth.read(connection, SUMMARY.name)["order-not-json"][2:] == (900, 0, 3)
 
 
 def test_a_retry_that_fails_again_counts_the_attempt_and_keeps_the_order(connection: Connection) -> None:
@@ -316,7 +315,7 @@ def blocked(connection: Connection, other: Connection) -> bool:
 def test_a_rate_is_not_waited_for_where_nothing_comes(
     orders: int, connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watching, "PATIENCE", 0.1)
-    assert watching.rate(connection, SUMMARY, 10, orders) > 0
+    monkeypatch.setattr(traffic, "PATIENCE", 0.1)
+    assert traffic.rate(connection, SUMMARY, 10, orders) > 0
     with pytest.raises(DeadlineExceeded, match="the next batch"):
-        watching.rate(connection, SUMMARY, 1000, orders + 1)
+        traffic.rate(connection, SUMMARY, 1000, orders + 1)

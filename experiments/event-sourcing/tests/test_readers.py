@@ -9,16 +9,24 @@ from sourcing.errors import TransactionTooOld, WrongExpectedVersion
 from sourcing.event import NewEvent, Recorded
 from sourcing.holdback import HoldingBack, oldest_writer
 from sourcing.postgres import PostgresStore
-from sourcing.stage import causing
-from sourcing.stage.reading import HALF, NOTES, PAIR, TUTORIAL, WAYS, WINDOWS, Reader, follow, write_unevenly
-from sourcing.stage.writers import Bank
+from sourcing.stage import readers
+from sourcing.stage.bank import Bank
+from sourcing.stage.readers import NOTES, Query, Reader, by_xid_and_position, follow, write_unevenly
 from sourcing.store import ANY, NO_STREAM
+from sourcing.windowed import BEGIN, read_window
+from sourcing.wrong.positions import behind_open_transactions, by_position
 
 from shared.checkers import check
 from shared.history import History
 from shared.postgres import Connection, connect
 from shared.wait import until
 from shared.worker import Worker
+
+TUTORIAL = Query("position > last", "tutorial", by_position)
+HALF = Query("position > last, behind open transactions", "half-fix", behind_open_transactions)
+PAIR = Query("(xid, position) > last", "pair", by_xid_and_position)
+WINDOWS = Query("snapshot windows", "windows", read_window, BEGIN)
+ALL = TUTORIAL, HALF, PAIR, WINDOWS
 
 
 class Writer:
@@ -54,17 +62,17 @@ def begin(store: PostgresStore, schema: str) -> Iterator[Callable[[str], Writer]
         yield begin
 
 
-Reading = dict[str, tuple[Reader, list[Recorded]]]
+Reading = dict[Query, tuple[Reader, list[Recorded]]]
 
 
 @pytest.fixture
 def reading(store: PostgresStore) -> Reading:
     """Every way's reader, and what it has seen."""
-    seen: dict[str, list[Recorded]] = {way: [] for way in WAYS}
-    return {way: (Reader(store.connection, way, seen[way].append), seen[way]) for way in WAYS}
+    seen: dict[Query, list[Recorded]] = {query: [] for query in ALL}
+    return {query: (Reader(store.connection, query, seen[query].append), seen[query]) for query in ALL}
 
 
-def missed(reading: Reading, *streams: str) -> set[str]:
+def missed(reading: Reading, *streams: str) -> set[Query]:
     """The ways that have not seen these streams' events once, now that every transaction has ended."""
     for reader, _ in reading.values():
         reader.finish()
@@ -190,13 +198,13 @@ def test_the_alarm_names_the_oldest_transaction_that_has_written(
 # The experiment's processes.
 
 
-@pytest.mark.parametrize("way", [PAIR, WINDOWS])
+@pytest.mark.parametrize("query", [PAIR, WINDOWS])
 def test_uneven_writers_leave_what_their_history_says_and_it_is_read(
-    store: PostgresStore, schema: str, tmp_path: Path, way: str
+    store: PostgresStore, schema: str, tmp_path: Path, query: Query
 ) -> None:
     store.connection.execute(NOTES)
     bank = Bank(schema, tmp_path / "history.jsonl", seed=1, count=30, accounts=4)
-    reader = Worker("reader", tmp_path / "reader.log", follow, bank, way, "reader").start()
+    reader = Worker("reader", tmp_path / "reader.log", follow, bank, query).start()
     writers = [Worker("w", tmp_path / "writer.log", write_unevenly, bank, n, 0.001).start() for n in range(4)]
     assert [writer.wait() for writer in writers] == [0] * 4
     until("the reader to read", lambda: History.read(bank.history).delivered)  # from then on it ends by itself
@@ -205,4 +213,4 @@ def test_uneven_writers_leave_what_their_history_says_and_it_is_read(
     assert history.committed == {event.id for event in store.read_all()}
     assert len(history.committed | history.aborted) == 120 > len(history.committed)
     assert not any(check(history).values())
-    assert way == PAIR or causing.too_early(history, causing.causes(store.connection)) == 0
+    assert query == PAIR or readers.too_early(history, readers.causes(schema)) == 0

@@ -13,10 +13,9 @@ from sourcing import checkpoint, parking
 from sourcing.projection import Change, Policy, ProjectionStopped, Projector, install
 from sourcing.rebuild import rebuild
 from sourcing.shop.read_models import PROJECTIONS, OrderSummary
-from sourcing.stage import badevents
-from sourcing.stage import filling as shop
-from sourcing.stage.projecting import rebuild_killed, watch
-from sourcing.stage.watching import await_looks, behind, changes, wrong_rows
+from sourcing.stage import badevents, lives
+from sourcing.stage.kills import rebuild_killed
+from sourcing.stage.traffic import await_looks, behind, changes, watch, wrong_rows
 from sourcing.windows import ProjectionWindow, RebuildWindow
 from sourcing.wrong.emptied import start_again
 
@@ -51,7 +50,7 @@ class Halfway(OrderSummary):
 def live(connection: Connection) -> int:
     """Forty orders in the read model; how many events."""
     install(connection, SUMMARY)
-    events = shop.write(connection, 7, 40)
+    events = lives.write(connection, 7, 40)
     Projector(connection, SUMMARY).catch_up()
     return events
 
@@ -95,7 +94,7 @@ def test_what_is_written_during_the_rebuild_is_in_the_new_tables_once(
     running = Projector(connection, SUMMARY, batch=10)
 
     def meanwhile(events: int) -> None:
-        shop.write(connection, events, 1, f"meanwhile{events}x")
+        lives.write(connection, events, 1, f"meanwhile{events}x")
         running.catch_up()
 
     built = rebuild(schema, SUMMARY, batch=20, progress=meanwhile)
@@ -107,14 +106,14 @@ def test_what_is_written_during_the_rebuild_is_in_the_new_tables_once(
 def test_a_running_projector_goes_on_with_the_new_tables(live: int, connection: Connection, schema: str) -> None:
     running = Projector(connection, SUMMARY)
     rebuild(schema, SUMMARY)
-    written = shop.write(connection, 8, 5, "later")
+    written = lives.write(connection, 8, 5, "later")
     assert running.catch_up() == written
     assert wrong_rows(connection) == 0
 
 
 def test_the_first_tables_of_a_projection_can_be_built_so(connection: Connection, schema: str) -> None:
     install(connection)
-    shop.write(connection, 7, 5)
+    lives.write(connection, 7, 5)
     rebuild(schema, SUMMARY)
     assert (behind(connection), wrong_rows(connection)) == (0, 0)
 
@@ -124,7 +123,7 @@ def test_the_new_tables_may_have_another_shape_and_the_old_program_keeps_out(
 ) -> None:
     old = Projector(connection, SUMMARY)
     rebuild(schema, WithoutLines())
-    shop.write(connection, 8, 1, "later")
+    lives.write(connection, 8, 1, "later")
     with pytest.raises(checkpoint.ProjectionReplaced, match="tables are of version 2, this program is of version 1"):
         old.catch_up()
     assert Projector(connection, WithoutLines()).catch_up() > 0
@@ -177,7 +176,7 @@ def test_the_switch_waits_for_a_reader_and_then_has_all_that_the_old_tables_had(
         reader.execute("select count(*) from order_summary")
 
         def leave(attempts: int) -> None:
-            shop.write(connection, attempts, 2, "late")
+            lives.write(connection, attempts, 2, "late")
             Projector(connection, SUMMARY).catch_up()
             reader.execute("commit")
 
@@ -201,7 +200,7 @@ def test_the_switch_waits_for_a_batch_that_the_live_projector_has_in_hand(
 
         def leave(attempts: int) -> None:
             if not stepping:
-                shop.write(connection, 9, 2, "late")
+                lives.write(connection, 9, 2, "late")
                 reader.execute("commit")
                 stepping.append(pool.submit(Projector(other, SUMMARY, at=hold).step))
                 in_hand.wait(60)

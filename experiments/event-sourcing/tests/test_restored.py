@@ -12,8 +12,8 @@ from sourcing.projection import Projector, install
 from sourcing.rebuild import rebuild
 from sourcing.shop.mails import Confirmations
 from sourcing.shop.read_models import PROJECTIONS
-from sourcing.stage import filling as shop
-from sourcing.stage.watching import wrong_rows
+from sourcing.stage import lives
+from sourcing.stage.traffic import wrong_rows
 from sourcing.store import NO_STREAM, StreamMetadata
 from sourcing.windowed import read_window
 from typer.testing import CliRunner
@@ -49,7 +49,7 @@ def original(schema: str, fresh: Endpoint) -> PostgresStore:
         moving.age(connection, max(0, moving.newest_id(other) + 3_000 - moving.newest_id(connection)))
     install(connection, *PROJECTIONS.values())
     gateway.open_gateway(connection)
-    shop.write(connection, 7, 20)
+    lives.write(connection, 7, 20)
     Projector(connection, SUMMARY, batch=50).step()
     return PostgresStore(connection)
 
@@ -114,7 +114,7 @@ def test_a_gateway_begins_where_it_was_opened(restored: str, opened: str, due: i
         if opened == "after":
             connection.execute("drop table effects, effects_since")
             gateway.open_gateway(connection)
-        shop.write(connection, 8, 3, "new-")
+        lives.write(connection, 8, 3, "new-")
         Projector(connection, Confirmations()).catch_up()
         assert connection.execute("select count(*) from effects").fetchall() == [(due,)]
 
@@ -140,7 +140,7 @@ def ahead(store: PostgresStore) -> PostgresStore:
     """A read model of all events, the last 30 of which are then taken away as by a restore of the table alone."""
     connection = store.connection
     install(connection, SUMMARY)
-    shop.write(connection, 7, 20)
+    lives.write(connection, 7, 20)
     Projector(connection, SUMMARY).catch_up()
     connection.execute("delete from events where position > (select max(position) - 30 from events)")
     return store
@@ -150,13 +150,13 @@ def ahead(store: PostgresStore) -> PostgresStore:
 def test_a_checkpoint_of_an_event_that_is_not_there_is_refused_until_a_rebuild(
     ahead: PostgresStore, schema: str, since: int
 ) -> None:
-    shop.write(ahead.connection, 9, since, "since-")
+    lives.write(ahead.connection, 9, since, "since-")
     with pytest.raises(
         CheckpointRefused, match=r"'order_summary': .*older backup; .* lab sourcing rebuild order_summary"
     ):
         Projector(ahead.connection, SUMMARY)
     rebuild(schema, SUMMARY)
-    shop.write(ahead.connection, 9, 2, "later-")
+    lives.write(ahead.connection, 9, 2, "later-")
     Projector(ahead.connection, SUMMARY).catch_up()
     assert not wrong_rows(ahead.connection)
 
@@ -185,7 +185,7 @@ def test_a_checkpoint_of_a_transaction_yet_to_come_is_refused(store: PostgresSto
 @pytest.mark.parametrize("how", ["truncated", "deleted"])
 def test_a_checkpoint_at_an_event_that_was_scavenged_is_taken(store: PostgresStore, how: str) -> None:
     install(store.connection, SUMMARY)
-    shop.write(store.connection, 7, 1)
+    lives.write(store.connection, 7, 1)
     Projector(store.connection, SUMMARY).catch_up()
     [last] = store.read("order-000000", backwards=True, limit=1)
     store.append("order-000000", [NewEvent("OrderViewed", {})])
@@ -208,9 +208,9 @@ def test_in_a_copy_of_the_cluster_that_is_behind_a_newer_checkpoint_is_refused(
     create(create_schema(first.endpoint, unique))
     with connect(in_schema(first.endpoint.url, unique)) as connection:
         install(connection, SUMMARY)
-        shop.write(connection, 7, 5)
+        lives.write(connection, 7, 5)
         moving.copy_cluster(first.endpoint, copy, *(["--write-recovery-conf"] if how == "a standby" else []))
-        shop.write(connection, 8, 10, "lost-")
+        lives.write(connection, 8, 10, "lost-")
         Projector(connection, SUMMARY).catch_up()
         [newer] = connection.execute("select * from checkpoints").fetchall()  # as if it were kept elsewhere
     first.kill()
@@ -218,7 +218,7 @@ def test_in_a_copy_of_the_cluster_that_is_behind_a_newer_checkpoint_is_refused(
     with connect(in_schema(copy.endpoint.url, unique)) as connection:
         if how == "a standby":
             connection.execute("select pg_promote()")
-        shop.write(connection, 9, since, "since-")
+        lives.write(connection, 9, since, "since-")
         assert PostgresStore(connection).append("note-1", [note("new")]) == 1
         values = ", ".join(["%s"] * len(newer))
         connection.execute(f"insert into checkpoints values ({values})", newer)  # noqa: S608

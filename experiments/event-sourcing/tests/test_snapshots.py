@@ -15,7 +15,7 @@ from sourcing.postgres import PostgresStore
 from sourcing.repository import Repository
 from sourcing.shop.account import Account
 from sourcing.shop.order import Order
-from sourcing.snapshots import AtMostEvery, EveryEvents, Ignored, OnDemand, Policy, PostgresSnapshots, Taken
+from sourcing.snapshots import AtMostEvery, EveryEvents, Frequency, Ignored, OnDemand, PostgresSnapshots, Taken
 from sourcing.store import StreamMetadata
 
 COMMANDS: dict[str, Callable[[Order], None]] = {
@@ -98,15 +98,17 @@ def test_only_the_events_after_the_snapshot_are_read(store: PostgresStore, kept:
     assert len(list(store.read("account-1", after=fresh.version))) == 1
 
 
-@pytest.mark.parametrize(("policy", "version"), [(EveryEvents(5), 10), (AtMostEvery(3600), 1), (OnDemand(), 0)])
-def test_the_policy_says_when(policy: Policy, version: int, store: PostgresStore, kept: PostgresSnapshots) -> None:
-    kept.policy = policy
+@pytest.mark.parametrize(("frequency", "version"), [(EveryEvents(5), 10), (AtMostEvery(3600), 1), (OnDemand(), 0)])
+def test_the_frequency_says_when(
+    frequency: Frequency, version: int, store: PostgresStore, kept: PostgresSnapshots
+) -> None:
+    kept.frequency = frequency
     account(store, 11, kept)
     assert stored(store) == version
 
 
-def test_a_policy_by_time_takes_one_when_the_last_is_old(store: PostgresStore, kept: PostgresSnapshots) -> None:
-    kept.policy = AtMostEvery(3600)
+def test_a_frequency_by_time_takes_one_when_the_last_is_old(store: PostgresStore, kept: PostgresSnapshots) -> None:
+    kept.frequency = AtMostEvery(3600)
     repository = account(store, 3, kept)
     store.connection.execute("update snapshots set taken_at = taken_at - interval '2 hours'")
     for _ in range(2):  # the second one is soon after
@@ -118,7 +120,7 @@ def test_a_snapshot_of_another_state_version_is_ignored_counted_and_replaced(
     store: PostgresStore, kept: PostgresSnapshots
 ) -> None:
     kept.take(account(store, 9).load("1"))
-    kept.policy = EveryEvents(5)
+    kept.frequency = EveryEvents(5)
     repository = Repository(store, Stricter, snapshots=kept)
     repository.execute("1", lambda account: account.deposit(100))
     assert kept.ignored == {Ignored.STATE_VERSION: 1}
@@ -213,7 +215,7 @@ def test_what_is_not_saved_is_not_kept(kept: PostgresSnapshots) -> None:
 
 
 def test_a_snapshot_that_fails_does_not_undo_the_save(store: PostgresStore, kept: PostgresSnapshots) -> None:
-    kept.policy = EveryEvents(1)
+    kept.frequency = EveryEvents(1)
     store.connection.execute("alter table snapshots add check (version < 3)")
     with store.connection.transaction():
         account(store, 2, kept)
@@ -231,13 +233,13 @@ class Dated(Account):
 def test_a_state_that_is_no_json_is_not_kept_and_does_not_undo_the_save(
     store: PostgresStore, kept: PostgresSnapshots
 ) -> None:
-    kept.policy = EveryEvents(1)
+    kept.frequency = EveryEvents(1)
     Repository(store, Dated, snapshots=kept).execute("1", lambda account: account.open("Ada"))
     assert (stored(store), kept.failed, Repository(store, Dated).load("1").version) == (0, 1, 1)
 
 
 def test_a_snapshot_is_taken_in_the_transaction_of_the_caller(store: PostgresStore, kept: PostgresSnapshots) -> None:
-    kept.policy = EveryEvents(1)
+    kept.frequency = EveryEvents(1)
     with store.connection.transaction():
         account(store, 2, kept)
         raise psycopg.Rollback
@@ -245,7 +247,7 @@ def test_a_snapshot_is_taken_in_the_transaction_of_the_caller(store: PostgresSto
 
 
 def test_truncating_the_table_loses_nothing(store: PostgresStore, kept: PostgresSnapshots) -> None:
-    kept.policy = EveryEvents(2)
+    kept.frequency = EveryEvents(2)
     repository = account(store, 5, kept)
     before = repository.load("1").state()
     store.connection.execute("truncate snapshots")
@@ -261,6 +263,6 @@ def test_it_is_one_indexed_read(store: PostgresStore, kept: PostgresSnapshots) -
     assert "Seq Scan" not in text
 
 
-def test_the_policies_by_themselves() -> None:
+def test_the_frequencies_by_themselves() -> None:
     assert [version for version in range(12) if EveryEvents(5).due(version, Taken(4))] == [9, 10, 11]
     assert not AtMostEvery(0).due(4, Taken(4))

@@ -22,7 +22,7 @@ from sourcing.event import TOMBSTONE, NewEvent, Recorded, data_of, encode
 from sourcing.postgres import PostgresStore
 from sourcing.stage import questions
 from sourcing.stage.contract import ContractBroken, Question, Subject
-from sourcing.stage.measuring import withdraw_at_once
+from sourcing.stage.load import withdraw_at_once
 from sourcing.store import ANY, NO_STREAM, Capability, EventStore, StreamMetadata
 from sourcing.stores import STORES, Address, created
 from sourcing.stores.adapting import NEVER, time_of

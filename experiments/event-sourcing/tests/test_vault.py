@@ -20,7 +20,7 @@ from sourcing.forgetting.vault import (
     FORGOTTEN,
     BrokenSeal,
     KeyMissing,
-    Place,
+    Seat,
     SubjectForgotten,
     Vault,
     VaultError,
@@ -30,7 +30,7 @@ from sourcing.forgetting.vault import (
 from sourcing.postgres import PostgresStore
 from sourcing.repository import Repository
 from sourcing.shop.customer import Customer
-from sourcing.stage import filling as shop
+from sourcing.stage import lives
 from sourcing.stage.generations import sales
 
 from shared import codec
@@ -39,7 +39,7 @@ from shared.errors import ConfigurationError, NotWritable
 from shared.postgres import Connection, connect
 
 MASTER, OTHER = AESGCM.generate_key(256), AESGCM.generate_key(256)
-ADA = Place("customer-1", "1", "name")
+ADA = Seat("customer-1", "1", "name")
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def test_every_json_value_comes_back(value: object, vault: Vault) -> None:
     [ADA._replace(stream="customer-2"), ADA._replace(field="email"), ADA._replace(subject="2")],
     ids=["stream", "field", "subject"],
 )
-def test_it_cannot_be_moved(place: Place, vault: Vault) -> None:
+def test_it_cannot_be_moved(place: Seat, vault: Vault) -> None:
     vault.seal(ADA._replace(subject="2"), "a key for the other one")
     sealed = vault.seal(ADA, "Ada")
     with pytest.raises(BrokenSeal, match=f"field '{place.field}' of '{place.subject}' in stream '{place.stream}'"):
@@ -331,7 +331,7 @@ def test_fields_of_inner_objects_are_classified_by_their_names(vault: Vault) -> 
 
 
 def test_everything_that_the_shop_s_programs_write_is_classified(vault: Vault) -> None:
-    written = [event for _, events in shop.orders(7, 50) for event in events]
+    written = [event for _, events in lives.orders(7, 50) for event in events]
     written += [event for _, events in sales(7, 12, 3) for event in events if event.type in SHOP]
     assert {event.type for event in written} >= {
         "OrderPlaced",

@@ -6,8 +6,8 @@ from contextlib import contextmanager
 import pytest
 from sourcing.event import NewEvent, Recorded
 from sourcing.postgres import PostgresStore
-from sourcing.stage import causing
-from sourcing.stage.reading import NOTES, PAIR, WINDOWS
+from sourcing.stage import readers
+from sourcing.stage.readers import NOTES, Query, by_xid_and_position
 from sourcing.windowed import BEGIN, Place, read_window
 
 from shared.postgres import Connection, connect
@@ -48,9 +48,10 @@ def test_the_cause_comes_first_where_the_pair_has_the_effect_first(
     store: PostgresStore, schema: str, by_itself: bool
 ) -> None:
     store.connection.execute(NOTES)
-    read = causing.relate(schema, by_itself=by_itself)
-    assert read[WINDOWS] == ["Requested", "Granted"]
-    assert (read[PAIR] == ["Granted", "Requested"]) is not by_itself
+    pair, windows = Query("pair", "pair", by_xid_and_position), Query("windows", "windows", read_window, BEGIN)
+    read = readers.relate(schema, (pair, windows), by_itself=by_itself)
+    assert read[windows] == ["Requested", "Granted"]
+    assert (read[pair] == ["Granted", "Requested"]) is not by_itself
 
 
 @pytest.mark.parametrize("limit", [1, 2, 1000])

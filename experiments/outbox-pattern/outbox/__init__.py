@@ -12,5 +12,6 @@ Read these in this order:
 8. relay/wal.py       the relay on the log
 9. inbox.py           the consumer's memory, in the transaction of its effect
 
-What goes wrong in the popular ways is in wrong/, what experiments run and watch with in stage/.
+What goes wrong in the popular ways is in wrong/, ways side by side are in lessons/, and what experiments run and watch
+with is in stage/.
 """

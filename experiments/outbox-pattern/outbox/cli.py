@@ -3,7 +3,6 @@
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from outbox import parking
 from outbox.operating import checking
@@ -11,14 +10,11 @@ from outbox.relay.lag import lags
 from outbox.table import COMMAND, TABLE
 from shared import home
 from shared.errors import ConfigurationError
-from shared.output import make_console
-from shared.postgres import Connection, connect, in_schema
-from shared.servers.stack import Stack
+from shared.operator import TIME, Dsn, add, connected, console, table
+from shared.postgres import Connection
 
 cli = typer.Typer(no_args_is_help=True)
-console = make_console()
 Schema = Annotated[str, typer.Option(help="the schema of the outbox", envvar="LAB_OUTBOX_SCHEMA")]
-Dsn = Annotated[str | None, typer.Option(help="conninfo; default: the labs' Postgres, or LAB_POSTGRES")]
 Ids = Annotated[list[str] | None, typer.Argument(metavar="[EVENT ID]...")]
 Since = Annotated[int | None, typer.Option(metavar="DAYS", min=1, help="rows of the last days only; default: all")]
 Everything = Annotated[bool, typer.Option("--all", help="every parked event")]
@@ -29,13 +25,11 @@ def parked(schema: Schema = "public", dsn: Dsn = None) -> None:
     """What is parked, with the reason; oldest first."""
     with _open(schema, dsn) as connection:
         found = parking.parked(connection)
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("event id", "aggregate", "type", "bytes", "parked at", "reason"):
-        table.add_column(column)
+    rows = table("event id", "aggregate", "type", "bytes", "parked at", "reason")
     for one in found:
         aggregate = f"{one.aggregate_type} {one.aggregate_id}"
-        table.add_row(one.id, aggregate, one.type, f"{one.size:,}", f"{one.parked_at:%Y-%m-%d %H:%M:%S}", one.reason)
-    console.print(table if found else "nothing is parked")
+        add(rows, one.id, aggregate, one.type, f"{one.size:,}", f"{one.parked_at:{TIME}}", one.reason)
+    console.print(rows if found else "nothing is parked")
 
 
 @cli.command()
@@ -86,22 +80,15 @@ def lag(schema: Schema = "public", dsn: Dsn = None) -> None:
     """How far each cursor relay is behind, by its last note; of the log's relays see pg_replication_slots."""
     with _open(schema, dsn) as connection:
         found = lags(connection)
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("relay", "waiting", "oldest (s)", "open transactions", "window"):
-        table.add_column(column)
+    rows = table("relay", "waiting", "oldest (s)", "open transactions", "window")
     for one in found:
         window = "being read" if one.reading else "none is open"
-        table.add_row(one.relay, f"{one.waiting:,}", f"{one.oldest:.1f}", str(one.open), window)
-    console.print(table if found else "no cursor relay has a note here")
+        add(rows, one.relay, f"{one.waiting:,}", f"{one.oldest:.1f}", str(one.open), window)
+    console.print(rows if found else "no cursor relay has a note here")
 
 
 def _open(schema: str, dsn: str | None) -> Connection:
-    connection = connect(in_schema(dsn or Stack().endpoint("postgres").url, schema))
-    there = connection.execute("select to_regclass('outbox_parked') is not null").fetchone()
-    if not there or not there[0]:
-        connection.close()
-        raise ConfigurationError(f"there is no outbox in schema {schema!r}: name the right one with --schema")
-    return connection
+    return connected(schema, dsn, "is no outbox", "outbox_parked")
 
 
 def _chosen(connection: Connection, ids: list[str] | None, everything: bool) -> list[str]:

@@ -1,15 +1,19 @@
-"""A consumer whose effects must count once: at-least-once, with the event's id in the transaction of its effect."""
+"""A consumer whose effects must count once: at-least-once, with the event's id in the transaction of its effect.
+
+Effect first, offset after: commit a message's offset when `handle_or_keep` has returned.
+"""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import partial
 
 from confluent_kafka import Message
 from msgspec import Struct
 
-from outbox import inbox
-from outbox.windows import Hook
-from shared import codec
+from outbox import deadletters, inbox
+from outbox.windows import Hook, nowhere
+from shared import codec, kafka
 from shared.event import Event
 from shared.postgres import Connection
 
@@ -41,7 +45,7 @@ def credit(connection: Connection, event: Event) -> None:
 
 @dataclass(frozen=True)
 class Delivery:
-    """One event as it came, and what a way needs to handle it."""
+    """One event as it came, and what is needed to handle it."""
 
     connection: Connection
     group: str
@@ -51,7 +55,7 @@ class Delivery:
     done: Callable[[], None]  # called when the effect is committed
 
 
-Way = Callable[[Delivery], None]
+Handler = Callable[[Delivery], None]
 
 
 def with_inbox(it: Delivery) -> None:
@@ -63,3 +67,45 @@ def with_inbox(it: Delivery) -> None:
 
     if inbox.once(it.connection, it.group, it.event, effect):
         it.done()
+
+
+class Watcher:
+    """Is told what a consumer does, and does nothing by itself."""
+
+    def came(self, message: Message, event: Event) -> None:
+        """The message is this event."""
+
+    def done(self, message: Message, event: Event) -> None:
+        """Its effect is committed."""
+
+    def refused(self, message: Message, reason: Exception) -> None:
+        """It cannot be used."""
+
+
+@dataclass(frozen=True)
+class Consumer:
+    """What a consumer has for all of its messages."""
+
+    connection: Connection
+    group: str
+    handler: Handler
+    at: Hook = nowhere
+    watcher: Watcher = field(default_factory=Watcher)
+
+
+def handle_or_keep(consumer: Consumer, message: Message) -> None:
+    """RIGHT: what it cannot use is kept, with the reason, and it goes on."""
+    try:
+        handle(consumer, message)
+    except deadletters.UNUSABLE as error:
+        consumer.watcher.refused(message, error)
+        deadletters.keep(consumer.connection, consumer.group, message, error)
+
+
+def handle(consumer: Consumer, message: Message) -> None:
+    """Read the message, and handle its event. Raises one of deadletters.UNUSABLE."""
+    event = Event.from_kafka(kafka.key(message), kafka.value(message), kafka.headers(message))
+    consumer.watcher.came(message, event)
+    done = partial(consumer.watcher.done, message, event)
+    consumer.handler(Delivery(consumer.connection, consumer.group, event, message, consumer.at, done))
+    consumer.at(ConsumeWindow.AFTER_EFFECT)

@@ -9,6 +9,7 @@ from confluent_kafka import KafkaException, Message, Producer
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
+from outbox.relay.notified import ring
 from outbox.session import add_event
 from outbox.table import insert_event, insert_step, step_values
 from outbox.windows import Hook, WriteWindow, nowhere
@@ -16,7 +17,7 @@ from shared.event import Event
 from shared.postgres import Connection
 
 STEP = "insert into order_steps (order_id, number, status, cents) values (:order, :number, :status, :cents)"
-Way = Callable[[Connection, Producer, str, Event, Hook], None]
+Write = Callable[[Connection, Producer, str, Event, Hook], None]
 
 
 def write_with_outbox(
@@ -29,6 +30,14 @@ def write_with_outbox(
         at(WriteWindow.BETWEEN)
         insert_event(connection, event, aggregate_type)
     at(WriteWindow.AFTER)
+
+
+def write_and_ring(
+    connection: Connection, producer: Producer | None, aggregate_type: str, event: Event, at: Hook = nowhere
+) -> None:
+    """RIGHT, where a relay is to be woken: the ring comes after the commit. A crash in between costs a wait."""
+    write_with_outbox(connection, producer, aggregate_type, event, at)
+    ring(connection)
 
 
 def write_in_session(session: Session, aggregate_type: str, event: Event, at: Hook = nowhere) -> None:

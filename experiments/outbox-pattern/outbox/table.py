@@ -7,7 +7,7 @@ from uuid import UUID
 from shared import home
 from shared.errors import EventError
 from shared.event import JSON, Event
-from shared.postgres import Connection, connect
+from shared.postgres import Connection, connect, number
 
 SCHEMA = Path(__file__).with_name("schema.sql")
 TABLE, COMMAND = "outbox", "lab outbox"  # see shared/home.sql
@@ -93,5 +93,4 @@ def steps(conninfo: str) -> set[tuple[str, int]]:
 
 def pending(connection: Connection) -> int:
     """How many events are not marked as published."""
-    row = connection.execute("select count(*) from outbox where published_at is null").fetchone()
-    return int(row[0]) if row else 0
+    return number(connection, "select count(*) from outbox where published_at is null")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from outbox.relay import wal
-from outbox.stage.processes import Shop
+from outbox.stage.shop import Shop
 from outbox.table import create
 
 from shared.postgres import Connection, connect

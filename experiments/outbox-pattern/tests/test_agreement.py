@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from outbox.guard import install
 from outbox.relay.message import COLUMNS, OutboxRow, headers, problem, problems
-from outbox.stage.processes import Shop
+from outbox.stage.shop import Shop
 from outbox.table import outbox_values
 
 from shared.errors import EventError

@@ -11,9 +11,8 @@ from outbox.operating.checking import Finding, check
 from outbox.relay.cursor import CursorRelay
 from outbox.relay.lag import Lag, lags
 from outbox.relay.publisher import Publisher
-from outbox.stage.contended import Shape, changing
-from outbox.stage.processes import Shop, make_relay
-from outbox.stage.stepped import Services, open_orders
+from outbox.stage.counter import Services, Shape, changing, open_orders
+from outbox.stage.shop import Shop, make_relay
 from outbox.table import insert_event
 
 from shared.event import Event
@@ -122,7 +121,7 @@ def test_the_command_is_content_with_an_outbox_in_order(
 def test_lag_counts_what_waits_and_the_transactions_it_comes_back_for(
     services: Services, shop: Shop, connection: Connection
 ) -> None:
-    relaying = make_relay(shop, "cursor", connection)
+    relaying = make_relay(shop, CursorRelay, connection)
     services.insert(0, ONE, ONE)
     services.insert(1, TWO)
     services.commit(1)
@@ -148,7 +147,7 @@ def test_lag_counts_what_is_left_of_an_open_window(services: Services, shop: Sho
 
 def test_the_command_shows_the_lag(shop: Shop, connection: Connection, postgres: Endpoint, unique: str) -> None:
     assert lab("lag", "--schema", unique, "--dsn", postgres.url).stdout == "no cursor relay has a note here\n"
-    make_relay(shop, "cursor", connection)
+    make_relay(shop, CursorRelay, connection)
     insert_event(connection, event(1), shop.topic)
     shown = lab("lag", "--schema", unique, "--dsn", postgres.url).stdout.splitlines()
     assert shown[1].split()[:2] == ["cursor", "1"]

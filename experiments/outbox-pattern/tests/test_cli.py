@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from outbox.guard import install
 from outbox.parking import parked
-from outbox.stage.processes import Shop, make_relay
+from outbox.relay.cursor import CursorRelay
+from outbox.stage.shop import Shop, make_relay
 from outbox.table import insert_event, pending
 
 from shared.postgres import Connection
@@ -23,7 +24,7 @@ def lab(*words: str) -> "subprocess.CompletedProcess[str]":
 def one_parked(shop: Shop, connection: Connection) -> str:
     event = next(shop.events())
     insert_event(connection, event, "no.such.topic")
-    make_relay(shop, "cursor", connection).step()
+    make_relay(shop, CursorRelay, connection).step()
     return event.id
 
 

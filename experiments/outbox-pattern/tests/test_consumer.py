@@ -4,10 +4,11 @@ import random
 from pathlib import Path
 
 import pytest
-from outbox.consumer import ConsumeWindow, Way, with_inbox
+from outbox.consumer import ConsumeWindow, Handler, with_inbox
 from outbox.ordering import InOrder, java_partition, murmur2
-from outbox.stage.consuming import SCHEMA, Payments, accounts, consume
-from outbox.stage.processes import Shop, make_relay, write_backlog
+from outbox.relay.polling import PollingPublisher
+from outbox.stage.payments import SCHEMA, Payments, accounts, consume
+from outbox.stage.shop import Shop, make_relay
 from outbox.wrong.consuming import by_offset, inbox_first, inbox_last, no_inbox
 
 from shared import kafka
@@ -24,13 +25,13 @@ def payments(shop: Shop, connection: Connection) -> Payments:
     """Published, once each."""
     paid = Payments(shop.conninfo, shop.broker, shop.topic, shop.history, shop.seed, shop.count)
     connection.execute(SCHEMA)
-    write_backlog(paid)
-    make_relay(paid, "publish, then mark", connection).step()
+    paid.write_backlog()
+    make_relay(paid, PollingPublisher, connection).step()
     return paid
 
 
 @pytest.mark.parametrize("way", [no_inbox, inbox_first, inbox_last, by_offset, with_inbox])
-def test_undisturbed_every_way_but_the_hash_has_every_effect_once(way: Way, payments: Payments) -> None:
+def test_undisturbed_every_way_but_the_hash_has_every_effect_once(way: Handler, payments: Payments) -> None:
     consume(payments, way)
     history = History.read(payments.history)
     assert not duplicate_effect(history) + lost(history)
@@ -48,7 +49,7 @@ def test_undisturbed_every_way_but_the_hash_has_every_effect_once(way: Way, paym
     ],
 )
 def test_killed_in_a_window(
-    way: Way, window: ConsumeWindow, twice: int, never: int, payments: Payments, tmp_path: Path
+    way: Handler, window: ConsumeWindow, twice: int, never: int, payments: Payments, tmp_path: Path
 ) -> None:
     assert Worker("consumer", tmp_path / "log", consume, payments, way, window, 15).start().wait() == -9
     consume(payments, way)

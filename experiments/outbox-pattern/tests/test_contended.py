@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 from outbox.relay.debezium import Connector
-from outbox.stage.contended import Counter, Shape, open_orders, take_turns
-from outbox.stage.processes import Shop
+from outbox.relay.wal import WalRelay
+from outbox.stage.counter import Counter, Shape, take_turns
 from outbox.stage.schedules import TRANSACTIONS, Plan, contend, schedule, standing_open
+from outbox.stage.shop import RELAYS, RelayClass, Shop
 from outbox.windows import RelayWindow
 
 from shared import kafka
@@ -19,20 +20,19 @@ from shared.tap import Tap
 from shared.wait import until
 from shared.worker import Worker
 
-IN_ORDER = "row by row", "batch delete", "publish, then mark", "cursor", "log"
 SHAPES = Shape.UPDATE_FIRST, Shape.AUDIT_FIRST
 
 
 @pytest.mark.fault
-@pytest.mark.parametrize("kind", IN_ORDER)
+@pytest.mark.parametrize("way", RELAYS)
 @pytest.mark.parametrize("window", RelayWindow)
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.name)
 def test_killed_anywhere_it_loses_nothing_and_keeps_the_order_of_shared_orders(
-    kind: str, window: RelayWindow, shape: Shape, shop_with_slot: Shop
+    way: RelayClass, window: RelayWindow, shape: Shape, shop_with_slot: Shop
 ) -> None:
     """While an unrelated transaction is open."""
-    nth = 1 if kind == "log" else 2  # it may have all that is there in one step
-    found = contend(shop_with_slot, Plan(kind, Kill(window, nth), shape, seed=7))
+    nth = 1 if way is WalRelay else 2  # it may have all that is there in one step
+    found = contend(shop_with_slot, Plan(way, Kill(window, nth), shape, seed=7))
     assert TRANSACTIONS // 2 < found.written < TRANSACTIONS  # some were rolled back
     assert (found.lost, found.reordered, found.phantom, found.outside) == (0, 0, 0, 0)
     if window in (RelayWindow.AFTER_PUBLISH, RelayWindow.AFTER_MARK):
@@ -59,7 +59,7 @@ def test_debezium_loses_nothing_and_keeps_the_order_when_connect_is_killed(
     worker = own("connect", {"kafka": broker})
     kafka.create_topics(broker, [shop.topic])
     counter = Counter(shop.conninfo, shop.topic, recorder.path, 7, count=2_000, orders=3, services=4, pause=0.002)
-    open_orders(counter)
+    counter.open()
     connector = Connector(worker.endpoint, postgres, f"{unique}_debezium", unique)
     with connector.running(), standing_open(shop), Tap("consumer", broker, [shop.topic], recorder) as tap:
         services = Worker("services", tmp_path / "services.log", take_turns, counter, Shape.AUDIT_FIRST).start()

@@ -8,8 +8,8 @@ import pytest
 from confluent_kafka import Producer
 from outbox.consumer import with_inbox
 from outbox.deadletters import keep, kept
-from outbox.stage.consuming import SCHEMA, Payments, accounts, consume, due
-from outbox.stage.supervised import LEDGER, consume_through
+from outbox.stage.failures import LEDGER, consume_through
+from outbox.stage.payments import SCHEMA, Payments, accounts, consume, due
 
 from shared import kafka
 from shared.event import Event, new_id

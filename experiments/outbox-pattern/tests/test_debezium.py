@@ -6,7 +6,7 @@ from dataclasses import replace
 import httpx
 import pytest
 from outbox.relay.debezium import Connector, NotDeleted
-from outbox.stage.processes import Shop, write_backlog
+from outbox.stage.shop import Shop
 from outbox.table import create
 from psycopg.conninfo import make_conninfo
 
@@ -41,7 +41,7 @@ def oddly_named(
 
 def test_its_messages_are_the_events_that_were_written(shop: Shop, connector: Connector, recorder: Recorder) -> None:
     with Tap("consumer", shop.broker, [shop.topic], recorder) as tap:
-        write_backlog(shop)
+        shop.write_backlog()
         assert tap.wait_for(shop.count)
     assert by_id(tap.events) == by_id(shop.events())
     assert not tap.rejected
@@ -54,7 +54,7 @@ def test_events_come_from_a_schema_of_any_name_at_an_address_with_options(
     theirs = make_conninfo(postgres.url, options="-c statement_timeout=50s", target_session_attrs="read-write")
     connector = Connector(connect, replace(postgres, url=theirs), unique, name)
     with connector.running(), Tap("consumer", shop.broker, [shop.topic], recorder) as tap:
-        write_backlog(shop)
+        shop.write_backlog()
         assert tap.wait_for(shop.count)
 
 
@@ -72,7 +72,7 @@ def test_events_written_while_it_was_stopped_come_when_it_runs_again(
     shop: Shop, connect: Endpoint, connector: Connector, recorder: Recorder
 ) -> None:
     connector.stop()
-    write_backlog(shop)
+    shop.write_backlog()
     with Tap("consumer", shop.broker, [shop.topic], recorder) as tap:
         connector.resume()
         assert tap.wait_for(shop.count)

@@ -10,7 +10,7 @@ from outbox.parking import parked, retry
 from outbox.relay.message import COLUMNS, OutboxRow, problem
 from outbox.session import add_event
 from outbox.stage.badrows import Bad, write_bad_rows
-from outbox.stage.processes import Shop, write_backlog
+from outbox.stage.shop import Shop
 from outbox.table import create, insert_event, outbox_values, pending, steps
 from outbox.writer import place_pipelined
 from psycopg import sql
@@ -63,7 +63,7 @@ def rows(connection: Connection) -> list[OutboxRow]:
 
 
 def test_good_rows_pass_untouched(guarded: Shop, connection: Connection) -> None:
-    write_backlog(guarded)
+    guarded.write_backlog()
     written = [(event.id, outbox_values(event, guarded.topic)[2]) for event in guarded.events()]
     assert [(row.id, row.payload) for row in rows(connection)] == written
     assert parked(connection) == []

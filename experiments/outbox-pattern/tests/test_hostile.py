@@ -17,13 +17,16 @@ from outbox.operating.partitions import create_day, drop_published
 from outbox.operating.slots import look, publish_from
 from outbox.parking import discard, parked, retry
 from outbox.relay import wal
+from outbox.relay.cursor import CursorRelay
 from outbox.relay.debezium import Connector
 from outbox.relay.message import OutboxRow, text
 from outbox.relay.notified import NotifiedPublisher, ring
+from outbox.relay.polling import PollingPublisher
 from outbox.relay.publisher import Publisher
+from outbox.relay.reading import Reader
 from outbox.session import add_event
-from outbox.stage.following import Way, windows
-from outbox.stage.processes import Shop, at_work, in_transactions, make_relay
+from outbox.stage.readers import MakeReader
+from outbox.stage.shop import RELAYS, RelayClass, Shop, at_work, in_transactions, make_relay
 from outbox.table import create, insert_event
 from outbox.writer import place_pipelined
 from outbox.wrong.positions import BehindOpen, ByPair, ByPosition
@@ -38,7 +41,6 @@ from shared.postgres import Connection, connect
 from shared.servers.server import Endpoint
 from shared.wait import until
 
-RELAYS = "publish, then mark", "row by row", "batch delete", "cursor", "log"
 # Timeouts are small, and longer than any statement here takes on a slow machine.
 DEFAULTS = {
     "bytea_output": "escape",
@@ -148,16 +150,16 @@ def usual(shop: Shop, connection: Connection) -> dict[str, Message]:
     """The messages of the same events on a database with the usual defaults."""
     same = replace(shop, count=12)
     write(same)
-    make_relay(same, "publish, then mark", connection).step()
+    make_relay(same, PollingPublisher, connection).step()
     return published(same)
 
 
-@pytest.mark.parametrize("kind", RELAYS)
+@pytest.mark.parametrize("way", RELAYS)
 def test_every_relay_sends_the_same_bytes_to_the_same_partition(
-    kind: str, hostile: Shop, session: Connection, usual: dict[str, Message]
+    way: RelayClass, hostile: Shop, session: Connection, usual: dict[str, Message]
 ) -> None:
     write(hostile)
-    with at_work(make_relay(hostile, kind, session, 5)):
+    with at_work(make_relay(hostile, way, session, 5)):
         assert published(hostile) == usual
 
 
@@ -191,8 +193,8 @@ def test_debezium_sends_them_too(
         connector.delete()
 
 
-@pytest.mark.parametrize("way", [ByPosition, BehindOpen, ByPair, windows])
-def test_every_reader_reads_what_was_written(way: Way, hostile: Shop, session: Connection) -> None:
+@pytest.mark.parametrize("way", [ByPosition, BehindOpen, ByPair, Reader])
+def test_every_reader_reads_what_was_written(way: MakeReader, hostile: Shop, session: Connection) -> None:
     write(hostile)
     rows = [OutboxRow._make(row) for rows in way(session).pages(100) for row in rows]
     read = [(text(row.id), row.aggregate_id, int(row.sequence)) for row in rows]
@@ -203,7 +205,7 @@ def test_what_is_parked_is_read_put_back_and_dropped(hostile: Shop, session: Con
     first, second = events(hostile)[:2]
     for event in (first, second):
         insert_event(session, event, "no.such.topic")
-    make_relay(hostile, "cursor", session).step()
+    make_relay(hostile, CursorRelay, session).step()
     found = parked(session)
     assert [(one.id, one.aggregate_id) for one in found] == [(e.id, e.subject) for e in (first, second)]
     assert abs(found[0].parked_at - datetime.now(UTC)) < timedelta(hours=1)

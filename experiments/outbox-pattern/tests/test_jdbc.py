@@ -50,6 +50,12 @@ def test_the_kind_of_server_that_is_asked_for_is_passed_on(theirs: str, ours: st
     assert found["driver.options"] == "endpoint=ep-1 -c statement_timeout=5s"
 
 
+def test_an_encryption_that_is_required_is_checked_where_a_root_certificate_is_named() -> None:
+    """As libpq does; the driver would trust whoever answers."""
+    assert settings("host=db sslmode=require sslrootcert=/ca.pem")["database.sslmode"] == "verify-ca"
+    assert settings("host=db sslmode=require")["database.sslmode"] == "require"
+
+
 def test_the_certificates_of_the_machine_are_those_of_its_java() -> None:
     found = settings("host=db sslrootcert=system")
     assert (found["database.sslmode"], found.get("database.sslrootcert")) == ("verify-full", None)

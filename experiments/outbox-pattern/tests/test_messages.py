@@ -12,7 +12,7 @@ from confluent_kafka import Message
 from outbox.relay.debezium import Connector
 from outbox.relay.message import COLUMNS, OutboxRow, headers
 from outbox.relay.wal import WalRelay
-from outbox.stage.processes import Shop, make_relay
+from outbox.stage.shop import RELAYS, RelayClass, Shop, make_relay
 from outbox.table import INSERT_EVENT, outbox_values
 
 from shared import kafka
@@ -22,7 +22,6 @@ from shared.servers.server import Endpoint
 from shared.wait import until
 
 Sent = tuple[bytes | None, bytes | None, dict[str, bytes]]
-RIGHT = "publish, then mark", "row by row", "batch delete", "cursor", "log"
 
 
 def write(shop: Shop, connection: Connection) -> dict[str, Event]:
@@ -97,12 +96,12 @@ def test_debezium_sends_what_the_others_send_and_nothing_without_a_value(
     check(found, events)
 
 
-@pytest.mark.parametrize("kind", RIGHT)
+@pytest.mark.parametrize("way", RELAYS)
 def test_every_relay_sends_no_header_without_a_value_and_no_tombstone(
-    kind: str, shop_with_slot: Shop, connection: Connection
+    way: RelayClass, shop_with_slot: Shop, connection: Connection
 ) -> None:
     events = write(shop_with_slot, connection)
-    relay, wanted = make_relay(shop_with_slot, kind, connection, 10), expected(connection)
+    relay, wanted = make_relay(shop_with_slot, way, connection, 10), expected(connection)
     moved = 0
 
     def done() -> bool:

@@ -6,19 +6,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from outbox.relay.notified import NotifiedPublisher, ring
+from outbox.relay.notified import PATIENCE, NotifiedPublisher, ring
 from outbox.relay.publisher import Publisher
-from outbox.stage.notifying import (
-    AFTER_COMMIT,
-    IN_TRANSACTION,
-    QUIET,
-    RINGING,
-    Writers,
-    compare_writers,
-    relay_notified,
-    serve_ringing,
-)
-from outbox.stage.processes import Shop, serve, write_backlog
+from outbox.service import Write, write_and_ring, write_with_outbox
+from outbox.stage.rings import Writers, compare_writers
+from outbox.stage.shop import Shop, relay, serve
 from outbox.table import insert_event, pending
 from outbox.wrong.notifying import ring_in_transaction
 
@@ -96,7 +88,7 @@ def test_without_a_ring_it_polls_once_an_interval(shop: Shop, connection: Connec
 
 
 def test_what_was_written_before_it_started_needs_no_ring(shop: Shop, connection: Connection) -> None:
-    write_backlog(shop)
+    shop.write_backlog()
     with connect(shop.conninfo) as other, running(counting(shop, connection)):
         wait_until_published(other)
     assert len(kafka.read_all(shop.broker, shop.topic)) == shop.count
@@ -136,18 +128,17 @@ def test_a_transaction_that_is_taken_back_rings_nobody(shop: Shop, connection: C
     assert kafka.read_all(shop.broker, shop.topic) == []
 
 
-@pytest.mark.parametrize("ringing", [IN_TRANSACTION, AFTER_COMMIT])
+@pytest.mark.parametrize("write", [write_with_outbox, write_and_ring])
 def test_as_processes_they_publish_every_event_once_and_in_order(
-    ringing: str, shop: Shop, recorder: Recorder, tmp_path: Path
+    write: Write, shop: Shop, recorder: Recorder, tmp_path: Path
 ) -> None:
-    if ringing == IN_TRANSACTION:
+    if write is write_with_outbox:
         ring_in_transaction(shop.conninfo)
     with (
         Tap("consumer", shop.broker, [shop.topic], recorder) as tap,
-        Worker("relay", tmp_path / "relay.log", relay_notified, shop),
+        Worker("relay", tmp_path / "relay.log", relay, shop, NotifiedPublisher, interval=PATIENCE),
     ):
-        writing = (serve_ringing, shop) if ringing == AFTER_COMMIT else (serve, shop, "outbox")
-        Worker("service", tmp_path / "service.log", *writing).start().wait()
+        Worker("service", tmp_path / "service.log", serve, shop, write).start().wait()
         assert tap.wait_for(shop.count)
     history = History.read(recorder.path)
     assert len(history.committed) == shop.count
@@ -155,18 +146,18 @@ def test_as_processes_they_publish_every_event_once_and_in_order(
 
 
 def test_writers_are_compared_in_turn(shop: Shop) -> None:
-    ringing = [Writers(shop.conninfo, shop.topic, way, sessions=2, seconds=0.05) for way in (QUIET, AFTER_COMMIT)]
-    rates = compare_writers(ringing, 2)
-    assert rates.keys() == {QUIET, AFTER_COMMIT} < set(RINGING)
-    assert all(len(found) == 2 and min(found) > 0 for found in rates.values())
+    quiet, ringing = (Writers(shop.conninfo, shop.topic, 2, 0.05, how) for how in (None, ring))
+    rates = compare_writers([quiet, ringing], 3)
+    assert [len(found) for found in rates] == [3, 3]
+    assert min(map(min, rates)) > 0
 
 
 def test_a_rate_is_never_0_however_short_the_time(shop: Shop) -> None:
-    assert Writers(shop.conninfo, shop.topic, QUIET, sessions=2, seconds=0.0).rate() > 0
+    assert Writers(shop.conninfo, shop.topic, sessions=2, seconds=0.0).rate() > 0
 
 
 def test_every_writer_leaves_a_row_for_each_event(shop: Shop, connection: Connection) -> None:
-    Writers(shop.conninfo, shop.topic, QUIET, sessions=3, seconds=0.1).rate()
+    Writers(shop.conninfo, shop.topic, sessions=3, seconds=0.1).rate()
     row = connection.execute("select (select count(*) from order_steps), (select count(*) from outbox)").fetchone()
     assert row is not None
     assert row[0] == row[1] > 0

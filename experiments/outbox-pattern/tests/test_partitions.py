@@ -11,9 +11,13 @@ from outbox import guard
 from outbox.operating.partitions import create_day, drop_published
 from outbox.parking import parked
 from outbox.relay.cursor import CursorRelay, published_by
+from outbox.relay.polling import PollingPublisher
 from outbox.relay.publisher import Publisher
-from outbox.stage.processes import Shop, at_work, make_relay, serve, write_backlog
+from outbox.relay.wal import WalRelay
+from outbox.service import write_with_outbox
+from outbox.stage.shop import RelayClass, Shop, at_work, make_relay, serve
 from outbox.table import pending
+from outbox.wrong.deleting import BatchDeleteRelay
 
 from shared.checkers import check
 from shared.history import History, Recorder
@@ -56,7 +60,7 @@ def test_days_end_at_midnight_utc_whatever_the_session_thinks(shop: Shop, connec
 
 def test_a_row_without_a_day_is_kept_by_the_default(shop: Shop, connection: Connection) -> None:
     create_day(connection, OLD)
-    write_backlog(shop)
+    shop.write_backlog()
     assert rows(connection) == {"outbox_default": shop.count}
 
 
@@ -103,17 +107,17 @@ def test_a_guard_is_asked_about_new_rows_of_the_day_and_not_about_those_that_mov
     assert len(parked(connection)) == 1
 
 
-@pytest.mark.parametrize("kind", ["publish, then mark", "batch delete", "cursor", "log"])
+@pytest.mark.parametrize("way", [PollingPublisher, BatchDeleteRelay, CursorRelay, WalRelay])
 def test_while_rows_move_writers_and_relays_go_on_and_every_event_comes_once(
-    kind: str, shop_with_slot: Shop, connection: Connection, recorder: Recorder, tmp_path: Path
+    way: RelayClass, shop_with_slot: Shop, connection: Connection, recorder: Recorder, tmp_path: Path
 ) -> None:
     shop = replace(shop_with_slot, count=600)
     with (
         Tap("consumer", shop.broker, [shop.topic], recorder) as tap,
         connect(shop.conninfo) as other,
-        at_work(make_relay(shop, kind, other, 20)),
+        at_work(make_relay(shop, way, other, 20)),
     ):
-        service = Worker("service", tmp_path / "service.log", serve, shop, "outbox").start()
+        service = Worker("service", tmp_path / "service.log", serve, shop, write_with_outbox).start()
         assert tap.wait_for(100)
         days = connection.execute("select distinct (created_at at time zone 'utc')::date from outbox").fetchall()
         made = [create_day(connection, day, timedelta(minutes=1)) for (day,) in days]
@@ -121,7 +125,7 @@ def test_while_rows_move_writers_and_relays_go_on_and_every_event_comes_once(
         assert tap.wait_for(shop.count)
         tap.catch_up()
     assert not any(check(History.read(recorder.path)).values())
-    assert kind == "batch delete" or rows(connection)[made[0]] >= 100
+    assert way is BatchDeleteRelay or rows(connection)[made[0]] >= 100
 
 
 def test_a_day_is_not_made_past_an_open_transaction(shop: Shop, connection: Connection) -> None:
@@ -132,11 +136,11 @@ def test_a_day_is_not_made_past_an_open_transaction(shop: Shop, connection: Conn
     assert rows(connection) == {"outbox_default": 1}
 
 
-@pytest.mark.parametrize("kind", ["publish, then mark", "cursor"])
-def test_relays_find_the_rows_of_every_partition(kind: str, shop: Shop, connection: Connection) -> None:
+@pytest.mark.parametrize("way", [PollingPublisher, CursorRelay])
+def test_relays_find_the_rows_of_every_partition(way: RelayClass, shop: Shop, connection: Connection) -> None:
     create_day(connection, TODAY)
-    write_backlog(shop)
-    assert make_relay(shop, kind, connection).step() == shop.count
+    shop.write_backlog()
+    assert make_relay(shop, way, connection).step() == shop.count
 
 
 def test_a_published_day_is_dropped(shop: Shop, connection: Connection) -> None:
@@ -165,7 +169,7 @@ def test_days_from_the_limit_on_stay_and_so_does_the_default(shop: Shop, connect
 def test_what_the_cursor_has_passed_is_dropped_and_nothing_behind_it(shop: Shop, connection: Connection) -> None:
     name = create_day(connection, OLD)
     insert_on(connection, OLD)
-    relaying = make_relay(shop, "cursor", connection)
+    relaying = make_relay(shop, CursorRelay, connection)
     assert relaying.step() == 1
     done = published_by(connection)
     insert_on(connection, OLD)
@@ -191,7 +195,7 @@ def test_while_the_cursor_is_in_the_middle_of_a_window_nothing_of_it_is_dropped(
 def test_a_row_that_was_inserted_early_and_committed_late_is_not_dropped(shop: Shop, connection: Connection) -> None:
     """It lies before the row that the cursor has read."""
     name = create_day(connection, OLD)
-    relaying = make_relay(shop, "cursor", connection)
+    relaying = make_relay(shop, CursorRelay, connection)
     with connect(shop.conninfo) as writer, writer.transaction():
         insert_on(writer, OLD)
         insert_on(connection, OLD)

@@ -13,7 +13,7 @@ from outbox.relay import Relay, publisher
 from outbox.relay.polling import PollingPublisher
 from outbox.relay.publisher import PATIENCE, Publisher
 from outbox.relay.wal import WalRelay
-from outbox.stage.processes import Shop, at_work, make_relay, write_backlog
+from outbox.stage.shop import RELAYS, RelayClass, Shop, at_work, make_relay
 from outbox.table import insert_event, pending
 from psycopg.conninfo import make_conninfo
 
@@ -24,9 +24,8 @@ from shared.servers.handle import Handle, own_instance
 from shared.settings import Settings
 from shared.wait import until
 
-RIGHT = "publish, then mark", "row by row", "batch delete", "cursor", "log"
 BATCH = 10
-every_relay = pytest.mark.parametrize("kind", RIGHT)
+every_relay = pytest.mark.parametrize("way", RELAYS)
 SOON = 1.0  # seconds until a relay of these tests gives up a broker that is away
 WAITS = 5.0  # seconds that Postgres waits for a word of a log's reader, in one of them
 
@@ -96,10 +95,10 @@ def write_and_move_one(shop: Shop, relaying: Relay, connection: Connection) -> N
 @pytest.mark.fault
 @every_relay
 def test_every_relay_goes_on_by_itself_when_the_broker_is_back(
-    kind: str, harmed: Shop, fragile: Handle, connection: Connection, caplog: pytest.LogCaptureFixture
+    way: RelayClass, harmed: Shop, fragile: Handle, connection: Connection, caplog: pytest.LogCaptureFixture
 ) -> None:
     sending = Publisher(harmed.broker)
-    relaying = make_relay(harmed, kind, connection, BATCH, publisher=sending)
+    relaying = make_relay(harmed, way, connection, BATCH, publisher=sending)
     write_and_move_one(harmed, relaying, connection)
     sending.patience = SOON
     with paused(harmed, fragile), at_work(relaying):
@@ -112,10 +111,10 @@ def test_every_relay_goes_on_by_itself_when_the_broker_is_back(
 @pytest.mark.fault
 @every_relay
 def test_after_a_failure_the_next_step_begins_at_the_last_note(
-    kind: str, harmed: Shop, fragile: Handle, connection: Connection
+    way: RelayClass, harmed: Shop, fragile: Handle, connection: Connection
 ) -> None:
     sending = Publisher(harmed.broker)
-    relaying = make_relay(harmed, kind, connection, harmed.count, publisher=sending)
+    relaying = make_relay(harmed, way, connection, harmed.count, publisher=sending)
     write_and_move_one(harmed, relaying, connection)
     sending.patience = SOON
     with paused(harmed, fragile), pytest.raises(KafkaException):
@@ -174,7 +173,7 @@ def test_the_log_relay_keeps_its_stream_while_the_broker_is_waited_for(
 
 
 def test_a_full_queue_drops_no_row(shop: Shop, connection: Connection) -> None:
-    write_backlog(shop)
+    shop.write_backlog()
     relaying = PollingPublisher(connection, Publisher(shop.broker, queue_buffering_max_messages=4), shop.count)
     assert relaying.step() == shop.count
     assert first_deliveries(shop) == all_in_order(shop)

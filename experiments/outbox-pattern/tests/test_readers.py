@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from outbox.relay.message import OutboxRow, text
 from outbox.relay.publisher import Publisher
-from outbox.stage.by_hand import Held, insert_first, overtake, overtaken, turns
-from outbox.stage.contended import Counter, Shape, open_orders
-from outbox.stage.following import Way, finish, follow, windows
-from outbox.stage.processes import Shop
+from outbox.relay.reading import Reader
+from outbox.stage.counter import Counter, Shape, insert_first, overtake, overtaken, turns
+from outbox.stage.readers import Held, MakeReader, finish, follow
+from outbox.stage.shop import Shop
 from outbox.table import insert_event, insert_step
 from outbox.wrong.positions import BehindOpen, ByPair, ByPosition, PairRelay
 
@@ -22,7 +22,7 @@ from shared.postgres import Connection, connect
 from shared.wait import until
 from shared.worker import Worker
 
-WAYS: tuple[Way, ...] = (ByPosition, BehindOpen, ByPair, windows)
+WAYS: tuple[MakeReader, ...] = (ByPosition, BehindOpen, ByPair, Reader)
 
 
 class Reading:
@@ -31,14 +31,14 @@ class Reading:
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
         self.readers = {way: way(connection) for way in WAYS}
-        self.seen: dict[Way, list[tuple[str, int]]] = {way: [] for way in WAYS}
+        self.seen: dict[MakeReader, list[tuple[str, int]]] = {way: [] for way in WAYS}
 
     def step(self) -> "Reading":
         for way in WAYS:
             self.look(way)
         return self
 
-    def look(self, way: Way) -> int:
+    def look(self, way: MakeReader) -> int:
         rows = [OutboxRow._make(row) for rows in self.readers[way].pages(100) for row in rows]
         self.seen[way] += [(text(row.id), int(row.sequence)) for row in rows]
         return len(rows)
@@ -47,10 +47,10 @@ class Reading:
         for way in WAYS:
             finish(self.connection, partial(self.look, way))
 
-    def has(self, ident: str, *ways: Way) -> bool:
+    def has(self, ident: str, *ways: MakeReader) -> bool:
         return all(ident in dict(self.seen[way]) for way in ways)
 
-    def missed(self, *events: Event) -> set[Way]:
+    def missed(self, *events: Event) -> set[MakeReader]:
         """The ways that have not seen all of these, once each, now that every transaction has ended."""
         self.finish()
         idents = sorted(event.id for event in events)
@@ -94,7 +94,7 @@ def reading(connection: Connection) -> Reading:
 def counter(shop: Shop) -> Counter:
     """Four services at two orders."""
     made = Counter(shop.conninfo, shop.topic, shop.history, shop.seed, 40, orders=2, services=4, pause=0.001)
-    open_orders(made)
+    made.open()
     return made
 
 
@@ -136,7 +136,7 @@ def test_the_pair_waits_for_open_transactions_and_windows_do_not(
     late.publish()
     late.commit()
     reading.step()
-    assert reading.has(late.event.id, windows)
+    assert reading.has(late.event.id, Reader)
     assert not reading.has(late.event.id, ByPair)
     early.commit()
     reading.finish()
@@ -148,8 +148,8 @@ def test_overtaken_at_its_order_the_pair_reads_the_later_event_first(counter: Co
     reading.finish()
     history = History.read(counter.history)
     of_one = {op.value: op.seq for op in history.written.values() if op.key == counter.keys[0]}
-    read = {way: [number for ident, number in reading.seen[way] if ident in of_one] for way in (ByPair, windows)}
-    assert read == {ByPair: [2, 1], windows: [1, 2]}
+    read = {way: [number for ident, number in reading.seen[way] if ident in of_one] for way in (ByPair, Reader)}
+    assert read == {ByPair: [2, 1], Reader: [1, 2]}
 
 
 def test_overtaken_on_purpose_the_ways_by_positions_lose_for_certain(counter: Counter, reading: Reading) -> None:
@@ -159,7 +159,7 @@ def test_overtaken_on_purpose_the_ways_by_positions_lose_for_certain(counter: Co
     overtake(counter, passed)
     reading.finish()
     missing = {way: len(History.read(counter.history).committed - dict(reading.seen[way]).keys()) for way in WAYS}
-    assert missing == {ByPosition: 1, BehindOpen: 2, ByPair: 0, windows: 0}
+    assert missing == {ByPosition: 1, BehindOpen: 2, ByPair: 0, Reader: 0}
 
 
 @pytest.mark.parametrize("shape", list(Shape)[:2])
@@ -170,12 +170,11 @@ def test_services_write_until_one_has_overtaken_another(shape: Shape, counter: C
     assert overtaken(connection) > 0
 
 
-@pytest.mark.parametrize("way", [windows, ByPair])
-def test_a_reader_that_is_told_to_stop_reads_what_is_left(way: Way, counter: Counter, tmp_path: Path) -> None:
-    ready, read = tmp_path / "ready", tmp_path / "read.jsonl"
-    follower = Worker("reader", tmp_path / "log", follow, counter.conninfo, read, way, "reader", ready, 60.0)
-    with follower:  # it looks once, and not again before the minute is over
-        until("it to have looked", ready.exists)
+@pytest.mark.parametrize("way", [Reader, ByPair])
+def test_a_reader_that_is_told_to_stop_reads_what_is_left(way: MakeReader, counter: Counter, tmp_path: Path) -> None:
+    read = tmp_path / "read.jsonl"
+    with Worker("reader", tmp_path / "log", follow, counter.conninfo, read, way, "reader", 60.0) as follower:
+        follower.ready()  # it has looked once, and does not again before the minute is over
         overtake(counter, lambda _: None)
     assert {op.value for op in History.read(read).delivered} == History.read(counter.history).committed
 

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, Phase, find, given, settings
 from hypothesis import strategies as st
 from outbox.relay.message import COLUMNS, Row
 from outbox.relay.reading import Place, Reader
-from outbox.stage.stepped import Numbered, Services, open_orders
+from outbox.stage.counter import Numbered, Services, open_orders
 from outbox.table import TABLE, create
 
 from shared import home

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from outbox.service import write_with_outbox
-from outbox.stage.processes import WAYS, Shop
-from outbox.stage.supervised import serve_through
+from outbox.service import Write, write_with_outbox
+from outbox.stage.failures import serve_through
+from outbox.stage.shop import Shop
 from outbox.table import pending, steps
+from outbox.wrong.dual_write import commit_then_publish, publish_then_commit
 
 from shared import kafka
 from shared.event import Event
@@ -17,17 +18,17 @@ from shared.postgres import Connection
 from shared.wait import until
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_every_way_writes_the_row(way: str, shop: Shop, connection: Connection) -> None:
+@pytest.mark.parametrize("write", [commit_then_publish, publish_then_commit, write_with_outbox])
+def test_every_way_writes_the_row(write: Write, shop: Shop, connection: Connection) -> None:
     event = next(shop.events())
-    WAYS[way](connection, kafka.producer(shop.broker), shop.topic, event, lambda _: None)
+    write(connection, kafka.producer(shop.broker), shop.topic, event, lambda _: None)
     assert steps(shop.conninfo) == {(event.subject, event.sequence)}
 
 
-@pytest.mark.parametrize("way", ["commit, then publish", "publish, then commit"])
-def test_the_wrong_ways_publish_at_once(way: str, shop: Shop, connection: Connection) -> None:
+@pytest.mark.parametrize("write", [commit_then_publish, publish_then_commit])
+def test_the_wrong_ways_publish_at_once(write: Write, shop: Shop, connection: Connection) -> None:
     event = next(shop.events())
-    WAYS[way](connection, kafka.producer(shop.broker), shop.topic, event, lambda _: None)
+    write(connection, kafka.producer(shop.broker), shop.topic, event, lambda _: None)
     (message,) = kafka.read_all(shop.broker, shop.topic)
     assert Event.from_kafka(kafka.key(message), kafka.value(message), kafka.headers(message)) == event
 
@@ -49,7 +50,7 @@ def test_a_refused_row_leaves_no_event_in_the_outbox(shop: Shop, connection: Con
 def test_publish_then_commit_tells_the_world_of_a_refused_row(shop: Shop, connection: Connection) -> None:
     event = next(replace(shop, refused_every=1).events())
     with pytest.raises(psycopg.IntegrityError):
-        WAYS["publish, then commit"](connection, kafka.producer(shop.broker), shop.topic, event, lambda _: None)
+        publish_then_commit(connection, kafka.producer(shop.broker), shop.topic, event)
     assert len(kafka.read_all(shop.broker, shop.topic)) == 1
     assert steps(shop.conninfo) == set()
 

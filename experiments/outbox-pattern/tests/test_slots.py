@@ -8,7 +8,7 @@ from outbox.operating.slots import MB, Slot, first_missing, log_on_disk, look, p
 from outbox.relay import wal
 from outbox.relay.publisher import Publisher
 from outbox.relay.wal import WalRelay
-from outbox.stage.processes import Shop, make_relay, write_backlog
+from outbox.stage.shop import Shop, make_relay
 from outbox.table import insert_event
 
 from shared import kafka
@@ -42,7 +42,7 @@ def test_the_alarm_says_what_is_wrong(slot: Slot, words: str) -> None:
 
 def test_a_slot_that_nobody_reads_keeps_what_is_written(shop_with_slot: Shop, connection: Connection) -> None:
     before = look(connection, shop_with_slot.slot)
-    write_backlog(shop_with_slot)
+    shop_with_slot.write_backlog()
     after = look(connection, shop_with_slot.slot)
     assert not after.active
     assert after.kept > before.kept
@@ -50,7 +50,7 @@ def test_a_slot_that_nobody_reads_keeps_what_is_written(shop_with_slot: Shop, co
 
 
 def test_a_slot_that_is_read_is_active(shop_with_slot: Shop, connection: Connection) -> None:
-    relay = make_relay(shop_with_slot, "log", connection)
+    relay = make_relay(shop_with_slot, WalRelay, connection)
     assert isinstance(relay, WalRelay)
     assert look(connection, shop_with_slot.slot).active
     relay.close()
@@ -62,7 +62,7 @@ def test_a_slot_that_is_not_there_is_an_error(connection: Connection) -> None:
 
 
 def test_tear_down_takes_the_slot_from_a_reader_that_still_has_it(shop_with_slot: Shop, connection: Connection) -> None:
-    relay = make_relay(shop_with_slot, "log", connection)
+    relay = make_relay(shop_with_slot, WalRelay, connection)
     assert isinstance(relay, WalRelay)
     wal.tear_down(shop_with_slot.conninfo, shop_with_slot.slot)
     with pytest.raises(LabError, match="no replication slot"):
@@ -71,7 +71,7 @@ def test_tear_down_takes_the_slot_from_a_reader_that_still_has_it(shop_with_slot
 
 
 def test_nothing_is_missing_when_everything_was_published(shop: Shop, connection: Connection) -> None:
-    write_backlog(shop)
+    shop.write_backlog()
     assert first_missing(connection, [event.id for event in shop.events()]) is None
 
 
@@ -87,7 +87,7 @@ def test_from_the_first_missing_event_on_the_table_is_published(shop: Shop, conn
 
 
 def test_a_second_recovery_begins_where_it_is_told(shop: Shop, connection: Connection) -> None:
-    write_backlog(shop)
+    shop.write_backlog()
     for _ in range(2):
         start = first_missing(connection, [])
         assert start is not None
@@ -112,13 +112,13 @@ def test_a_slot_lost_and_made_anew_loses_nothing_when_the_table_is_read_in_betwe
 ) -> None:
     shop = shop_with_slot
     wal.tear_down(shop.conninfo, shop.slot)
-    write_backlog(shop)
+    shop.write_backlog()
     with Tap("consumer", shop.broker, [shop.topic], recorder) as tap:
         wal.set_up(shop.conninfo, shop.slot, shop.slot)
         start = first_missing(connection, tap.ids)
         assert start is not None
         publish_from(connection, Publisher(shop.broker), start)
-        relay = make_relay(shop, "log", connection)
+        relay = make_relay(shop, WalRelay, connection)
         assert isinstance(relay, WalRelay)
         until("the slot to be read", lambda: relay.step() == 0)
         relay.close()

@@ -8,7 +8,7 @@ import psycopg
 import pytest
 from outbox.service import write_with_outbox
 from outbox.session import add_event
-from outbox.stage.processes import Shop
+from outbox.stage.shop import Shop
 from outbox.table import INSERT_STEP, pending, steps
 from outbox.writer import place_pipelined
 from psycopg.conninfo import conninfo_to_dict, make_conninfo

@@ -2,11 +2,10 @@
 
 from collections.abc import Mapping
 
-import httpx
-
 from shared.servers.artifacts import read_lock
 from shared.servers.jvm import Jvm
 from shared.servers.server import Command, Endpoint, Place, Server
+from shared.servers.web import ask
 from shared.settings import ROOT
 
 SETTINGS = ROOT / "docker" / "camunda" / "application.yaml"
@@ -57,6 +56,6 @@ class Camunda(Server):
 
     def probe(self, endpoint: Endpoint) -> str:
         # The list of engines is empty while the only one is still being built.
-        if not httpx.get(f"{endpoint.url}/engine", timeout=5).raise_for_status().json():
+        if not ask(f"{endpoint.url}/engine"):
             raise RuntimeError("Camunda has no engine yet")
-        return str(httpx.get(f"{endpoint.url}/version", timeout=5).raise_for_status().json()["version"])
+        return str(ask(f"{endpoint.url}/version")["version"])

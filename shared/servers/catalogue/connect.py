@@ -2,13 +2,12 @@
 
 from collections.abc import Mapping
 
-import httpx
-
 from shared.servers.artifacts import read_lock, unpack
 from shared.servers.catalogue.kafka import FOLDER as KAFKA_FOLDER
 from shared.servers.catalogue.kafka import kafka_jars
 from shared.servers.jvm import Jvm
 from shared.servers.server import Command, Endpoint, Place, Server
+from shared.servers.web import ask
 from shared.settings import ROOT
 
 FOLDER = ROOT / "docker" / "connect"
@@ -50,20 +49,26 @@ class Connect(Server):
             jvm.command(
                 ("org.apache.kafka.connect.cli.ConnectDistributed", str(properties)),
                 place.folder / "connect.log",
-                flags=(f"-Dlog4j2.configurationFile={(KAFKA_FOLDER / 'log4j2.yaml').as_uri()}",),
+                flags=(f"-Dlog4j2.configurationFile={(KAFKA_FOLDER / 'log4j2.yaml').as_uri()}", *_names(place)),
             )
         ]
 
     def probe(self, endpoint: Endpoint) -> str:
-        health = httpx.get(f"{endpoint.url}/health", timeout=2).raise_for_status().json()
+        health = ask(f"{endpoint.url}/health", timeout=2)
         if health["status"] != "healthy":
             raise RuntimeError(f"Connect says {health['status']}")
-        plugins = httpx.get(f"{endpoint.url}/connector-plugins", timeout=5).raise_for_status().json()
+        plugins = ask(f"{endpoint.url}/connector-plugins")
         debezium = next((plugin["version"] for plugin in plugins if plugin["class"] == CONNECTOR), None)
         if debezium is None:
             raise RuntimeError("Connect runs without the Debezium Postgres connector")
-        kafka = httpx.get(endpoint.url, timeout=2).raise_for_status().json()["version"]
+        kafka = ask(endpoint.url, timeout=2)["version"]
         return f"{kafka} + Debezium {debezium}"
+
+
+def _names(place: Place) -> tuple[str, ...]:
+    """Where Java looks names up, if not where the machine does."""
+    hosts = place.settings.get("lab.hosts")
+    return (f"-Djdk.net.hosts.file={hosts}",) if hosts else ()
 
 
 def _credentials(options: Mapping[str, str]) -> dict[str, str]:

@@ -2,10 +2,9 @@
 
 from collections.abc import Mapping
 
-import httpx
-
 from shared.errors import NotAvailable
 from shared.servers.server import Command, Endpoint, Place, Server
+from shared.servers.web import ask
 
 
 class EventStoreDB(Server):
@@ -24,7 +23,7 @@ class EventStoreDB(Server):
 
     def probe(self, endpoint: Endpoint) -> str:
         address = endpoint.url.split("://", 1)[1].split("?", 1)[0]
-        info = httpx.get(f"http://{address}/info", timeout=2).raise_for_status().json()
+        info = ask(f"http://{address}/info", timeout=2)
         return str(info.get("dbVersion") or info.get("esVersion"))
 
     def unavailable(self) -> str:

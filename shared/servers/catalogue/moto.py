@@ -4,9 +4,8 @@ import sys
 from collections.abc import Mapping
 from importlib.metadata import version
 
-import httpx
-
 from shared.servers.server import Command, Endpoint, Place, Server
+from shared.servers.web import ask
 
 
 class Moto(Server):
@@ -25,5 +24,5 @@ class Moto(Server):
         return [Command((sys.executable, "-m", "moto.server", *listen), place.folder / "moto.log")]
 
     def probe(self, endpoint: Endpoint) -> str:
-        httpx.get(f"{endpoint.url}/moto-api/", timeout=5).raise_for_status()
+        ask(f"{endpoint.url}/moto-api/")
         return self.version if endpoint.ours else ""

@@ -32,7 +32,7 @@ class Postgres(Server):
         return f"postgresql://postgres@127.0.0.1:{ports['client']}/postgres"
 
     def commands(self, place: Place) -> list[Command]:
-        data, binaries = data_folder(place), _binaries(place.cache)
+        data, binaries = data_folder(place), self.binaries(place.cache)
         if not (data / "PG_VERSION").exists():
             _initdb(binaries, data, place.folder / "initdb.log")
         # Sockets are off: their paths may be 107 bytes at most, and clients use TCP.
@@ -44,6 +44,10 @@ class Postgres(Server):
         argv = str(binaries / "postgres"), "-D", str(data)
         # SIGINT is Postgres' fast shutdown; SIGTERM would wait for every client to leave.
         return [Command(argv, place.folder / "postgres.log", env=_ENV, unprivileged=True, graceful="SIGINT")]
+
+    def binaries(self, cache: Path) -> Path:
+        """The folder of initdb and postgres. Raises NotAvailable."""
+        return _binaries(cache)
 
     def probe(self, endpoint: Endpoint) -> str:
         with psycopg.connect(endpoint.url, connect_timeout=2) as connection:

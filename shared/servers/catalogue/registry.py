@@ -2,11 +2,10 @@
 
 from collections.abc import Mapping
 
-import httpx
-
 from shared.servers.artifacts import read_lock, unpack
 from shared.servers.jvm import Jvm
 from shared.servers.server import Command, Endpoint, Place, Server
+from shared.servers.web import ask
 
 
 class Registry(Server):
@@ -44,9 +43,9 @@ class Registry(Server):
 
     def probe(self, endpoint: Endpoint) -> str:
         auth = _auth(endpoint)
-        httpx.get(f"{endpoint.url}/apis/ccompat/v7/subjects", timeout=5, auth=auth).raise_for_status()
-        info = httpx.get(f"{endpoint.url}/apis/registry/v3/system/info", timeout=2, auth=auth)
-        return str(info.raise_for_status().json()["version"])
+        ask(f"{endpoint.url}/apis/ccompat/v7/subjects", auth=auth)
+        info = ask(f"{endpoint.url}/apis/registry/v3/system/info", timeout=2, auth=auth)
+        return str(info["version"])
 
 
 def _auth(endpoint: Endpoint) -> tuple[str, str] | None:

@@ -13,7 +13,7 @@ from shared import codec
 from shared.errors import NotWritable
 from sourcing.errors import SourcingError, UnreadableEvent
 from sourcing.event import START, Data, NewEvent, Position, Recorded, data_of, encode
-from sourcing.forgetting.vault import BrokenSeal, KeyMissing, Place, Vault
+from sourcing.forgetting.vault import BrokenSeal, KeyMissing, Seat, Vault
 from sourcing.repository import Reader, as_stored
 from sourcing.store import ANY, Capability, EventStore, StreamMetadata
 
@@ -82,7 +82,7 @@ def open_fields(vault: Vault, personal: Personal, stream: str, data: Mapping[str
     subject = data.get(personal.subject, "")
     if not isinstance(subject, str) or "\0" in subject:
         raise BrokenSeal(f"stream {stream!r}: {personal.subject!r} is {subject!r}, which is nobody")
-    opened = {name: vault.open(Place(stream, subject, name), data[name]) for name in _filled(personal, data)}
+    opened = {name: vault.open(Seat(stream, subject, name), data[name]) for name in _filled(personal, data)}
     return {**data, **opened}
 
 
@@ -106,7 +106,7 @@ def seal_fields(vault: Vault, declared: Declared, stream: str, event: NewEvent) 
         raise NotClassified(f"stream {stream!r}: {event.type!r} does not say in {personal.subject!r} whose data it is")
     encode(stream, event)
     filled = _filled(personal, event.data)
-    sealed = {name: vault.seal(Place(stream, subject, name), event.data[name]) for name in filled}
+    sealed = {name: vault.seal(Seat(stream, subject, name), event.data[name]) for name in filled}
     return replace(event, data={**event.data, **sealed})
 
 

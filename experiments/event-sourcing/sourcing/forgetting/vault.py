@@ -68,7 +68,7 @@ class SubjectForgotten(VaultError):
     """New data of a person who was forgotten. Whoever comes back gets a new pseudonym."""
 
 
-class Place(NamedTuple):
+class Seat(NamedTuple):
     """Where a sealed value belongs."""
 
     stream: str
@@ -105,7 +105,7 @@ class Vault:
         self.kept = kept
         self._use(master)
 
-    def seal(self, place: Place, value: Any) -> str:
+    def seal(self, place: Seat, value: Any) -> str:
         """A JSON value as text that only its person's key opens; the first one makes the key.
 
         Raises SubjectForgotten, WrongMasterKey, NotWritable, and ValueError for the placeholder itself.
@@ -121,7 +121,7 @@ class Vault:
             raise SubjectForgotten(f"{place}: the person was forgotten")
         return SEALED + base64.b64encode(_encrypt(cipher, written, place)).decode()
 
-    def open(self, place: Place, sealed: Any) -> Any:
+    def open(self, place: Seat, sealed: Any) -> Any:
         """The value, or FORGOTTEN. Raises BrokenSeal, KeyMissing and WrongMasterKey."""
         if not isinstance(sealed, str) or not sealed.startswith(SEALED):
             raise BrokenSeal(f"{place} is not sealed")
@@ -158,7 +158,7 @@ class Vault:
         self._master, self._fingerprint = AESGCM(master), _fingerprint(master)
         self._ciphers: dict[str, tuple[AESGCM | None, float]] = {}
 
-    def _cipher(self, place: Place, make: bool = False) -> AESGCM | None:
+    def _cipher(self, place: Seat, make: bool = False) -> AESGCM | None:
         """The person's cipher; None when forgotten."""
         cipher, until = self._ciphers.get(place.subject, (None, 0.0))
         if time.monotonic() >= until:
@@ -168,7 +168,7 @@ class Vault:
             self._ciphers[place.subject] = cipher, time.monotonic() + self.kept
         return cipher
 
-    def _find(self, place: Place, make: bool) -> AESGCM | None:
+    def _find(self, place: Seat, make: bool) -> AESGCM | None:
         row = self.connection.execute(FIND, [place.subject]).fetchone()
         if row is None and make:
             self._make(place.subject)
@@ -190,7 +190,7 @@ class Vault:
                 f"the key of {subject!r} is wrapped by master key {master.hex()}, this one is {self._fingerprint.hex()}"
             )
         try:
-            return _decrypt(self._master, wrapped, Place("", subject, ""))
+            return _decrypt(self._master, wrapped, Seat("", subject, ""))
         except (InvalidTag, ValueError) as error:
             raise BrokenSeal(f"the key of {subject!r} was changed, or is another one's") from error
 
@@ -200,13 +200,13 @@ def _fingerprint(master: bytes) -> bytes:
 
 
 def _wrap(master: AESGCM, key: bytes, subject: str) -> bytes:
-    return _encrypt(master, key, Place("", subject, ""))
+    return _encrypt(master, key, Seat("", subject, ""))
 
 
-def _encrypt(cipher: AESGCM, value: bytes, place: Place) -> bytes:
+def _encrypt(cipher: AESGCM, value: bytes, place: Seat) -> bytes:
     nonce = os.urandom(NONCE)
     return nonce + cipher.encrypt(nonce, value, msgspec.json.encode(place))
 
 
-def _decrypt(cipher: AESGCM, box: bytes, place: Place) -> bytes:
+def _decrypt(cipher: AESGCM, box: bytes, place: Seat) -> bytes:
     return cipher.decrypt(box[:NONCE], box[NONCE:], msgspec.json.encode(place))

@@ -1,16 +1,17 @@
 """Events that a projection cannot handle, one for each way to be bad, and the program that can: the next release's."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
-from shared.postgres import Connection
+from shared.experiment import Run
+from shared.postgres import Connection, connect, number
 from sourcing import parking
 from sourcing.event import Data, NewEvent, Recorded, data_of
-from sourcing.postgres import PostgresStore
-from sourcing.projection import Policy, Projection, ProjectionStopped, Projector
-from sourcing.rebuild import rebuild
-from sourcing.stage import folded
-from sourcing.stage.watching import changes, wrong_rows
+from sourcing.postgres import PostgresStore, create
+from sourcing.projection import ProjectionStopped, Projector, install
+from sourcing.stage import lives, truth
+from sourcing.stage.traffic import SUMMARY, changes, wrong_rows
 
 # Stream -> the event that is bad, between two good ones.
 BAD = {
@@ -65,39 +66,50 @@ def mended(event: Recorded) -> Iterable[tuple[str, Data]]:
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What became of bad events among good ones."""
+class SpoiltLog:
+    """A store in which bad events lie among good ones, and an empty read model of its orders."""
 
-    parked: dict[str, str]  # stream -> reason of its first parked event
-    behind: int  # good events parked behind a bad one
-    wrong: int  # rows of other orders that are not what they should be
-    stopped: str  # what the projector said that stops at a bad event
-    missed: int  # events before that one that it did not take
-    handled: int  # events that the next release's retry took
-    left: int  # events still parked after it
-    differ: int  # rows that a rebuild by the next release makes otherwise than the retry
+    conninfo: str
+    connection: Connection
 
 
-def project(conninfo: str, connection: Connection, projection: Projection) -> Outcome:
-    """Stop at the first bad event; go on and park; then, with the program mended, retry, and rebuild to compare."""
-    stopped, missed = _stop(connection, projection)
-    Projector(connection, projection).catch_up()
-    found = parking.parked(connection, projection.name)
-    wrong = wrong_rows(connection, but=BAD)
-    handled = Projector(connection, projection, read=mended).retry()
-    left, rows = len(parking.parked(connection)), folded.read(connection, projection.name)
-    rebuild(conninfo, projection, mended)
-    differ = folded.wrong(rows, folded.read(connection, projection.name))
-    reasons = {one.stream: one.reason for one in found if one.version == 2}
-    return Outcome(reasons, len(found) - len(reasons), wrong, stopped, missed, handled, left, differ)
+@contextmanager
+def open_log(run: Run) -> Iterator[SpoiltLog]:
+    create(conninfo := run.schema("_bad"))
+    with connect(conninfo) as connection:
+        lives.write(connection, run.seed, 10, "before")
+        write(connection)
+        lives.write(connection, run.seed, 10, "after")
+        install(connection, SUMMARY)
+        yield SpoiltLog(conninfo, connection)
 
 
-def _stop(connection: Connection, projection: Projection) -> tuple[str, int]:
-    projector = Projector(connection, projection, policy=Policy.STOP)
+def stopped(log: SpoiltLog, projector: Projector) -> tuple[str, int]:
+    """What a projector says that stops at a bad event, and how many events before that one it did not take."""
     try:
         projector.catch_up()
     except ProjectionStopped as error:
         query = "select count(*) from events where (xid, position) < (%s::bigint::text::xid8, %s)"
-        before = connection.execute(query, error.event.place).fetchone() or (0,)
-        return str(error), before[0] - changes(connection)
+        return str(error), number(log.connection, query, *error.event.place) - changes(log.connection)
     return "", 0
+
+
+def parked(log: SpoiltLog) -> tuple[dict[str, str], int, int]:
+    """Stream -> the reason of its bad event; good events parked behind these; rows of other orders that are wrong."""
+    found = parking.parked(log.connection, SUMMARY.name)
+    reasons = {one.stream: one.reason for one in found if one.version == 2}
+    return reasons, len(found) - len(reasons), wrong_rows(log.connection, but=BAD)
+
+
+def left(log: SpoiltLog) -> int:
+    """Events that are still parked."""
+    return len(parking.parked(log.connection))
+
+
+def rows(log: SpoiltLog) -> truth.Content:
+    return truth.read(log.connection, SUMMARY.name)
+
+
+def differ(one: truth.Content, other: truth.Content) -> int:
+    """How many rows do."""
+    return truth.wrong(one, other)

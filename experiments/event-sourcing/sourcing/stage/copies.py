@@ -1,28 +1,39 @@
-"""Where a person's data ends up besides the events, and a search that finds it there byte by byte."""
+"""Shops that keep people in different ways, where their data ends up, and a search that finds it there byte by byte."""
 
 import base64
 import os
 import random
+import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from psycopg import sql
 
-from shared import kafka
-from shared.postgres import Connection
+from shared import codec, kafka
+from shared.experiment import Run
+from shared.postgres import Connection, connect, create_schema
+from shared.servers.handle import Handle
 from shared.servers.server import Endpoint
 from sourcing.audit import everything
-from sourcing.event import NewEvent
-from sourcing.forgetting.personal import NotClassified
-from sourcing.repository import Reader, Repository
+from sourcing.event import NewEvent, data_of
+from sourcing.forgetting import vault
+from sourcing.forgetting.personal import SHOP, NotClassified, Personal, SealingStore, open_fields, opening
+from sourcing.forgetting.vault import Seat, Vault, WrongMasterKey, master_key
+from sourcing.postgres import PostgresStore
+from sourcing.postgres import create as create_store
+from sourcing.repository import Reader, Repository, as_stored
 from sourcing.shop.customer import Customer
+from sourcing.stage.snapshot_costs import timed
 from sourcing.store import EventStore
 
+K = TypeVar("K")
 # The simplest read model and the simplest snapshots that there can be.
 SCHEMA = """
 create table customers (
@@ -34,11 +45,9 @@ create table customer_snapshots (customer text primary key, version bigint not n
 REGISTER = "insert into customers (customer, name, email) values (%(customer)s, %(name)s, %(email)s)"
 MOVE = "update customers set address = %(address)s where customer = %(customer)s"
 SPEND = "update customers set spent = spent + %(cents)s where customer = %(customer)s"
+STATE = Personal("customer", ("name", "email", "address"))  # what is personal in a row or snapshot of a customer
+PERSONAL_BYTES = "select avg(octet_length(data)) from events where type <> 'Purchased'"
 HANDLED = {"CustomerRegistered": REGISTER, "CustomerMoved": MOVE, "Purchased": SPEND}
-
-OVERWRITE = """
-update events set data = convert_to(replace(convert_from(data, 'utf8'), %s, 'anonymous'), 'utf8') where stream = %s
-"""
 
 
 class Where(StrEnum):
@@ -135,21 +144,6 @@ def restore(connection: Connection, file: Path) -> None:
         rows.write(file.read_bytes())
 
 
-def delete(connection: Connection, ident: str) -> None:
-    """Forget by removing all that the database has of the person: stream, row and snapshot."""
-    connection.execute("delete from events where stream = %s", [f"customer-{ident}"])
-    connection.execute("delete from customers where customer = %s", [ident])
-    connection.execute("delete from customer_snapshots where customer = %s", [ident])
-
-
-def anonymise(connection: Connection, ident: str, person: Person) -> None:
-    """Forget by writing over all that the database has of the person. The past is changed to do it."""
-    for text in person.texts:
-        connection.execute(OVERWRITE, [text, f"customer-{ident}"])
-    connection.execute("update customers set name = 'anonymous', email = '', address = '' where customer = %s", [ident])
-    connection.execute("delete from customer_snapshots where customer = %s", [ident])
-
-
 def tables(connection: Connection) -> list[str]:
     query = "select table_name from information_schema.tables where table_schema = current_schema and table_type = %s"
     return [name for (name,) in connection.execute(query, ["BASE TABLE"]).fetchall()]
@@ -177,9 +171,9 @@ def search_topic(broker: Endpoint, topic: str, wanted: Sequence[bytes]) -> Count
     return Counter({Where.TOPIC: sum(_holds(text, wanted) for text in texts)})
 
 
-def search_files(folders: Iterable[Path], searches: Mapping[str, Sequence[bytes]]) -> dict[str, Counter[Where]]:
+def search_files(folders: Iterable[Path], searches: Mapping[K, Sequence[bytes]]) -> dict[K, Counter[Where]]:
     """Files below the folders that hold any of it. Each file is read once, for all of the searches."""
-    found: dict[str, Counter[Where]] = {name: Counter() for name in searches}
+    found: dict[K, Counter[Where]] = {name: Counter() for name in searches}
     for path, content in _contents(folders):
         where = Where.LOG if "pg_wal" in path.parts else Where.FILES if "base" in path.parts else Where.OTHER
         for name, wanted in searches.items():
@@ -220,3 +214,151 @@ def new_secret(file: Path) -> None:
     """A master key in a file, as an operator makes one. The caller sees to it that it does not outlive its use."""
     with open(os.open(file, os.O_CREAT | os.O_WRONLY, 0o600), "wb") as opened:  # noqa: PTH123
         opened.write(base64.b64encode(AESGCM.generate_key(256)))
+
+
+# The shops.
+
+
+@dataclass(frozen=True)
+class Keeping:
+    """One way to keep people, and to forget one of them."""
+
+    name: str
+    forget: "Callable[[Shop], object]"
+    sealed: bool = False  # by the vault, on the way into the store
+    copies_opened: bool = False  # read model and snapshots are made of what was sealed, and is opened for them
+
+
+@dataclass(frozen=True)
+class Shop:
+    """One way of keeping people, and the one who is to be forgotten. `read` shows people, `copy` feeds the copies."""
+
+    connection: Connection
+    store: EventStore
+    vault: Vault
+    read: Reader
+    copy: Reader
+    topic: str
+    backup: Path
+    people: dict[str, Person]
+    gone: str
+    spent: int  # cents, by all of them
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """What is to be found nowhere any more."""
+        return self.people[self.gone].texts
+
+    @property
+    def customers(self) -> Repository[Customer]:
+        return Repository(self.store, Customer, self.read)
+
+
+def open_shop(run: Run, server: Handle, way: Keeping, number: int, count: int, secret: Path) -> Shop:
+    conninfo = create_schema(server.endpoint, f"shop_{number}")
+    create_store(conninfo)
+    connection = connect(conninfo)
+    run.cleanup(connection.close)
+    connection.execute(SCHEMA + vault.SCHEMA.read_text())
+    keys = connect(conninfo)
+    run.cleanup(keys.close)
+    safe = Vault(keys, master_key({vault.FILE_VARIABLE: str(secret)}))
+    store: EventStore = PostgresStore(connection)
+    read: Reader = as_stored
+    if way.sealed:
+        store, read = SealingStore(store, safe, SHOP), opening(safe, SHOP)
+    copy = read if way.copies_opened else as_stored
+    everybody = people(random.Random(f"{run.seed} {way.name}"), count)
+    register(store, everybody)
+    spent = project(connection, store, copy)
+    snapshot(connection, Repository(store, Customer, copy), everybody)
+    topic, folder = run.topic(f"customers_{number}", partitions=1), run.folder / f"backup_{number}"
+    publish(run.endpoints["kafka"], topic, store)
+    backup(connection, folder)
+    if not run.keep:
+        run.cleanup(lambda: shutil.rmtree(folder))
+    return Shop(connection, store, safe, read, copy, topic, folder, everybody, next(iter(everybody)), spent)
+
+
+def search(
+    run: Run, server: Handle, wanted: dict[Keeping, tuple[Shop, tuple[str, ...]]]
+) -> dict[Keeping, Counter[Where]]:
+    """Copies of the texts by way and place, with nothing left out that belongs to a shop."""
+    wanted_bytes = {way: needles(texts) for way, (_, texts) in wanted.items()}
+    [(directory,)] = next(iter(wanted.values()))[0].connection.execute("show data_directory").fetchall()
+    found = search_files([server.place.folder, Path(directory)], wanted_bytes)
+    for way, (shop, _) in wanted.items():
+        found[way] += search_tables(shop.connection, wanted_bytes[way])
+        found[way] += search_topic(run.endpoints["kafka"], shop.topic, wanted_bytes[way])
+        found[way] += search_backup(shop.backup, wanted_bytes[way])
+    return found
+
+
+def tidy(shop: Shop) -> None:
+    """All that Postgres cleans up by itself is cleaned up."""
+    shop.connection.execute("vacuum")
+    shop.connection.execute("checkpoint")
+
+
+def rebuilt(shop: Shop) -> int:
+    """All the money, by a read model that is built again from zero."""
+    return project(shop.connection, shop.store, shop.copy)
+
+
+def keys_of(shop: Shop) -> bytes:
+    """The wrapped key of the person to be forgotten."""
+    query = "select wrapped from vault_keys where subject = %s"
+    [(wrapped,)] = shop.connection.execute(query, [shop.gone]).fetchall()
+    return bytes(wrapped)
+
+
+def read_again(connection: Connection, shop: Shop, secret: Path) -> int:
+    """Fields of the forgotten person that open with the restored keys and the master key of that file."""
+    stream, restored = f"customer-{shop.gone}", Vault(connection, master_key({vault.FILE_VARIABLE: str(secret)}))
+    sealed = {name: text for event in shop.store.read(stream) for name, text in data_of(event).items()}
+    try:
+        texts = [restored.open(Seat(stream, shop.gone, name), sealed[name]) for name in STATE.fields]
+    except WrongMasterKey:
+        return 0
+    return len(set(texts) & set(shop.texts))
+
+
+@contextmanager
+def restored_keys(server: Handle, shop: Shop) -> Iterator[Connection]:
+    """The key table out of the shop's backup, in a schema of its own."""
+    with connect(create_schema(server.endpoint, "restored")) as connection:
+        connection.execute(vault.SCHEMA.read_text())
+        restore(connection, shop.backup / "vault_keys")
+        yield connection
+
+
+def files_with(shop: Shop, content: bytes) -> int:
+    """How many of the database's files hold it."""
+    [(directory,)] = shop.connection.execute("show data_directory").fetchall()
+    return search_files([Path(directory)], {"key": [content]})["key"].total()
+
+
+def rotate(shop: Shop, secret: Path) -> int:
+    """Wrap all keys by a new master key, and destroy the old one; returns how many keys there are."""
+    secret.unlink()
+    new_secret(secret)
+    return shop.vault.rotate(master_key({vault.FILE_VARIABLE: str(secret)}))
+
+
+def names_in_snapshots(shop: Shop) -> dict[str, str]:
+    """Pseudonym -> the name, as far as it can be opened."""
+    rows = shop.connection.execute("select customer, state from customer_snapshots").fetchall()
+    states = {ident: {**codec.decode(state), "customer": ident} for ident, state in rows}
+    opened = {ident: open_fields(shop.vault, STATE, f"customer-{ident}", state) for ident, state in states.items()}
+    return {ident: str(state["name"]) for ident, state in opened.items()}
+
+
+def personal_bytes(shop: Shop) -> float:
+    """Of a personal event's data, on average."""
+    [(size,)] = shop.connection.execute(PERSONAL_BYTES).fetchall()
+    return float(size)
+
+
+def load_times(shop: Shop) -> list[float]:
+    """Milliseconds that each person's load takes."""
+    return [timed(lambda: shop.customers.load(ident)) for ident in shop.people]  # noqa: B023

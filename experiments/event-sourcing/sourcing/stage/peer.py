@@ -19,7 +19,7 @@ from eventsourcing.persistence import Transcoder
 from psycopg.conninfo import conninfo_to_dict
 
 
-class Account(Aggregate):
+class PeerAccount(Aggregate):
     """As sourcing.account, without its checks: what is measured is loading."""
 
     balance: int
@@ -42,7 +42,7 @@ class Account(Aggregate):
         self.owner, self.balance, self.movements = owner, balance, movements
 
     @classmethod
-    def open(cls, ident: UUID, owner: str) -> "Account":
+    def open(cls, ident: UUID, owner: str) -> "PeerAccount":
         return cls._create(cls.Opened, id=ident, owner=owner, balance=0, movements=0)
 
 
@@ -72,8 +72,8 @@ class Accounts(Application[UUID]):
     def construct_transcoder(self) -> Transcoder:
         return FastTranscoder()
 
-    def account(self, ident: UUID) -> Account:
-        return cast(Account, self.repository.get(ident))
+    def account(self, ident: UUID) -> PeerAccount:
+        return cast(PeerAccount, self.repository.get(ident))
 
 
 def open_application(url: str, schema: str, *, create: bool = False) -> Accounts:
@@ -94,7 +94,7 @@ def open_application(url: str, schema: str, *, create: bool = False) -> Accounts
 
 def events_of(ident: UUID, owner: str, deposits: Sequence[tuple[int, str]]) -> list[Any]:
     """A new account's domain events, made as its commands would make them, and not saved yet."""
-    account = Account.open(ident, owner)
+    account = PeerAccount.open(ident, owner)
     for cents, note in deposits:
-        account.trigger_event(Account.Deposited, cents=cents, note=note)
+        account.trigger_event(PeerAccount.Deposited, cents=cents, note=note)
     return list(account.collect_events())

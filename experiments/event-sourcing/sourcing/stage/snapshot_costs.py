@@ -110,7 +110,7 @@ class Commands:
 
 
 @dataclass
-class Case:
+class Workload:
     """One kind of aggregate: its past of `length` events, and the command that it is given `commands` times."""
 
     name: str
@@ -161,15 +161,15 @@ class Case:
         (found.taking if took else found.plain).append(ms)
 
 
-def small_state(length: int, commands: int) -> Case:
+def small_state(length: int, commands: int) -> Workload:
     """An account: three values, however many events."""
-    return Case("small", Account, movements, lambda account: account.deposit(100), length, commands)
+    return Workload("small", Account, movements, lambda account: account.deposit(100), length, commands)
 
 
-def large_state(length: int, commands: int) -> Case:
+def large_state(length: int, commands: int) -> Workload:
     """An order that has a line for nearly every event."""
 
     def add_line(order: Order) -> None:
         order.add_line(f"product-{order.version + 1:06d}", 1, 1999)
 
-    return Case("large", Order, lines, add_line, length, commands)
+    return Workload("large", Order, lines, add_line, length, commands)

@@ -1,18 +1,88 @@
-"""Events that a program's own code cannot apply, one for each way, and what is said of them."""
+"""What does not fit: values that JSON has no word for, and events that the code of a program cannot apply."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any, ClassVar
 
-from sourcing.errors import MISFITS, UnreadableEvent
-from sourcing.event import NewEvent
+import msgspec
+
+from shared.experiment import Run
+from shared.postgres import connect
+from sourcing.aggregate import Aggregate
+from sourcing.errors import MISFITS, UnreadableEvent, UnwritableEvent
+from sourcing.event import Data, NewEvent
+from sourcing.postgres import PostgresStore, create
 from sourcing.repository import Repository
 from sourcing.shop.evolved import HOME_CURRENCY, EvolvedOrder
-from sourcing.store import EventStore
 from sourcing.upcasting import BrokenChain, Upcasters
 
-Step = Callable[[Any], Any]
+VALUES: dict[str, Any] = {
+    "Decimal": Decimal("10.50"),
+    "datetime": datetime(2026, 1, 1, tzinfo=UTC),
+    "tuple": ("tea", 2),
+    "number as a key": {1: "tea"},
+    "NaN": math.nan,
+    "infinity": math.inf,
+    "half a surrogate pair": "\ud83d",
+}
+Upcast = Callable[[Any], Any]  # of an upcaster: from the data of one version to those of the next
 LINE = {"product": "tea", "quantity": 2, "cents": 500}
+
+
+class Noted(Aggregate):
+    """Holds whatever it is given."""
+
+    category: ClassVar[str] = "noted"
+
+    def __init__(self, ident: str) -> None:
+        super().__init__(ident)
+        self.what: list[Any] = []
+
+    def apply(self, type_: str, data: Data) -> None:
+        self.what.append(data["what"])
+
+    def state(self) -> Data:
+        return {"what": self.what}
+
+    def restore(self, state: Data) -> None:
+        self.what = state["what"]
+
+
+def changed(encode: Callable[[Any], bytes], value: Any) -> bool:
+    """Whether the encoder writes it as something else, silently, or writes what cannot be read."""
+    try:
+        return bool(msgspec.json.decode(encode(value)) != value)
+    except (msgspec.MsgspecError, UnicodeError):
+        return True
+
+
+def refused(value: Any) -> bool:
+    """Whether `Aggregate.record` refuses it by name, and nothing has happened then."""
+    noted = Noted("1")
+    try:
+        noted.record("Noted", what=value)
+    except UnwritableEvent as error:
+        return "['what']" in str(error) and not (noted.what or noted.uncommitted)
+    return False
+
+
+def keeps_its_own() -> bool:
+    """Whether what a caller does afterwards to a list that was recorded stays out of event and state."""
+    noted, lines = Noted("1"), ["tea"]
+    noted.record("Noted", what=lines)
+    lines.append("never ordered")
+    return noted.what == [["tea"]] and noted.uncommitted[0].data == {"what": ["tea"]}
+
+
+@contextmanager
+def open_store(run: Run) -> Iterator[PostgresStore]:
+    create(conninfo := run.schema())
+    with connect(conninfo) as connection:
+        yield PostgresStore(connection)
 
 
 def forgets(data: Any) -> None:
@@ -25,12 +95,12 @@ def in_cents(data: Any) -> Any:
     return {**data, "cents": round(data["price"] * 100), "currency": HOME_CURRENCY}
 
 
-# What is wrong -> the step from version 2 to 3, and the event.
-WAYS: dict[str, tuple[Step, NewEvent]] = {
-    "a step that returns nothing": (forgets, NewEvent("LineAdded", LINE, 2)),
-    "a step that misses a field": (in_cents, NewEvent("LineAdded", LINE, 2)),
-    "an apply that misses a field": (in_cents, NewEvent("LineAdded", LINE, 3)),
-}
+# Steps from version 2 to 3, and their events: it returns nothing, it misses a field, `apply` misses one.
+UNFIT: tuple[tuple[Upcast, NewEvent], ...] = (
+    (forgets, NewEvent("LineAdded", LINE, 2)),
+    (in_cents, NewEvent("LineAdded", LINE, 2)),
+    (in_cents, NewEvent("LineAdded", LINE, 3)),
+)
 
 
 @dataclass(frozen=True)
@@ -48,41 +118,37 @@ class Said:
         return where in self.named and ("the step from 'LineAdded' v2" in self.named or "EvolvedOrder" in self.named)
 
 
-def meet(store: EventStore, number: int, step: Step, event: NewEvent) -> Said:
-    """Store the event as the first one of its stream, and load it."""
+def load(orders: Repository[EvolvedOrder], number: int, event: NewEvent) -> tuple[str, str]:
+    """Store the event as the first one of a stream, and load it; returns the stream, and what was said."""
     stream = f"order-unfit-{number}"
-    store.append(stream, [event])
-    return Said(stream, _load(store, f"unfit-{number}", _upcasters(step)), _fold(step, event))
-
-
-def refused_at_start(step: Step) -> str:
-    """What `check` says of the step before any event is read; nothing when it has nothing against it."""
+    orders.store.append(stream, [event])
     try:
-        _upcasters(step).check()
-    except BrokenChain as error:
-        return str(error)
+        orders.load(f"unfit-{number}")
+    except UnreadableEvent as error:
+        return stream, str(error)
+    return stream, ""
+
+
+def said_by(fold: Callable[[], object]) -> str:
+    try:
+        fold()
+    except MISFITS as error:
+        return repr(error)
     return ""
 
 
-def _upcasters(step: Step) -> Upcasters:
+def upcasters(step: Upcast) -> Upcasters:
+    """With that step from version 2 to 3."""
     steps = Upcasters({"LineAdded": 3})
     steps.step("LineAdded", 1)(dict)
     steps.step("LineAdded", 2)(step)
     return steps
 
 
-def _load(store: EventStore, ident: str, steps: Upcasters) -> str:
+def refused_at_start(step: Upcast) -> str:
+    """What `check` says of the step before any event is read; nothing when it has nothing against it."""
     try:
-        Repository(store, EvolvedOrder, steps).load(ident)
-    except UnreadableEvent as error:
+        upcasters(step).check()
+    except BrokenChain as error:
         return str(error)
-    return ""
-
-
-def _fold(step: Step, event: NewEvent) -> str:
-    data = dict(event.data)
-    try:
-        EvolvedOrder("1").apply(event.type, step(data) if event.schema_version == 2 else data)
-    except MISFITS as error:
-        return repr(error)
     return ""

@@ -15,7 +15,7 @@ from sourcing.store import Capability, EventStore
 
 
 @dataclass(frozen=True)
-class Kind:
+class Adapter:
     """A store that can be chosen: the server of the catalogue that it needs, the module that adapts it, its class."""
 
     server: str
@@ -34,14 +34,14 @@ class Kind:
 
 
 STORES = {
-    "PostgreSQL": Kind("postgres", "reference", "PostgresStore"),
-    "eventsourcing": Kind("postgres", "pyeventsourcing", "RecorderStore"),
-    "message-db": Kind("postgres", "message_db", "MessageDbStore"),
-    "UmaDB": Kind("umadb", "umadb", "UmaDBStore"),
-    "Kafka": Kind("kafka", "kafka", "KafkaStore"),
-    "Kafka, one owner": Kind("kafka", "kafka_owner", "KafkaOwner"),
-    "EventStoreDB": Kind("eventstoredb", "kurrentdb", "KurrentStore"),
-    "Axon Server": Kind("axon", "axon", "AxonStore"),
+    "PostgreSQL": Adapter("postgres", "reference", "PostgresStore"),
+    "eventsourcing": Adapter("postgres", "pyeventsourcing", "RecorderStore"),
+    "message-db": Adapter("postgres", "message_db", "MessageDbStore"),
+    "UmaDB": Adapter("umadb", "umadb", "UmaDBStore"),
+    "Kafka": Adapter("kafka", "kafka", "KafkaStore"),
+    "Kafka, one owner": Adapter("kafka", "kafka_owner", "KafkaOwner"),
+    "EventStoreDB": Adapter("eventstoredb", "kurrentdb", "KurrentStore"),
+    "Axon Server": Adapter("axon", "axon", "AxonStore"),
 }
 
 

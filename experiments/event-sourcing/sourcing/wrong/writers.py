@@ -1,23 +1,15 @@
-"""WRONG, or slow: tellers who write to the streams of accounts, to be compared with `Repository.execute`.
-
-Each calls the hook, with the account's name, between its read and its write.
-"""
+"""WRONG, or slow: what is done to the streams of accounts in place of `Repository.execute`, with the same arguments."""
 
 from collections.abc import Callable
-from itertools import count
 from typing import Any
 
-from shared.postgres import Connection
 from sourcing.errors import WrongExpectedVersion
 from sourcing.event import Data
-from sourcing.postgres import PostgresStore
 from sourcing.repository import Repository
 from sourcing.shop.account import Account
 from sourcing.store import ANY
-from sourcing.windows import Hook
 
-# Moves cents on an account (below zero: out of it); returns how many conflicts it met, raises InvariantViolated.
-Move = Callable[[str, int], int]
+Decide = Callable[[Account], None]
 
 
 class InOneStream(Account):
@@ -35,37 +27,20 @@ class InOneStream(Account):
             super().apply(type_, data)
 
 
-def change(account: Account, cents: int) -> None:
-    account.deposit(cents) if cents > 0 else account.withdraw(-cents)
-
-
-def at_once(connection: Connection, meet: Hook) -> Move:
+def at_once(accounts: Repository[Account], ident: str, decide: Decide) -> Account:
     """Like `Repository.execute`, but on a conflict again without a pause."""
-    accounts = Repository(PostgresStore(connection), Account)
-
-    def move(account: str, cents: int) -> int:
-        for conflicts in count():
-            change(found := accounts.load(account), cents)
-            meet(account)
-            try:
-                accounts.save(found)
-                return conflicts
-            except WrongExpectedVersion:
-                continue
-        raise AssertionError("count() has no end")
-
-    return move
+    while True:
+        decide(account := accounts.load(ident))
+        try:
+            accounts.save(account)
+        except WrongExpectedVersion:
+            accounts.conflicts += 1
+        else:
+            return account
 
 
-def regardless(connection: Connection, meet: Hook) -> Move:
+def regardless(accounts: Repository[Account], ident: str, decide: Decide) -> Account:
     """WRONG where there is anything to decide: whatever was written since the load, the append goes through."""
-    store = PostgresStore(connection)
-    accounts = Repository(store, Account)
-
-    def move(account: str, cents: int) -> int:
-        change(found := accounts.load(account), cents)
-        meet(account)
-        store.append(found.stream, found.uncommitted, ANY)
-        return 0
-
-    return move
+    decide(account := accounts.load(ident))
+    accounts.store.append(account.stream, account.uncommitted, ANY)
+    return account

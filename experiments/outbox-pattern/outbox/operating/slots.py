@@ -14,7 +14,7 @@ from outbox.relay.publisher import Publisher
 from outbox.table import TABLE
 from shared import home
 from shared.errors import LabError
-from shared.postgres import Connection
+from shared.postgres import Connection, number
 from shared.wait import until
 
 MB = 1_000_000
@@ -76,8 +76,7 @@ def wait_until_read(connection: Connection, name: str) -> None:
 
 def log_on_disk(connection: Connection) -> int:
     """Bytes of log on the disk, for whatever reason they are kept."""
-    row = connection.execute("select sum(size)::bigint from pg_ls_waldir()").fetchone()
-    return int(row[0]) if row else 0
+    return number(connection, "select sum(size)::bigint from pg_ls_waldir()")
 
 
 def first_missing(connection: Connection, published: Collection[str]) -> int | None:

@@ -7,8 +7,9 @@
 | CursorRelay | by snapshot windows (reading.py) | one row: how far | kept; refuses a second one |
 | WalRelay | the log, by logical replication | the slot, how far | kept: commit order; the slot refuses a second one |
 
-Debezium (debezium.py) is another, in a process of its own. In ../wrong are those that lose the order or events: that
-delete what they lock and skip what others have locked, that mark first, and that read by positions or by pairs.
+`keep_running` (running.py) is the loop around one of them, for a session that is lost. Debezium (debezium.py) is
+another, in a process of its own. In ../wrong are those that lose the order or events: that delete what they lock and
+skip what others have locked, that mark first, and that read by positions or by pairs.
 """
 
 import threading

@@ -93,12 +93,18 @@ class Connector:
         }
 
     def put(self, seconds: float = 60.0) -> None:
-        """Create or reconfigure it; returns when its task runs and its slot is read. Raises DeadlineExceeded."""
+        """Create or reconfigure it; returns when its task runs and its slot is read.
+
+        Raises ConfigurationError, see `configure`, and DeadlineExceeded.
+        """
         self.configure()
         self.wait_until_running(seconds)
 
     def configure(self) -> None:
-        """Give Connect the configuration; a stopped connector stays stopped."""
+        """Give Connect the configuration; a stopped connector stays stopped.
+
+        Connect tries to reach the database first. Raises ConfigurationError with its words where it cannot.
+        """
         self._publish_inserts()
         self._call("PUT", "config", json=self.config())
 
@@ -117,7 +123,8 @@ class Connector:
         try:
             until(f"connector {self.name} to run and its slot to be read", self._streams, seconds)
         except DeadlineExceeded as error:
-            raise DeadlineExceeded(f"{error}; its task says: {self.status().get('tasks')}") from None
+            tasks = self.status().get("tasks")
+            raise DeadlineExceeded(f"{error}; its task says: {tasks}{self._trial()}") from None
 
     def status(self) -> dict[str, Any]:
         """Connect's words on the connector and its tasks; empty when it does not know it or does not answer."""
@@ -196,6 +203,20 @@ class Connector:
         with connect(self.postgres.url) as connection:
             return self._slot_active(connection)
 
+    def _trial(self) -> str:
+        """What Connect finds wrong when it tries the configuration now.
+
+        A task that ran once tries for ever to reach its database, and is RUNNING meanwhile.
+        """
+        url = f"{self.connect.url}/connector-plugins/PostgresConnector/config/validate"
+        try:
+            tried = httpx.put(url, json={"name": self.name, **self.config()}, timeout=30)
+        except httpx.TransportError:
+            return ""
+        options = tried.json()["configs"] if tried.is_success else []
+        wrong = [str(error) for option in options for error in option["value"]["errors"]]
+        return "; ".join(["", *wrong])
+
     def _slot_active(self, connection: Connection) -> bool:
         query = "select active from pg_replication_slots where slot_name = %s"
         row = connection.execute(query, [self.name]).fetchone()
@@ -204,7 +225,16 @@ class Connector:
     def _call(self, method: str, path: str, json: object = None, check: bool = True) -> httpx.Response:
         url = f"{self.connect.url}/connectors/{self.name}/{path}".rstrip("/")
         response = httpx.request(method, url, json=json, timeout=30)
+        if check and response.status_code == httpx.codes.BAD_REQUEST:
+            raise ConfigurationError(f"Connect refuses connector {self.name}: {_refusal(response)}")
         return response.raise_for_status() if check else response
+
+
+def _refusal(response: httpx.Response) -> str:
+    """Why Connect does not take a configuration, in its words without those around every list of errors."""
+    given = "json" in response.headers.get("content-type", "")  # another answers in its place where it is not
+    message = str(response.json()["message"]) if given else response.text
+    return " ".join(re.sub(r"^.* error\(s\):|You can also find .*$", "", message, flags=re.DOTALL).split())
 
 
 def _pattern(name: str) -> str:

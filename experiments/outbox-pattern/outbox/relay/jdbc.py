@@ -1,8 +1,9 @@
 """A Postgres address of libpq's as Debezium's settings, which are those of its JDBC driver.
 
 What cannot be said to Debezium is refused, not left out: a connector that ignores half of its address runs, and reads
-another database, or in the clear. Sources: Debezium documentation, "Debezium connector for PostgreSQL" (3.6), and that
-of the JDBC driver, "Connecting to the Database" (42.7).
+another database, or in the clear. Tried on a Postgres that encrypts: tests/test_encrypted.py. Sources:
+Debezium documentation, "Debezium connector for PostgreSQL" (3.6), and that of the JDBC driver, "Connecting to the
+Database" (42.7).
 """
 
 import re
@@ -54,6 +55,8 @@ def settings(endpoint: Endpoint) -> dict[str, str]:
     found["database.user"] = found["database.dbname"] = "postgres"
     if target := given.pop("target_session_attrs", ""):
         found["driver.targetServerType"] = TARGETS.get(target, target)
+    if given.get("sslmode") == "require" and "sslrootcert" in given:
+        given["sslmode"] = "verify-ca"  # so libpq takes it; the driver would trust any certificate
     if given.get("sslrootcert") == "system":
         del given["sslrootcert"]
         found |= SYSTEM

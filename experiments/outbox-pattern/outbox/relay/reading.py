@@ -72,10 +72,13 @@ class Place:
         return replace(self, previous=previous, current=None, passed=max(self.passed, self.position))
 
 
+FIRST_ROW = Place()
+
+
 class Reader:
     """Reads on from its `place`, which moves with what it hands out. The session is its alone while it reads."""
 
-    def __init__(self, connection: Connection, place: Place, batch: int = 500) -> None:
+    def __init__(self, connection: Connection, place: Place = FIRST_ROW, batch: int = 500) -> None:
         settle(connection, **BY_INDEX)
         self.connection = connection
         self.place = place

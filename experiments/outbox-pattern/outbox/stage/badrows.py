@@ -7,15 +7,18 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from uuid import uuid4
 
+from confluent_kafka import Message
+
 from outbox import deadletters
-from outbox.consumer import with_inbox
+from outbox.consumer import Consumer, with_inbox
 from outbox.deadletters import DeadLetter
 from outbox.guard import install
 from outbox.relay.debezium import Connector
-from outbox.stage.consuming import SCHEMA, accounts, consume, due
-from outbox.stage.measuring import BACKLOG
-from outbox.stage.processes import Shop
-from outbox.table import create
+from outbox.stage.connectors import debezium
+from outbox.stage.measures import BACKLOG
+from outbox.stage.payments import SCHEMA, accounts, consume, due
+from outbox.stage.shop import Shop, watched
+from outbox.table import create, insert_event
 from shared import kafka
 from shared.errors import StartFailed
 from shared.event import Event
@@ -74,13 +77,16 @@ class Opened:
 @contextmanager
 def opened(run: Run, name: str, count: int, settings: dict[str, str] | None = None) -> Iterator[Opened]:
     """Gone at the end of the block. `settings` are the connector's."""
-    conninfo, schema = run.schema(f"_{name}"), f"{run.name}_{name}"
-    create(conninfo)
-    shop = Shop(conninfo, run.endpoints["kafka"], run.topic(name), run.history_file(name), run.seed, count)
-    connector = Connector(run.endpoints["connect"], run.endpoints["postgres"], schema, schema, settings=settings)
-    recorder = run.recorder(name, "experiment")
-    with connector.running(), Tap("consumer", shop.broker, [shop.topic], recorder) as tap:
+    shop = Shop.open(run, name, count)
+    with debezium(run, shop, settings=settings) as connector, watched(run, shop) as tap:
         yield Opened(shop, connector, tap)
+
+
+def write_bare(connection: Connection, topic: str) -> Event:
+    """An event with nothing that it can do without."""
+    event = Event("shop.order.viewed", "/shop/orders", "order-1")
+    insert_event(connection, event, topic)
+    return event
 
 
 def write_foreign(shop: Shop) -> None:
@@ -101,7 +107,7 @@ class Met:
     letters: list[DeadLetter]  # what it kept
 
 
-def meet(run: Run, shop: Shop, ways: Iterable[Callable[..., None]]) -> list[Met]:
+def meet(run: Run, shop: Shop, ways: Iterable[Callable[[Consumer, Message], None]]) -> list[Met]:
     """The consumers, which differ in what they do with a bad message, read the topic; each is started twice."""
     names = {way.__name__: way for way in ways}
     homes = {name: run.schema(f"_{name}") for name in names}
@@ -112,7 +118,7 @@ def meet(run: Run, shop: Shop, ways: Iterable[Callable[..., None]]) -> list[Met]
     for turn in (1, 2):
         readers = {name: replace(shop, history=run.history_file(name)) for name in names}
         workers = {
-            name: run.worker(f"{name}-{turn}", consume, readers[name], with_inbox, None, 1, homes[name], way)
+            name: run.worker(f"{name}-{turn}", consume, readers[name], with_inbox, conninfo=homes[name], receive=way)
             for name, way in names.items()
         }
         for name, worker in workers.items():

@@ -1,54 +1,201 @@
-"""The relays of the ladder at orders that several services change. Each relay has a topic of its own."""
+"""Relays that compete, keys that differ, services that change the same orders (08): what consumers see of the order."""
 
-from collections.abc import Callable, Iterator
+import random
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import cast
 
+from confluent_kafka import Message, Producer
 from msgspec import structs
 
+from outbox.lessons.placing import Placing
+from outbox.ordering import InOrder, java_partition
 from outbox.relay import Relay, wal
 from outbox.relay.cursor import CursorRelay
 from outbox.relay.debezium import Connector
 from outbox.relay.polling import PollingPublisher
 from outbox.relay.publisher import Publisher
 from outbox.relay.wal import WalRelay
-from outbox.stage.by_hand import insert_first, overtake, turns
-from outbox.stage.contended import Counter, Shape, open_orders, take_turns
-from outbox.stage.processes import at_work
-from outbox.table import create
+from outbox.stage.counter import SHAPES, Counter, Shape, insert_first, overtake, take_turns, turns
+from outbox.stage.shop import RelayClass, Shop, at_work, relay, watched
+from outbox.table import create, insert_event
+from outbox.windows import RelayWindow
 from outbox.wrong.deleting import BatchDeleteRelay, SkipLockedRelay
 from outbox.wrong.positions import PairRelay
+from shared import kafka, workload
 from shared.checkers import duplicate_delivery, lost, reordered
-from shared.history import History, Recorder
+from shared.event import Event
+from shared.history import Action, History, Op, Outcome, Recorder
 from shared.postgres import Connection, connect
-from shared.run import Run
+from shared.run import About, Run, slug
 from shared.tap import Tap
 
-MARKING, CURSOR, LOG, PAIR = "publish, then mark", "cursor, snapshot windows", "log relay", "cursor, (xid, position)"
-ROWS, BATCHES, DEBEZIUM = "row by row, one relay", "batch delete, one relay", "Debezium"
-RIGHT = ROWS, BATCHES, MARKING, CURSOR, LOG, DEBEZIUM
-BEFORE_LOCK = "event before the lock"
-SLUGS = {
-    **{ROWS: "rows", BATCHES: "batches", MARKING: "marking", CURSOR: "windows"},
-    **{LOG: "log", DEBEZIUM: "debezium", PAIR: "pair"},
-}
-SHAPES = {Shape.UPDATE_FIRST: "update-first", Shape.AUDIT_FIRST: "audit-first"}
-SERVICES, ORDERS, PAUSE = 8, 3, 0.002  # see Counter
-TOPICS = ["I.5/ordering-considerations/per-aggregate-ordering"]
-TYPE = "orders"  # the aggregate type: a relay's topic is this behind its prefix
+ORDERS = 4  # few, so that the events of one order come close together
+PARTITIONS = 3
 
 
 @dataclass(frozen=True)
-class Outbox(Counter):
-    """The counter's outbox, with the slot of the log relay."""
+class BusyOrders(Shop):
+    """A shop in which few orders have all the events, so that those of one order come close together."""
 
-    slot: str = ""
+    orders: int = ORDERS
+
+    def events(self, first: int = 0) -> Iterator[Event]:
+        for number, event in enumerate(workload.events(self.seed, self.count, self.orders, self.prefix)):
+            if number >= first:
+                yield event
+
+
+def judge(about: About, name: str) -> History:
+    """What the checkers find; how much is out of order is a figure."""
+    history = about.judge(name)
+    about.figure("events consumed out of order", len(reordered(history)), "events")
+    return history
+
+
+def step_by_step(about: About, way: type[PollingPublisher]) -> History:
+    """Two events of one order, two relays. The hook of the first relay lets the second one go ahead."""
+    shop = BusyOrders.open(about.run, "step-by-step", 2, orders=1)
+    with (
+        watched(about.run, shop) as tap,
+        connect(shop.conninfo) as mine,
+        connect(shop.conninfo) as other,
+    ):
+        for event in shop.events():
+            insert_event(mine, event, shop.topic)
+            tap.recorder.record(Action.WRITE, Outcome.OK, event.id, key=event.subject, seq=event.sequence)
+        overtaking = way(other, Publisher(shop.broker))
+
+        def overtake(window: str) -> None:
+            if window == RelayWindow.AFTER_READ:
+                overtaking.step()
+
+        way(mine, Publisher(shop.broker), at=overtake).step()
+    return about.judge("step-by-step")
+
+
+def compete(about: About, way: RelayClass, relays: int, count: int) -> History:
+    """So many relay processes, and a backlog for them when all of them look for one."""
+    run, name = about.run, slug(about.variant)
+    shop = BusyOrders.open(run, name, count, PARTITIONS)
+    with watched(run, shop) as tap, ExitStack() as workers:
+        names = [f"relay-{number}" for number in range(1, relays + 1)]
+        started = [workers.enter_context(run.worker(one, relay, shop, way, process=one)) for one in names]
+        for worker in started:
+            worker.ready()
+        shop.write_backlog()
+        if way is SkipLockedRelay:  # it deletes what it has published
+            shop.wait_until_published(120)
+        tap.wait_for(count)
+    return judge(about, name)
+
+
+def publish(about: About, placing: Placing, count: int) -> History:
+    """Published one by one, each acknowledged before the next. The consumer comes when all of them are there."""
+    name = slug(about.variant)
+    shop = BusyOrders.open(about.run, name, count, PARTITIONS)
+    default, ours = Producer(kafka.config(shop.broker)), kafka.producer(shop.broker)
+    recorder = about.run.recorder(name, "service")
+    for event in shop.events():
+        producer, key = placing(default, ours, event)
+        message = event.to_kafka()
+        producer.produce(shop.topic, message.value, key, headers=dict(message.headers))
+        producer.flush()
+        recorder.record(Action.WRITE, Outcome.OK, event.id, key=event.subject, seq=event.sequence)
+    with Tap("consumer", shop.broker, [shop.topic], recorder) as tap:
+        tap.catch_up()
+    return judge(about, name)
+
+
+def not_as_java(run: Run, count: int) -> tuple[int, int, int]:
+    """How many of the keys librdkafka's default (CRC32) and murmur2 put elsewhere than Java's formula; and all keys."""
+    broker, topic = run.endpoints["kafka"], run.topic("keys", PARTITIONS)
+    rng = random.Random(run.seed)
+    keys = sorted({f"order-{rng.randrange(10**9):09d}".encode() for _ in range(count)})
+    default = partitions(Producer(kafka.config(broker)), topic, keys)
+    ours = partitions(kafka.producer(broker), topic, keys)
+    java = {key: java_partition(key, PARTITIONS) for key in keys}
+    apart, differ = (sum(found[key] != java[key] for key in keys) for found in (default, ours))
+    return apart, differ, len(keys)
+
+
+def partitions(producer: Producer, topic: str, keys: Iterable[bytes]) -> dict[bytes, int]:
+    """Where a producer puts each key, as the broker acknowledges it."""
+    found: dict[bytes, int] = {}
+
+    def delivered(error: object, message: Message) -> None:
+        if error is None:
+            found[kafka.key(message) or b""] = message.partition() or 0
+
+    for key in keys:
+        producer.produce(topic, b"{}", key, on_delivery=delivered)
+    producer.flush()
+    return found
+
+
+def as_events(history: History) -> list[tuple[Op, Event]]:
+    """The deliveries, as far as a buffer looks at them."""
+    return [(op, Event("shop", "/shop", op.key, id=op.value, sequence=op.seq)) for op in history.delivered]
+
+
+def with_a_gap(history: History) -> tuple[dict[str, int], dict[str, int]]:
+    """The same deliveries without one: what was left out, and what the buffer says is missing."""
+    events, buffer = as_events(history), InOrder(limit=len(history))
+    key = history.delivered[0].key
+    last = max(op.seq for op in history.delivered if op.key == key)
+    for _, event in events:
+        if (event.subject, event.sequence) != (key, last // 2):
+            buffer.take(event)
+    return {key: last // 2}, buffer.missing()
+
+
+def in_order(history: History) -> bool:
+    """Whether every event came, once and in order."""
+    return len(history.committed) > 0 and not reordered(history) + lost(history) + duplicate_delivery(history)
+
+
+def out_of_order(history: History) -> str:
+    return f"{len(reordered(history)):,} of {len(history.committed):,} events out of order"
+
+
+def spread(history: History) -> int:
+    """How many orders have events in more than one partition."""
+    places: dict[str, set[int]] = {}
+    for op in history.delivered:
+        places.setdefault(op.key, set()).add(op.partition)
+    return sum(len(found) > 1 for found in places.values())
+
+
+# Several services change the same orders, and the relays of the ladder publish, each to a topic of its own.
+
+Contender = RelayClass | type[Connector]
+LADDER: dict[Contender, str] = {  # the relays, and what is said of them
+    SkipLockedRelay: "row by row, one relay",
+    BatchDeleteRelay: "batch delete, one relay",
+    PollingPublisher: "publish, then mark",
+    CursorRelay: "cursor, snapshot windows",
+    WalRelay: "log relay",
+    Connector: "Debezium",
+    PairRelay: "cursor, (xid, position)",
+}
+# Who marks or deletes what is published hides it from the others: it has an outbox for itself.
+OUTBOXES: tuple[tuple[Contender, ...], ...] = (
+    (CursorRelay, WalRelay, Connector, PairRelay),
+    (PollingPublisher,),
+    (BatchDeleteRelay,),
+    (SkipLockedRelay,),
+)
+BEFORE_LOCK = "event before the lock"
+TYPE = "orders"  # the aggregate type: a relay's topic is this behind its prefix
+AT_COUNTER = 3, 8, 0.002  # orders, services and pause, see Counter
 
 
 @dataclass(frozen=True)
 class Judged:
     """What came out of a relay's topic, with the writes."""
 
+    about: About
     history: History
     wrong: dict[Shape, int]  # events of transactions of that shape that came out of order
     committed: dict[Shape, int]
@@ -60,155 +207,107 @@ class Judged:
         return enough and not lost(self.history) + duplicate_delivery(self.history)
 
     def __str__(self) -> str:
-        counts = (f"{self.wrong[shape]:,} of {self.committed[shape]:,} ({name})" for shape, name in SHAPES.items())
+        counts = (f"{self.wrong[shape]:,} of {self.committed[shape]:,} ({shape.label})" for shape in SHAPES)
         return f"out of order: {', '.join(counts)}"
 
 
-def relayed(run: Run, count: int) -> dict[str, Judged]:
-    """Every relay, at work while services write `count` events of each shape.
-
-    Who marks or deletes what is published hides it from the others: it has an outbox for itself.
-    """
-    found: dict[str, Judged] = {}
-    for ways in ((CURSOR, LOG, DEBEZIUM, PAIR), (MARKING,), (BATCHES,), (ROWS,)):
-        outbox = open_outbox(run, f"outbox-{SLUGS[ways[0]]}", count)
+def by_every_relay(run: Run, count: int) -> list[Judged]:
+    """Every relay of the ladder, at work while services write `count` events of each shape."""
+    found: dict[Contender, Judged] = {}
+    for ways in OUTBOXES:
+        counter = open_counter(run, slug(LADDER[ways[0]]), count)
         with ExitStack() as stack:
-            taps = [stack.enter_context(relaying(run, outbox, way, SLUGS[way])) for way in ways]
+            taps = [stack.enter_context(relayed(run, counter, way, slug(LADDER[way]))) for way in ways]
             # Only the pair needs one to be overtaken; and where rows are deleted, nobody can tell.
-            work = turns if PAIR in ways else take_turns
-            written = {shape: write(run, outbox, shape, work) for shape in SHAPES}
+            work = turns if PairRelay in ways else take_turns
+            written = {shape: write(run, counter.of(shape), shape, work) for shape in SHAPES}
             for tap in taps:
                 tap.wait_for(sum(len(history.committed) for history in written.values()), 240)
                 tap.catch_up()
-        found |= {way: judged(run, way, written) for way in ways}
-    return found
+        for way in ways:
+            found[way] = judged(run.about(LADDER[way], wrong_way=way is PairRelay), counter, written)
+    return [found[way] for way in LADDER]
 
 
-def write(run: Run, outbox: Outbox, shape: Shape, work: Callable[[Counter, Shape], None]) -> History:
-    """The services' transactions of this shape, which have a history of their own."""
-    own = replace(outbox, history=outbox.history.with_stem(f"{outbox.history.stem}-{SHAPES[shape]}"))
+def write(run: Run, counter: Counter, shape: Shape, work: Callable[[Counter, Shape], None]) -> History:
+    """The services' transactions of this shape."""
     if shape is Shape.AUDIT_FIRST:
-        overtake(own, lambda _: None)
-    run.worker("services", work, own, shape).wait(240)
-    return History.read(own.history)
+        overtake(counter, lambda _: None)
+    run.worker("services", work, counter, shape).wait(240)
+    return History.read(counter.history)
 
 
-def judged(run: Run, way: str, written: dict[Shape, History]) -> Judged:
-    with Recorder(run.history_file(SLUGS[way]), "experiment") as recorder:
-        recorder.add(*(op for history in written.values() for op in history.ops))
-    history = run.judge(SLUGS[way], variant=way, wrong_way=way == PAIR)
+def judged(about: About, counter: Counter, written: dict[Shape, History]) -> Judged:
+    history = about.judge(slug(about.variant), also=[counter.of(shape).history for shape in SHAPES])
     found = reordered(history)
     wrong = {shape: sum(one.value in of.committed for one in found) for shape, of in written.items()}
     for shape, count in wrong.items():
         name = "out of order, several services at an order"
-        run.figure(name, count, "events", variant=way, wrong_way=way == PAIR, x=SHAPES[shape], x_label="transaction")
-    return Judged(history, wrong, {shape: len(of.committed) for shape, of in written.items()})
+        about.figure(name, count, "events", x=shape.label, x_label="transaction")
+    return Judged(about, history, wrong, {shape: len(of.committed) for shape, of in written.items()})
 
 
-def event_before_lock(run: Run) -> dict[str, tuple[History, list[int]]]:
-    """Relay -> what came, in the numbers that the orders' locks gave, and the numbers that were in the messages.
+@dataclass(frozen=True)
+class Sent:
+    """Two events of one order: in which order they came, and the numbers that were in their messages."""
 
-    The relay that marks comes last, see `relayed`.
-    """
-    outbox = open_outbox(run, "event-first", 0)
-    insert_first(outbox)
-    found = {}
-    for way in (CURSOR, LOG, PAIR, MARKING):
-        name = f"event-first-{SLUGS[way]}"
-        with relaying(run, outbox, way, f"{name}-as-sent") as tap:
-            tap.wait_for(2)
-            tap.catch_up()
-        sent, written = History.read(run.history_file(f"{name}-as-sent")).delivered, History.read(outbox.history)
-        with Recorder(run.history_file(name), "experiment") as recorder:
-            recorder.add(*written.ops, *(structs.replace(op, seq=written.written[op.value].seq) for op in sent))
-        history = run.judge(name, variant=f"{BEFORE_LOCK}, {way}", wrong_way=True)
-        found[way] = history, [op.seq for op in sent]
-    return found
+    came: list[int]  # by the numbers that the order's lock has given to them
+    numbers: list[int]
 
 
-def claim(run: Run, found: dict[str, Judged]) -> None:
-    """Which relays hold the order of orders that several services change."""
-    lead = "several services change the same orders, with and without a write before the order's lock"
-    for way in RIGHT:
-        judged = found[way]
-        holds = judged.whole and not reordered(judged.history)
-        text = f"{way}: {lead}, and every order's events come in order"
-        run.claim(text, holds, topics=TOPICS, fact=str(judged), variant=way)
-    run.claim(
-        f"{PAIR}: {lead}, and an order's later event is published first, by one relay, with a key and no kill",
-        found[PAIR].whole and min(found[PAIR].wrong.values()) > 0,
-        topics=TOPICS,
-        fact=str(found[PAIR]),
-        variant=PAIR,
-        wrong_way=True,
-    )
+def event_before_lock(run: Run) -> tuple[dict[str, Sent], Sent]:
+    """By the relays that read the table, and by the log's. The one that marks comes last: it hides what it has sent."""
+    counter = open_counter(run, "event_first", 0)
+    insert_first(counter)
+    log = _sent(run, counter, WalRelay)
+    return {LADDER[way]: _sent(run, counter, way) for way in (CursorRelay, PairRelay, PollingPublisher)}, log
 
 
-def claim_before_lock(run: Run, found: dict[str, tuple[History, list[int]]]) -> None:
-    """What no relay can put right."""
-    came = {way: [op.seq for op in history.delivered] for way, (history, _) in found.items()}
-    run.claim(
-        "a service that inserts its event before it has the order's lock: every relay that reads the table publishes "
-        "the order's second event first",
-        all(came[way] == [2, 1] for way in (MARKING, CURSOR, PAIR)),
-        topics=TOPICS,
-        fact="; ".join(f"{way}: {came[way]}" for way in (MARKING, CURSOR, PAIR)),
-        variant=BEFORE_LOCK,
-        wrong_way=True,
-    )
-    run.claim(
-        "the same by the log relay: it has the order of commits, but each event as it was inserted, without the number "
-        "that its order's lock gave to it",
-        came[LOG] == [1, 2] and found[LOG][1] == [0, 0],
-        topics=[*TOPICS, "I.5/ordering-considerations/sequence-numbers"],
-        fact=f"events {came[LOG]} were sent with the numbers {found[LOG][1]}",
-        variant=BEFORE_LOCK,
-        wrong_way=True,
-    )
+def _sent(run: Run, counter: Counter, way: Contender) -> Sent:
+    name = f"event_first_{slug(LADDER[way])}"
+    with relayed(run, counter, way, f"{name}_as_sent") as tap:
+        tap.wait_for(2)
+        tap.catch_up()
+    sent, written = History.read(tap.recorder.path).delivered, History.read(counter.history)
+    with Recorder(run.history_file(name), "experiment") as recorder:
+        recorder.add(*written.ops, *(structs.replace(op, seq=written.written[op.value].seq) for op in sent))
+    history = run.judge(name, variant=f"{BEFORE_LOCK}, {LADDER[way]}", wrong_way=True)
+    return Sent([op.seq for op in history.delivered], [op.seq for op in sent])
 
 
-def open_outbox(run: Run, name: str, count: int) -> Outbox:
+def open_counter(run: Run, name: str, count: int) -> Counter:
     """Tables, orders and a slot."""
-    slot = f"{run.name}_{name.replace('-', '_')}"
-    conninfo = run.schema(slot.removeprefix(run.name))
+    conninfo, slot = run.schema(f"_{name}"), f"{run.name}_{name}"
     create(conninfo)
     wal.set_up(conninfo, slot, slot)
     if not run.keep:
         run.cleanup(lambda: wal.tear_down(conninfo, slot))
-    history = run.history_file(f"{name}-writes")
-    outbox = Outbox(conninfo, TYPE, history, run.seed, count, ORDERS, SERVICES, PAUSE, slot)
-    open_orders(outbox)
-    return outbox
+    counter = Counter(conninfo, TYPE, run.history_file(f"{name}-writes"), run.seed, count, *AT_COUNTER, slot=slot)
+    counter.open()
+    return counter
 
 
 @contextmanager
-def relaying(run: Run, outbox: Outbox, way: str, name: str) -> Iterator[Tap]:
+def relayed(run: Run, counter: Counter, way: Contender, name: str) -> Iterator[Tap]:
     """The relay at work in a thread, and the consumer of its topic, whose history has that name."""
     topic = run.topic(f"{name}.{TYPE}")
     publisher = Publisher(run.endpoints["kafka"], topic.removesuffix(TYPE))
     with (
-        connect(outbox.conninfo) as connection,
+        connect(counter.conninfo) as connection,
         Tap("consumer", run.endpoints["kafka"], [topic], run.recorder(name, "experiment")) as tap,
-        debezium(run, outbox, publisher) if way == DEBEZIUM else at_work(make(way, outbox, connection, publisher)),
+        connector(run, counter, publisher) if way is Connector else at_work(make(way, counter, connection, publisher)),
     ):
         yield tap
 
 
-def debezium(run: Run, outbox: Outbox, publisher: Publisher) -> AbstractContextManager[object]:
+def connector(run: Run, counter: Counter, publisher: Publisher) -> AbstractContextManager[object]:
     """The connector at work, on the topics that a publisher with this prefix would send to."""
     route = {"transforms.outbox.route.topic.replacement": f"{publisher.prefix}${{routedByValue}}"}
-    endpoints, name = run.endpoints, f"{outbox.slot}_debezium"
-    return Connector(endpoints["connect"], endpoints["postgres"], name, outbox.slot, settings=route).running()
+    endpoints, name = run.endpoints, f"{counter.slot}_debezium"
+    return Connector(endpoints["connect"], endpoints["postgres"], name, counter.slot, settings=route).running()
 
 
-def make(way: str, outbox: Outbox, connection: Connection, publisher: Publisher) -> Relay:
-    if way == LOG:
-        return WalRelay(outbox.conninfo, connection, publisher, outbox.slot)
-    ladder: dict[str, type[PollingPublisher] | type[CursorRelay]] = {
-        ROWS: SkipLockedRelay,
-        BATCHES: BatchDeleteRelay,
-        MARKING: PollingPublisher,
-        CURSOR: CursorRelay,
-        PAIR: PairRelay,
-    }
-    return ladder[way](connection, publisher)
+def make(way: Contender, counter: Counter, connection: Connection, publisher: Publisher) -> Relay:
+    if way is WalRelay:
+        return WalRelay(counter.conninfo, connection, publisher, counter.slot)
+    return cast(type[PollingPublisher], way)(connection, publisher)

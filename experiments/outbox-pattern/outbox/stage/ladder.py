@@ -1,10 +1,9 @@
-"""The rungs of the relay ladder (06): each relay on an outbox of its own, held, let go, and counted."""
+"""The rungs of the relay ladder (06): each relay on an outbox of its own, paced, held, let go, and counted."""
 
-import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import psycopg
 
@@ -12,17 +11,18 @@ from outbox.relay import wal
 from outbox.relay.debezium import Connector
 from outbox.relay.polling import PollingPublisher
 from outbox.relay.wal import WalRelay
-from outbox.stage.measuring import Drain, await_counts, consume_drain, cpu_seconds, scans, write_backlog
-from outbox.stage.processes import RelayClass, Shop, announced, relay
-from outbox.stage.shops import open_shop
-from outbox.table import pending
+from outbox.service import write_with_outbox
+from outbox.stage.connectors import debezium
+from outbox.stage.measures import Drain, await_counts, consume_drain, scans, waits, write_rows
+from outbox.stage.shop import Looked, RelayClass, Shop, relay, serve, warm_up, watched
 from shared.history import History
 from shared.postgres import connect
-from shared.run import Run
-from shared.wait import until
+from shared.run import About, Run, slug
+from shared.usage import Usage
 
 POLL = 0.1  # seconds between polls, of all relays that poll
 BATCH = 500
+WARM = 20  # events before those that are measured
 LOOKS, LOG_WRITTEN, TRANSACTIONS = "looks at the table", "log written", "transactions"
 COUNTS = """
 select xact_commit, pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::float8
@@ -34,7 +34,7 @@ from pg_stat_database where datname = current_database()
 class Rung:
     """One relay on its own outbox, and what it showed."""
 
-    kind: str
+    about: About
     way: RelayClass | None  # None: Debezium
     shop: Shop
     backlog: int
@@ -47,16 +47,15 @@ class Rung:
 
 
 @contextmanager
-def opened(run: Run, kind: str, way: RelayClass | None, count: int, rate: float, backlog: int) -> Iterator[Rung]:
+def opened(about: About, way: RelayClass | None, count: int, rate: float, backlog: int) -> Iterator[Rung]:
     """A rung's outbox; for those that read the log a slot, gone at the end, that bears the name of the schema."""
-    name = kind.replace(", ", "_").replace(" ", "_").lower()
-    shop = open_shop(run, name, count, rate, slot=f"{run.name}_{name}")
+    run, name = about.run, slug(about.variant)
+    shop = Shop.open(run, name, count, rate=rate, slot=f"{run.name}_{name}")
     with connect(shop.conninfo) as connection:
         connection.execute("alter table outbox_default set (autovacuum_enabled = off)")  # its log is no relay's
-    rung = Rung(kind, way, shop, backlog)
+    rung = Rung(about, way, shop, backlog)
     if way is None:
-        with Connector(run.endpoints["connect"], run.endpoints["postgres"], shop.slot, shop.slot).running() as made:
-            rung.connector = made
+        with debezium(run, shop) as rung.connector:
             yield rung
     elif way is WalRelay:
         wal.set_up(shop.conninfo, shop.slot, shop.slot)
@@ -69,68 +68,71 @@ def opened(run: Run, kind: str, way: RelayClass | None, count: int, rate: float,
 
 
 @dataclass(frozen=True)
-class Relaying:
-    """A relay at work: held for a while, let go again, and the CPU seconds it has used so far."""
+class Holding:
+    """A relay at work: held for a while, let go again, and the processes that it runs in, as far as they are ours."""
 
     hold: Callable[[], None]
     go: Callable[[], None]
-    cpu: Callable[[], float]
+    pids: list[int]
 
 
 @contextmanager
-def relaying(run: Run, rung: Rung) -> Iterator[Relaying]:
+def started(rung: Rung) -> Iterator[Holding]:
     """The rung's relay. Python's is paused to be held, its session open; Debezium is stopped, and its start counts."""
+    run = rung.about.run
     if rung.connector:
-        pid = _connect_pid(run)
-        yield Relaying(rung.connector.stop, rung.connector.resume, lambda: cpu_seconds(pid) if pid else 0.0)
+        yield Holding(rung.connector.stop, rung.connector.resume, _connect_pids(run))
     else:
-        ready = run.folder / f"{rung.shop.history.stem}.relaying"
-        at_work = relay, rung.shop, rung.way, BATCH, POLL, None, "relay", False, ready
-        with run.worker("relay", *at_work) as worker:
-            session = announced(ready)
-            yield Relaying(worker.pause, worker.resume, lambda: cpu_seconds(worker.identity.pid))
-        await_counts(rung.shop.conninfo, session)
+        with run.worker("relay", relay, rung.shop, rung.way, BATCH, POLL, recorded=False) as worker:
+            looked: Looked = worker.ready()
+            yield Holding(worker.pause, worker.resume, [worker.identity.pid])
+        await_counts(rung.shop.conninfo, looked.session)
 
 
-def _connect_pid(run: Run) -> int:
-    """Connect's process; 0 where it is not ours to look at."""
+def _connect_pids(run: Run) -> list[int]:
+    """Connect's process; none where it is not ours to look at."""
     if not run.endpoints["connect"].ours:
-        return 0
-    processes = run.control("connect").record.processes
-    return processes[0].pid if processes else 0
+        return []
+    return [process.pid for process in run.control("connect").record.processes[:1]]
 
 
-def drain(run: Run, rung: Rung, at_work: Relaying) -> tuple[float, float]:
-    """A backlog written while the relay is held, then let go: (events per second, CPU seconds of the relay)."""
-    shop, count = rung.shop, rung.backlog
-    ready, result = run.folder / f"{shop.history.stem}.ready", run.folder / f"{shop.history.stem}.drain"
-    consumer = run.worker("consumer", consume_drain, shop, count, ready, result)
-    until("the consumer to be ready", ready.exists)
-    at_work.hold()
-    write_backlog(shop, count, per_transaction=1000)
-    rung.before, used, went = counts(shop), at_work.cpu(), time.time()
-    at_work.go()
-    consumer.wait(300)
-    _settled(rung)
-    used = at_work.cpu() - used
-    # From the moment it was let go to the last event consumed. Debezium's resume is not counted: from the first event.
-    drained = Drain(*json.loads(result.read_text())[:2])
-    if not rung.connector:
-        drained = replace(drained, seconds=result.stat().st_mtime - went)
-    return drained.rate, used
+def pace(rung: Rung) -> None:
+    """Latency at a steady rate, after a few events that are not measured; the history is for the checkers."""
+    shop, run = rung.shop, rung.about.run
+    with watched(run, shop) as tap:
+        warm_up(shop, tap, WARM)
+        run.worker("service", serve, shop, write_with_outbox).wait(120)
+        tap.wait_for(WARM + shop.count)
+    rung.history = rung.about.judge(shop.history.stem)
+    late = waits(rung.history, shop.prefix)
+    rung.wait = rung.about.figure(f"commit to consumer at {shop.rate:.0f} a second", late, "ms").value
 
 
-def _settled(rung: Rung) -> None:
-    """The consumer has everything; the relay may still be noting it."""
+def drain(rung: Rung, relaying: Holding) -> None:
+    """A backlog written while the relay is held, then let go: events per second, and CPU seconds of the relay."""
+    consumer = rung.about.run.worker("consumer", consume_drain, rung.shop, rung.backlog)
+    consumer.ready()
+    relaying.hold()
+    write_rows(rung.shop, rung.backlog, per_transaction=1000)
+    rung.before, used, went = counts(rung.shop), Usage.of(relaying.pids), time.monotonic()
+    relaying.go()
+    drained: Drain = consumer.result(300)
     if rung.way and issubclass(rung.way, PollingPublisher):
-        with connect(rung.shop.conninfo) as connection:
-            until("everything to be noted", lambda: pending(connection) == 0)
+        rung.shop.wait_until_published()  # the consumer has everything; the relay may still be noting it
+    cpu = (Usage.of(relaying.pids) - used).cpu
+    # From the moment it was let go to the last event consumed. Debezium's resume is not counted: from the first event.
+    seconds = drained.seconds if rung.connector else drained.ended - went
+    rung.rate = rung.about.figure("drain", drained.events / seconds, "events/s").value
+    if relaying.pids:
+        rung.about.figure("CPU of the relay per 1,000 events", cpu * 1000 / rung.backlog * 1000, "ms")
 
 
-def cost(rung: Rung) -> dict[str, float]:
+def weigh(rung: Rung) -> None:
     """What the drain cost the database, per event, when the relay has ended: its session hands in its last counts."""
     after = counts(rung.shop)
-    return {name: (after[name] - rung.before[name]) / rung.backlog for name in after}
+    rung.cost = {name: (after[name] - rung.before[name]) / rung.backlog for name in after}
+    for name, value in rung.cost.items():
+        rung.about.figure(f"{name} per event", value, "B" if name == LOG_WRITTEN else "")
 
 
 def counts(shop: Shop) -> dict[str, float]:

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from outbox.stage.contended import AUDIT, Counter, Shape, open_orders, take_turns
-from outbox.stage.processes import Shop, at_work, make_relay, relay
+from outbox.relay.cursor import CursorRelay
+from outbox.stage.counter import AUDIT, Counter, Shape, take_turns
+from outbox.stage.shop import RelayClass, Shop, at_work, make_relay, relay
 from outbox.windows import RelayWindow
 from shared.checkers import aborted_read, duplicate_delivery, lost, phantom, reordered
 from shared.faults import Kill, require
@@ -35,7 +36,7 @@ and (current is null or not pg_visible_in_snapshot(xid, current) or outbox.posit
 class Plan:
     """One schedule: which relay, killed where; which services; `long`: another transaction is open all the time."""
 
-    kind: str
+    way: RelayClass
     kill: Kill
     shape: Shape
     seed: int
@@ -46,10 +47,10 @@ class Plan:
     @classmethod
     def drawn(cls, seed: int) -> "Plan":
         """For the cursor, all else by the seed."""
-        rng = random.Random(f"schedule {seed}")  # noqa: S311
+        rng = random.Random(f"schedule {seed}")
         kill = Kill(rng.choice(list(RelayWindow)), rng.randint(1, 3))
         shape = rng.choice([Shape.UPDATE_FIRST, Shape.AUDIT_FIRST])
-        return cls("cursor", kill, shape, seed, rng.randint(2, 6), rng.randint(1, 6), rng.random() < 0.5)
+        return cls(CursorRelay, kill, shape, seed, rng.randint(2, 6), rng.randint(1, 6), rng.random() < 0.5)
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ def contend(shop: Shop, plan: Plan) -> Counts:
     counter = Counter(
         shop.conninfo, shop.topic, shop.history, plan.seed, TRANSACTIONS, plan.orders, plan.services, PAUSE
     )
-    open_orders(counter)
+    counter.open()
     with (
         standing_open(shop, plan.long),
         Recorder(shop.history, "tap") as recorder,
@@ -90,11 +91,11 @@ def contend(shop: Shop, plan: Plan) -> Counts:
 def _kill_and_finish(shop: Shop, plan: Plan, counter: Counter, tap: Tap) -> None:
     logs = shop.history.parent
     services = Worker("services", logs / "services.log", take_turns, counter, plan.shape)
-    killed = Worker("relay", logs / "relay.log", relay, shop, plan.kind, BATCH, INTERVAL, plan.kill)
+    killed = Worker("relay", logs / "relay.log", relay, shop, plan.way, BATCH, INTERVAL, plan.kill)
     with services, killed, connect(shop.conninfo) as connection:
         killed.wait()
         connection.execute(NOTED)
-        with at_work(make_relay(shop, plan.kind, connection, BATCH, INTERVAL)):
+        with at_work(make_relay(shop, plan.way, connection, BATCH, INTERVAL)):
             services.wait()
             tap.wait_for(len(History.read(shop.history).committed))
 

@@ -1,9 +1,11 @@
-"""WRONG: consumers that know an event again by the wrong thing, at the wrong moment, or not at all."""
+"""WRONG: consumers that know an event again by the wrong thing, at the wrong moment, or not at all; one that ends."""
 
 import hashlib
 
+from confluent_kafka import Message
+
 from outbox import inbox
-from outbox.consumer import ConsumeWindow, Delivery, credit
+from outbox.consumer import Consumer, ConsumeWindow, Delivery, credit, handle
 from shared import kafka
 
 ENTER_MARK = "insert into seen values (%s) on conflict do nothing"
@@ -51,3 +53,8 @@ def _once_per(mark: str, it: Delivery) -> None:
             it.at(ConsumeWindow.BETWEEN)
     if new:
         it.done()
+
+
+def handle_or_end(consumer: Consumer, message: Message) -> None:
+    """WRONG: the first message that it cannot use ends it, at every start again; nothing behind it is handled."""
+    handle(consumer, message)

@@ -41,7 +41,7 @@ def charge(
         isolation.prepare(services)
         locks, seed = isolation.Locks(services), run.seed
         return {
-            (way, size): isolation.charge_all(services, way, some, random.Random(seed), locks)  # noqa: S311
+            (way, size): isolation.charge_all(services, way, some, random.Random(seed), locks)
             for (way, size), some in cases.items()
         }, locks
 
@@ -72,7 +72,7 @@ def sell(run: Run, name: str, how: Effects, count: int) -> Sold:
         isolation.prepare(services)
         reports = Reports(services, EVERY)
         sagas = [sale(services, order, how) for order in made]
-        tally = isolation.interleave(sagas, random.Random(run.seed), count, reports)  # noqa: S311
+        tally = isolation.interleave(sagas, random.Random(run.seed), count, reports)
         false, left_out = reports.judge()
         vain = refused_in_vain(services, made)
     return Sold(false, left_out, len(reports.paid), vain, tally, judge(shop).violations)
@@ -95,5 +95,5 @@ def spend_refunds(run: Run, give_back: GiveBack, how: Effects, count: int) -> tu
             forward(asker(services), order)
         pairs = zip(first, second, strict=True)
         sagas = [saga for back, new in pairs for saga in (give_back(services, back), sale(services, new, how))]
-        tally = isolation.interleave(sagas, random.Random(run.seed), len(sagas))  # noqa: S311
+        tally = isolation.interleave(sagas, random.Random(run.seed), len(sagas))
         return sum(GIFT in breaches(standing(services, order.id)) for order in first), tally
