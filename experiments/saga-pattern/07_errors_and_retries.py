@@ -1,7 +1,8 @@
 """What do retries do to a service that is overloaded, and sagas to one that does not answer?
 
-The same rush of sagas asks the same service by five policies, which are data (saga/stage/retrying.py, policies). Then
-sagas with a deadline and sagas without one wait for a service that is out of order.
+The same rush of sagas asks the same service by five policies, which are data: `policies` (saga/stage/retrying.py),
+each a Retry, whose `pause` is what they differ in (saga/orchestrator/definition.py). Then sagas with a deadline and
+sagas without one wait for a service that is out of order: the time-out is a field of their definitions.
 """
 
 from functools import partial

@@ -6,7 +6,7 @@ of a few lines (saga/lessons/isolation.py: Overwriting, Commuting, Rereading, Ho
 """
 
 from saga.lessons.isolation import CONCURRENT, Approach, Commuting, End, Holding, Overwriting, Rereading, Result
-from saga.stage import interleaved
+from saga.stage import interleavings
 
 from shared.experiment import Experiment, Run
 
@@ -32,7 +32,7 @@ def main(run: Run) -> None:
     run.parameters.update({"sagas per case": count, "at once": CONCURRENT})
     with run.step("sagas that charge the same accounts: lost updates"):
         ways = (OVERWRITING, COMMUTING, REREADING, WAITING, REFUSING)
-        found, locks = interleaved.charge(run, ways, sizes, count)
+        found, locks = interleavings.charge(run, ways, sizes, count)
     note(run, found, count)
     claim_lost_updates(run, found)
     run.claim(

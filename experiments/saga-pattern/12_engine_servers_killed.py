@@ -6,7 +6,7 @@ the lines that differ (AS_IT_COMES); and moto, which stands in for Step Function
 
 from functools import partial
 
-from saga.stage import drawn
+from saga.stage import drawings
 
 from shared.experiment import Experiment, Run, Scale
 from shared.servers.handle import Handle
@@ -27,7 +27,7 @@ AS_IT_COMES = {"spring_datasource_url": "jdbc:h2:file:${lab.data}/camunda;DB_CLO
 def main(run: Run) -> None:
     count = run.pick(smoke=4, demo=25, full=50)
     run.parameters.update({"orders per engine and kill": count})
-    cases = drawn.open_cases(run, count)
+    cases = drawings.open_cases(run, count)
     moto = begin(partial(run.own, "moto"))  # it has the time that Camunda needs to come back
     if run.possible("camunda", "kill -9 Camunda"):
         with run.step("kill -9 Camunda while sagas run"):
@@ -39,8 +39,8 @@ def main(run: Run) -> None:
             forgetful(run)
 
 
-def killed_camunda(run: Run, cases: drawn.Cases, count: int) -> None:
-    camunda, back = run.about("Camunda", topics=[CAMUNDA]), drawn.kill_camunda(run, cases, count)
+def killed_camunda(run: Run, cases: drawings.Cases, count: int) -> None:
+    camunda, back = run.about("Camunda", topics=[CAMUNDA]), drawings.kill_camunda(run, cases, count)
     camunda.figure("back after kill -9", back.away, "s")
     camunda.judge("camunda-killed", fault="SIGKILL")
     camunda.claim(
@@ -52,7 +52,7 @@ def killed_camunda(run: Run, cases: drawn.Cases, count: int) -> None:
 
 def forgetful(run: Run) -> None:
     camunda = run.about("Camunda on an H2 as it comes", wrong_way=True, topics=[CAMUNDA])
-    left = drawn.kill_own_camunda(run, 20, **AS_IT_COMES)
+    left = drawings.kill_own_camunda(run, 20, **AS_IT_COMES)
     camunda.judge("camunda-forgets", fault="SIGKILL")
     camunda.claim(
         "Camunda on an H2 as it comes: sagas that it has acknowledged are gone after kill -9",
@@ -61,8 +61,8 @@ def forgetful(run: Run) -> None:
     )
 
 
-def killed_moto(run: Run, cases: drawn.Cases, server: Handle) -> None:
-    left, wanted, half_done = drawn.kill_moto(run, cases, server)
+def killed_moto(run: Run, cases: drawings.Cases, server: Handle) -> None:
+    left, wanted, half_done = drawings.kill_moto(run, cases, server)
     run.judge("moto-killed", variant="moto", fault="SIGKILL")
     run.about("moto", wrong_way=True, topics=[STEP_FUNCTIONS]).claim(
         "moto keeps nothing: after kill -9 the sagas are gone, and their orders stay half done (AWS keeps executions)",

@@ -8,7 +8,7 @@ order of steps (refund_first, promise_first, recall_first), all in saga/lessons/
 from saga.lessons.dirty_reads import MARKED, PATIENT, promise_first, recall_first, refund_first
 from saga.lessons.isolation import End, Move, Tally
 from saga.services.effects import EFFECTS
-from saga.stage import interleaved
+from saga.stage import interleavings
 
 from shared.experiment import Experiment, Run
 
@@ -29,7 +29,7 @@ def dirty_reads(run: Run, count: int) -> None:
     """All want to buy at once, two of five are undone in the end; reports are made all the time."""
     for variant, how in (("no countermeasure", EFFECTS), ("semantic lock", MARKED)):
         wrong = how is EFFECTS
-        about, sold = run.about(variant, wrong_way=wrong), interleaved.sell(run, f"dirty{not wrong:d}", how, count)
+        about, sold = run.about(variant, wrong_way=wrong), interleavings.sell(run, f"dirty{not wrong:d}", how, count)
         waits, complete, rest = sold.tally.turns[Move.WAITED], sold.tally.ends[End.COMPLETE], not sold.violations
         about.figure("lines of reports that were undone later", sold.false, "lines")
         about.figure("true lines that reports lack", sold.left_out, "lines")
@@ -55,13 +55,13 @@ def dirty_reads(run: Run, count: int) -> None:
 
 def debts(run: Run, count: int) -> None:
     """Each customer sends back an order and spends the refund; half of the parcels are delivered and stay paid."""
-    early, tally = interleaved.spend_refunds(run, refund_first, EFFECTS, count)
+    early, tally = interleavings.spend_refunds(run, refund_first, EFFECTS, count)
     text = "a refund that is seen is spent: it cannot be taken back when the recall fails"
     claim_debts(run, "refund, then recall", text, early, tally, early > 0)
-    gifts, tally = interleaved.spend_refunds(run, promise_first, PATIENT, count)
+    gifts, tally = interleavings.spend_refunds(run, promise_first, PATIENT, count)
     text = "semantic lock: a promised refund is no money yet, who wants to spend it waits"
     claim_debts(run, "promise, recall, refund", text, gifts, tally, gifts == 0 < tally.turns[Move.WAITED])
-    gifts, tally = interleaved.spend_refunds(run, recall_first, EFFECTS, count)
+    gifts, tally = interleavings.spend_refunds(run, recall_first, EFFECTS, count)
     text = "pessimistic view: the step that can fail comes first, and costs no wait"
     claim_debts(run, "recall, then refund", text, gifts, tally, gifts == 0 == tally.turns[Move.WAITED])
 

@@ -5,26 +5,21 @@ from typing import Annotated
 
 import typer
 from rich.markup import escape
-from rich.table import Table
 
 from saga.orchestrator import operator
 from saga.orchestrator.machine import Status, Verb
 from saga.transport import Outlet
-from shared.errors import ConfigurationError
-from shared.output import make_console
-from shared.postgres import Connection, connect, in_schema
+from shared.operator import TIME, Dsn, add, connected, console, table
+from shared.postgres import Connection
 from shared.servers.stack import Stack
 
 cli = typer.Typer(no_args_is_help=True)
-console = make_console()
 Schema = Annotated[str, typer.Option(help="the schema of the orchestrator", envvar="LAB_SAGA_SCHEMA")]
-Dsn = Annotated[str | None, typer.Option(help="conninfo; default: the labs' Postgres, or LAB_POSTGRES")]
 Id = Annotated[str, typer.Argument(metavar="SAGA")]
 Ids = Annotated[list[str], typer.Argument(metavar="SAGA...")]
 Numbers = Annotated[list[int], typer.Argument(metavar="NUMBER...", help="as `lab saga messages` lists them")]
 Everything = Annotated[bool, typer.Option("--all", help="also those that have ended, and not only the first hundred")]
 PARKED = "parked_messages"
-TIME = "%Y-%m-%d %H:%M:%S"
 
 
 @cli.command("list")
@@ -35,12 +30,12 @@ def list_(everything: Everything = False, schema: Schema = "public", dsn: Dsn = 
         found = operator.sagas(connection, chosen, None if everything else 100)
         more = 0 if everything else operator.count(connection, chosen) - len(found)
         aside = len(operator.put_aside(connection))
-    table = _table("saga", "definition", "status", "asks for", "attempt", "begun", "reason")
+    rows = table("saga", "definition", "status", "asks for", "attempt", "begun", "reason")
     for one in found:
         asked = one.asked.rpartition(" ")[2]
         begun = f"{one.started_at:{TIME}}"
-        _add(table, one.id, one.definition, one.status, asked, str(one.attempt), begun, one.reason)
-    console.print(table if found else "no saga runs or waits")
+        add(rows, one.id, one.definition, one.status, asked, str(one.attempt), begun, one.reason)
+    console.print(rows if found else "no saga runs or waits")
     if more > 0:  # below 0 where some have ended in between
         console.print(f"{more} more (--all shows them)")
     if aside:
@@ -54,10 +49,10 @@ def show(saga: Id, schema: Schema = "public", dsn: Dsn = None) -> None:
         lines = operator.history(connection, saga)
     if not lines:
         raise operator.NoSuchSaga(f"there is no saga {saga!r}")
-    table = _table("at", "what happened")
+    rows = table("at", "what happened")
     for line in lines:
-        _add(table, f"{line.at:{TIME}.%f}"[:-3], line.note)
-    console.print(table)
+        add(rows, f"{line.at:{TIME}.%f}"[:-3], line.note)
+    console.print(rows)
 
 
 @cli.command()
@@ -65,12 +60,12 @@ def messages(schema: Schema = "public", dsn: Dsn = None) -> None:
     """Messages that could not be used, whole in the table parked_messages, oldest first. A service has its own."""
     with _open(schema, dsn, PARKED) as connection:
         found = operator.put_aside(connection)
-    table = _table("number", "topic", "partition", "offset", "bytes", "at", "reason")
+    rows = table("number", "topic", "partition", "offset", "bytes", "at", "reason")
     for one in found:
         size = f"{len(one.value or b''):,}"
         place = str(one.number), one.topic, str(one.partition), str(one.offset)
-        _add(table, *place, size, f"{one.parked_at:{TIME}}", one.reason)
-    console.print(table if found else "nothing was put aside")
+        add(rows, *place, size, f"{one.parked_at:{TIME}}", one.reason)
+    console.print(rows if found else "nothing was put aside")
 
 
 @cli.command()
@@ -115,24 +110,7 @@ def _tell(sagas: list[str], verb: Verb, schema: str, dsn: str | None) -> None:
             console.print(f"{escape(saga)}: {operator.tell(connection, saga, verb)}")
 
 
-def _open(schema: str, dsn: str | None, table: str = "saga_log") -> Connection:
+def _open(schema: str, dsn: str | None, kept: str = "saga_log") -> Connection:
     """Raises ConfigurationError where the schema has no such table."""
-    connection = connect(in_schema(dsn or Stack().endpoint("postgres").url, schema))
-    there = connection.execute("select to_regclass(%s) is not null", [table]).fetchone()
-    if not there or not there[0]:
-        connection.close()
-        who = "orchestrator" if table != PARKED else "orchestrator or service that puts messages aside"
-        raise ConfigurationError(f"there is no {who} in schema {schema!r}: name the right one with --schema")
-    return connection
-
-
-def _add(table: Table, *cells: str) -> None:
-    """A row of what others wrote: a bracket in it is no markup of ours."""
-    table.add_row(*map(escape, cells))
-
-
-def _table(*columns: str) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column)
-    return table
+    who = "orchestrator" if kept != PARKED else "orchestrator or service that puts messages aside"
+    return connected(schema, dsn, f"is no {who}", kept)

@@ -20,7 +20,7 @@ from saga.engines.temporal.messages import Limits
 from saga.engines.temporal.workflow import OrderSaga
 from saga.order import Action
 from saga.services.shop import Shop
-from saga.stage.temporal import MANY, Gate, HeldActivities, Playground, await_held, doing, intervene, needy, order
+from saga.stage.temporal import MANY, ActionGate, HeldActivities, Playground, await_held, doing, intervene, needy, order
 from saga.windows import EffectWindow
 from saga.wrong.temporal_versions import Before
 
@@ -75,7 +75,7 @@ def untraced(part: Any) -> Any:
 
 def come_too_late(stage: Playground, shop: Shop) -> None:
     """Its deadline comes, and then an answer, while no worker is there: the workflow gets both at the same time."""
-    gate = Gate(stage.run.folder / "gate", EffectWindow.AFTER, {LATE.id: Action.CHARGE})
+    gate = ActionGate(stage.run.folder / "gate", window=EffectWindow.AFTER, holds={LATE.id: Action.CHARGE})
     held = stage.job(shop, "late", workflow=None, activities=partial(HeldActivities, gates=(gate,)))
     alone = replace(held, workflow=OrderSaga, activities=None)
     with stage.working([held]):

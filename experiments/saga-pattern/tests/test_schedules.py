@@ -14,8 +14,8 @@ from saga.stage.contenders import CONTENDERS, HERE, Contender
 from saga.stage.engines import Ended
 from saga.stage.fates import Fate, FatedShop
 from saga.stage.measuring import NothingToMeasure, goes_on, require_complete
-from saga.stage.ran import lines, noted, noting
 from saga.stage.schedules import Schedule, Verdict, drawn, endure, fates
+from saga.stage.traces import lines, noted, noting
 
 from shared.errors import DeadlineExceeded, FaultNotFired
 from shared.worker import Worker

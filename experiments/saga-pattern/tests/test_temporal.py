@@ -31,7 +31,7 @@ from saga.stage.temporal import (
     CALM,
     TURN,
     WORLD,
-    Gate,
+    ActionGate,
     HeldActivities,
     beaten,
     broken,
@@ -68,7 +68,7 @@ FATES = Fates(
     },
 )
 Starter = Callable[..., Worker]
-Gates = tuple[Gate, Gate]
+Gates = tuple[ActionGate, ActionGate]
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +101,7 @@ def shop(postgres: Endpoint, name: str) -> Iterator[FatedShop]:
 def gates(tmp_path_factory: pytest.TempPathFactory) -> Gates:
     """One holds the slow order before it is charged, one the order whose attempt hangs."""
     folder, before = tmp_path_factory.mktemp("gates"), EffectWindow.BEFORE
-    slow, hung = (Gate(folder / one.id, before, {one.id: Action.CHARGE}) for one in (SLOW, HUNG))
+    slow, hung = (ActionGate(folder / one.id, window=before, holds={one.id: Action.CHARGE}) for one in (SLOW, HUNG))
     return slow, hung
 
 

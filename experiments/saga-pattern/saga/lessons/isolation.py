@@ -21,7 +21,7 @@ from saga.order import STEPS, Action, Order, Request, TransientError
 from saga.services import effects
 from saga.services.shop import Services
 from shared.errors import LabError
-from shared.postgres import Connection
+from shared.postgres import Connection, number
 
 T = TypeVar("T")
 MOST = 1_000  # turns for each saga; more is a livelock
@@ -126,8 +126,7 @@ class Overwriting:
     """The popular way: what was read, less the price, is written."""
 
     def look(self, connection: Connection, order: Order) -> int:
-        row = connection.execute("select cents from accounts where customer = %s", [order.customer]).fetchone()
-        return int(row[0]) if row else 0
+        return number(connection, "select cents from accounts where customer = %s", order.customer)
 
     def charge(self, connection: Connection, order: Order, seen: int) -> bool:
         connection.execute("update accounts set cents = %s where customer = %s", [seen - order.cents, order.customer])
@@ -225,8 +224,7 @@ def missing(connection: Connection, customers: str, opening: int) -> int:
             from accounts a left join charges c using (customer)
             where starts_with(customer, %s) group by customer, a.cents) as of_each
     """
-    row = connection.execute(query, [opening, customers]).fetchone()
-    return int(row[0]) if row else 0
+    return number(connection, query, opening, customers)
 
 
 class Locks:
@@ -239,9 +237,8 @@ class Locks:
 
     def __call__(self) -> None:
         query = "select count(*) from pg_locks where pid = any(%s) and mode like %s and locktype <> 'virtualxid'"
-        row = self.connection.execute(query, [self.pids, "%ExclusiveLock"]).fetchone()
         self.turns += 1
-        self.found += int(row[0]) if row else 0
+        self.found += number(self.connection, query, self.pids, "%ExclusiveLock")
 
 
 CONCURRENT = 8  # sagas

@@ -14,7 +14,7 @@ from saga.order import STEPS, Action, Order, World, orders
 from saga.services import effects
 from saga.services.effects import EFFECTS, Effect
 from saga.services.shop import Services
-from shared.postgres import Connection
+from shared.postgres import Connection, number
 
 BROKEN = 3  # in every third parcel that comes back, one piece is broken
 PARCEL = 450  # cents that the carrier takes for a parcel, and the fee that a customer who sends it back pays
@@ -161,8 +161,8 @@ def season(services: Services, world: World, how: Mapping[Action, Effect], seed:
     for order in sold:
         undo(asker(services, how), order, STEPS[::-1])
     early = _in_vain(services, orders(seed, count, world, "early"))
-    for number, order in enumerate(sold):
-        good = shelve(services.connections["shipping"], order, order.quantity - (number % BROKEN == 0))
+    for place, order in enumerate(sold):
+        good = shelve(services.connections["shipping"], order, order.quantity - (place % BROKEN == 0))
         if how is SEMANTIC:
             restock(services.connections["stock"], order, good)
     late = _in_vain(services, orders(seed, count, world, "late"))
@@ -189,13 +189,11 @@ def pairs(services: Services, world: World, how: Mapping[Action, Effect], seed: 
 
 
 def on_shelf(services: Services, product: str) -> int:
-    row = services.connections["shipping"].execute("select pieces from shelf where product = %s", [product]).fetchone()
-    return int(row[0]) if row else 0
+    return number(services.connections["shipping"], "select pieces from shelf where product = %s", product)
 
 
 def in_books(services: Services, product: str) -> int:
-    row = services.connections["stock"].execute("select pieces from products where name = %s", [product]).fetchone()
-    return int(row[0]) if row else 0
+    return number(services.connections["stock"], "select pieces from products where name = %s", product)
 
 
 def money(services: Services) -> dict[str, int]:
@@ -206,7 +204,5 @@ def money(services: Services) -> dict[str, int]:
         "kept": "select sum(cents) from charges where status = 'charged'",
         "fees": "select sum(cents) from fees",
     }
-    rows = {name: payments.execute(query).fetchone() for name, query in queries.items()}
-    found = {name: int(row[0] or 0) if row else 0 for name, row in rows.items()}
-    back = services.connections["shipping"].execute("select count(*) from returns").fetchone()
-    return {**found, "parcels": int(back[0]) * PARCEL if back else 0}
+    back = number(services.connections["shipping"], "select count(*) from returns")
+    return {**{name: number(payments, query) for name, query in queries.items()}, "parcels": back * PARCEL}

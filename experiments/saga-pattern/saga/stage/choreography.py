@@ -19,7 +19,7 @@ from saga.windows import ServiceWindow
 from shared import kafka, postgres
 from shared.event import Event
 from shared.history import Action, Outcome, Recorder
-from shared.postgres import Connection
+from shared.postgres import Connection, number
 from shared.servers.server import Endpoint
 from shared.wait import until
 from shared.worker import Worker, until_told
@@ -160,7 +160,7 @@ def said(stage: Stage, service: str, events: Iterable[str]) -> int:
     """Sagas of which the service said one of these last."""
     with postgres.connect(stage.conninfo(service)) as connection:
         query = "select count(*) from saga_states where said = any(%s)"
-        return int((connection.execute(query, [list(events)]).fetchone() or [0])[0])
+        return number(connection, query, list(events))
 
 
 def ended(stage: Stage) -> int:

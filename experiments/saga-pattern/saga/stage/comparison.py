@@ -14,12 +14,13 @@ from saga.stage.fates import KIND, FatedShop, Fates, open_shop
 from saga.stage.foreign.claimed import claim_foreign
 from saga.stage.foreign.dbos import Enqueued
 from saga.stage.measuring import Tried, alone
-from saga.stage.ran import lines, noted, noting
 from saga.stage.schedules import drawn, endure, fates
+from saga.stage.traces import lines, noted, noting
 from shared.faults import Faults
 from shared.run import Run, Scale
 from shared.servers.server import Endpoint
 from shared.threads import together
+from shared.usage import Journal
 from shared.worker import Worker
 
 # Processes of each; ours has two more, which host the services that the workers of the others call, and a choreography
@@ -67,13 +68,13 @@ class Comparison:
         """Figures of its speed, and of what it takes. Raises NothingToMeasure unless every order is complete."""
         run, database, sagas = self.run, self.run.endpoints["postgres"].url, WARM_UP + self.plan.sagas
         with self.up(contender, KIND) as (engine, shop):
-            before = measuring.Journal.read(database)
+            before = Journal.read(database)
             measuring.carry(engine, measuring.some("warm", WARM_UP), contender.at_once)
             began = measuring.usage(run, contender, engine)
             load = measuring.carry(engine, measuring.some("load", self.plan.sagas), contender.at_once)
             both = zip(began, measuring.usage(run, contender, engine), strict=True)
             took, of_database = (end - start for start, end in both)
-        log = measuring.Journal.read(database) - before  # by now every session has told of its flushes
+        log = Journal.read(database) - before  # by now every session has told of its flushes
         measuring.require_complete(shop, sagas)
         timed = measuring.Timed(load, took, of_database, log.flushes / sagas, log.length / 1000 / sagas)
         measuring.note(run, contender, timed)

@@ -17,7 +17,7 @@ from saga.services.participant import Also, answer
 from saga.services.shop import Services, Shop
 from saga.windows import Hook, nowhere
 from shared import postgres
-from shared.postgres import Connection
+from shared.postgres import Connection, number
 from shared.run import Run
 from shared.servers.server import Endpoint
 
@@ -148,5 +148,4 @@ def mend(connection: Connection, request_id: str) -> None:
 
 
 def _count(connection: Connection, request: Request) -> int:
-    row = connection.execute(COUNT, [request.id]).fetchone()
-    return int(row[0]) if row else 0
+    return number(connection, COUNT, request.id)

@@ -15,6 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import LiteralString
 
 import msgspec
 
@@ -31,6 +32,7 @@ from saga.stage.engines.own import Own, opened
 from saga.stage.fates import Fate, Fates, mend, open_shop
 from shared import codec, postgres
 from shared.errors import NotReadable
+from shared.postgres import number
 from shared.run import Run
 from shared.wait import until
 
@@ -226,8 +228,8 @@ def note_rushes(run: Run, rushes: dict[str, Rush]) -> None:
     span = max(seen.calls[-1].at for name, seen in rushes.items() if name != "no retry")
     for name, seen in rushes.items():
         figure = partial(run.figure, variant=name, wrong_way=name != RIGHT)
-        for number, load in enumerate(seen.load(span, BINS)):
-            at = round(number * span / BINS, 2)
+        for part, load in enumerate(seen.load(span, BINS)):
+            at = round(part * span / BINS, 2)
             figure("load on the service", load, "calls/s", x=at, x_label="seconds of the rush")
         figure("calls for each saga", len(seen.calls) / seen.sagas, "calls")
         figure("sagas served", len(seen.served), "sagas", of=seen.sagas)
@@ -235,11 +237,10 @@ def note_rushes(run: Run, rushes: dict[str, Rush]) -> None:
             figure("until all are served", seen.recovered, "s")
 
 
-def ask(shop: Shop, service: str, query: str, *values: object) -> int:
+def ask(shop: Shop, service: str, query: LiteralString, *values: object) -> int:
     """The one number that the query finds in the service's database."""
     with postgres.connect(shop.conninfos[service]) as connection:
-        row = connection.execute(query, values).fetchone()
-    return int(row[0]) if row else 0
+        return number(connection, query, *values)
 
 
 def patient(name: str, seconds: float) -> Definition:

@@ -33,6 +33,7 @@ from shared import postgres
 from shared.errors import FaultNotFired
 from shared.experiment import Run
 from shared.faults import Faults
+from shared.gates import Gate
 from shared.history import History
 from shared.servers.server import Endpoint
 from shared.wait import until
@@ -41,38 +42,29 @@ from shared.worker import Worker
 # Activities that stop in a window until they are let go.
 
 
-@dataclass(frozen=True)
-class Gate:
-    """For each of these orders, one action that is held in this window. Files say who stands there, and who may go."""
+@dataclass(frozen=True, kw_only=True)
+class ActionGate(Gate):
+    """For each of these orders, one action that is held in this window."""
 
-    folder: Path
     window: str
     holds: dict[str, Action]  # by the order's id
-    patience: float = 60.0  # seconds after which whoever is held gives up
 
     def held(self) -> set[str]:
         """The orders whose action stands at the gate, or has passed it."""
-        return {path.name for path in self.folder.glob("*")} & self.holds.keys()
-
-    def open(self) -> None:
-        """Let go whoever is held or comes later."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / "open").touch()
+        return self.there() & self.holds.keys()
 
     def hook(self, request: Request) -> Hook:
         return partial(self._hold, request.order.id) if self.holds.get(request.order.id) is request.action else nowhere
 
     def _hold(self, order: str, window: str) -> None:
         if window == self.window:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            (self.folder / order).touch()
-            until(f"the gate of {order}, {window}", (self.folder / "open").exists, self.patience)
+            self.wait(order)
 
 
 class HeldActivities(Activities):
     """Activities with gates in them."""
 
-    def __init__(self, shop: Shop, at: Hook, gates: tuple[Gate, ...]) -> None:
+    def __init__(self, shop: Shop, at: Hook, gates: tuple[ActionGate, ...]) -> None:
         super().__init__(shop, at)
         self.gates = gates
 
@@ -337,7 +329,11 @@ def kill_server(run: Run) -> Killed:
     windows = run.pick((EffectWindow.AFTER,), tuple(EffectWindow), tuple(EffectWindow))
     orders = {window: chosen(f"server-{window}", TURN) for window in windows}
     gates = {
-        window: Gate(run.folder / "gates" / slug(window), window, {one.id: action for action, one in found.items()})
+        window: ActionGate(
+            run.folder / "gates" / slug(window),
+            window=window,
+            holds={one.id: action for action, one in found.items()},
+        )
         for window, found in orders.items()
     }
     shop, faults = stage.shop("server", compensated(orders.values())), Faults(run.recorder("server", "experiment"))
@@ -357,7 +353,7 @@ def kill_server(run: Run) -> Killed:
     return Killed(stage, shop, [pair for found in orders.values() for pair in found.items()], seconds, seen)
 
 
-def await_held(gate: Gate) -> None:
+def await_held(gate: ActionGate) -> None:
     until(f"{len(gate.holds)} activities to stand {gate.window}", lambda: gate.held() == gate.holds.keys(), 60)
 
 
@@ -519,9 +515,10 @@ def run_late(run: Run) -> Late:
     return Late(count, judge(shops[0]), judge(shops[1]), right, stood, timeouts, closed, hangs)
 
 
-def shipping_gate(run: Run, orders: Sequence[Order]) -> Gate:
+def shipping_gate(run: Run, orders: Sequence[Order]) -> ActionGate:
     """It holds these orders before they are shipped."""
-    return Gate(run.folder / "gates" / orders[0].id, EffectWindow.BEFORE, {one.id: Action.SHIP for one in orders})
+    holds = {one.id: Action.SHIP for one in orders}
+    return ActionGate(run.folder / "gates" / orders[0].id, window=EffectWindow.BEFORE, holds=holds)
 
 
 @dataclass(frozen=True)

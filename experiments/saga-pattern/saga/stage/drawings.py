@@ -31,7 +31,7 @@ from saga.stage.killing import RecordedKill
 from saga.windows import EffectWindow, Hook
 from shared import postgres
 from shared.faults import Faults
-from shared.postgres import Connection
+from shared.postgres import Connection, number
 from shared.run import Run
 from shared.servers.handle import Handle
 from shared.wait import until
@@ -320,8 +320,7 @@ def outlast_lock(run: Run, shop: FatedShop, case: str, how: Ask) -> tuple[int, i
 
 def _count(payments: Connection, request: Request) -> int:
     """How often this payment has been asked for, this time included."""
-    row = payments.execute(COUNT, [_slow(request)]).fetchone()
-    return int(row[0]) if row else 0
+    return number(payments, COUNT, _slow(request))
 
 
 def _linger(payments: Connection, request: Request, number: int) -> None:
@@ -411,8 +410,7 @@ def reserved(shop: Shop, wanted: Iterable[Order]) -> int:
     """How many of these orders have their stock."""
     query, names = "select count(*) from reservations where order_id = any(%s)", [order.id for order in wanted]
     with postgres.connect(shop.conninfos["stock"]) as connection:
-        (count,) = connection.execute(query, [names]).fetchone() or (0,)
-    return int(count)
+        return number(connection, query, names)
 
 
 def said(standing: Standing, order: Order) -> list[str]:
