@@ -4,7 +4,7 @@
 cog block, and `make check` fails when the two differ.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from shared import labs
@@ -12,6 +12,7 @@ from shared.contrast import contrast
 from shared.output import number, show
 from shared.plain import CROSS, TICK
 from shared.record import Claim, Figure, RunRecord, covered, latest
+from shared.report.known_bugs import KnownBug, known_bugs, meaning
 from shared.report.syllabus import Section
 from shared.settings import ROOT
 
@@ -53,7 +54,7 @@ def claims(lab: str) -> str:
     lines = ["| | | claim | seen |", "|---|---|---|---|"]
     for record in committed():
         if record.lab == lab:
-            lines.append(f"| | | **{record.title}** (`{_command(record)}`) | |")
+            lines.append(f"| | | **{record.title}** (`{_command(record.lab, record.experiment)}`) | |")
             lines.extend(_row(claim) for claim in record.claims)
     return "\n".join(lines)
 
@@ -118,6 +119,28 @@ def syllabus(sections: Sequence[Section], records: Sequence[RunRecord]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def bugs(records: Iterable[RunRecord]) -> str:
+    """The text of docs/known-bugs.md: every claim that reproduces a public report, with versions and verdict."""
+    found = known_bugs(records)
+    lines = ["# Known bugs, reproduced", ""]
+    if not found:
+        return "\n".join([*lines, "Made by `lab evidence` from docs/evidence: no report is recorded yet."]) + "\n"
+    lines += [
+        "Made by `lab evidence` from docs/evidence: claims that name the public report which they reproduce.",
+        "",
+        "| report | versions | verdict | claim | seen | run |",
+        "|---|---|---|---|---|---|",
+    ]
+    return "\n".join([*lines, *map(_bug, found)]) + "\n"
+
+
+def _bug(bug: KnownBug) -> str:
+    reports = ", ".join(f"[{one.text}]({one.url})" if one.url else one.text for one in bug.references)
+    verdict, run = meaning(bug.claim), f"`{_command(bug.lab, bug.experiment)}`"
+    cells = (reports, bug.versions, verdict, bug.claim.text, bug.claim.fact, run)
+    return f"| {' | '.join(map(_cell, cells))} |"
+
+
 def _at(figure: Figure) -> str:
     """Where on its x axis a figure lies, as in ` (8 writers)`."""
     if figure.x is None:
@@ -131,11 +154,11 @@ def _row(claim: Claim) -> str:
     return f"| {_mark(claim.holds)} | {way} | {_cell(claim.text)} | {_cell(claim.fact)} |"
 
 
-def _command(record: RunRecord) -> str:
-    number = record.experiment[:2]
+def _command(lab: str, experiment: str) -> str:
+    number = experiment[:2]
     if number.isdigit():
-        return f"lab run {record.lab}/{number}"
-    return f"python experiments/{record.lab}/{record.experiment}.py"
+        return f"lab run {lab}/{number}"
+    return f"python experiments/{lab}/{experiment}.py"
 
 
 def _cell(text: str) -> str:

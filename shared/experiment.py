@@ -85,7 +85,7 @@ class Experiment:
         seed: Annotated[int | None, typer.Option(help="repeat a run with its seed")] = None,
         provider: Annotated[Provider | None, typer.Option(help="who starts servers that do not run yet")] = None,
         json: Annotated[bool, typer.Option("--json", help="print the run record and nothing else")] = False,
-        brief: Annotated[bool, typer.Option("--brief", help="print steps and verdict: no claims, no figures")] = False,
+        brief: Annotated[bool, typer.Option("--brief", help="print long steps and the verdict alone")] = False,
         keep: Annotated[
             bool, typer.Option("--keep", help="leave schema, topics and started servers for a look")
         ] = False,

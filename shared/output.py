@@ -12,11 +12,12 @@ from rich.table import Table
 from shared.plain import CROSS, TICK
 from shared.record import Claim, Figure, RunRecord
 
+LONG = 2.0  # seconds
 PLAIN_WIDTH = 160  # columns of a table in a log file
 
 
 class Output:
-    """Writes to a console; silent when told so. `brief`: of the claims those alone that do not hold, and no figures."""
+    """Writes to a console; silent when told so. `brief`: long steps, claims that do not hold, and the verdict."""
 
     def __init__(self, *, silent: bool = False, brief: bool = False, console: Console | None = None) -> None:
         self.console = console or make_console(silent)
@@ -37,8 +38,9 @@ class Output:
         spinner = spinning(self.console, escape(name)) if self.console.is_terminal else nullcontext()
         with spinner:
             yield
-        self._in_step = False
-        self.console.print(f"  {escape(name)} [dim]{time.monotonic() - began:.1f} s[/dim]")
+        self._in_step, took = False, time.monotonic() - began
+        if took > LONG or not self.brief:
+            self.console.print(f"  {escape(name)} [dim]{took:.1f} s[/dim]")
         while self._waiting:
             self.claim(self._waiting.pop(0))
 

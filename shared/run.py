@@ -4,7 +4,6 @@ import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import TypeVar
@@ -12,6 +11,7 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from shared import checkers, faults, kafka, postgres
+from shared.about import About
 from shared.errors import ConfigurationError, NotAvailable
 from shared.figures import distribution
 from shared.history import History, Recorder
@@ -182,7 +182,7 @@ class Run:
         )
         return history
 
-    def about(self, variant: str, *, wrong_way: bool = False, topics: Sequence[str] = ()) -> "About":
+    def about(self, variant: str, *, wrong_way: bool = False, topics: Sequence[str] = ()) -> About:
         """What is claimed and measured of one variant."""
         return About(self, variant, wrong_way, topics)
 
@@ -250,42 +250,6 @@ class Run:
             raise ConfigurationError(f"the figure {name!r} cannot be recorded: {error}") from error
         self.figures.append(figure)
         return figure
-
-
-@dataclass(frozen=True)
-class About:
-    """One variant: `claim`, `figure` and `judge` as those of the run, said of it."""
-
-    run: Run
-    variant: str
-    wrong_way: bool
-    topics: Sequence[str]
-
-    def claim(
-        self, text: str, holds: bool, *, fact: str = "", topics: Sequence[str] | None = None, source: str = ""
-    ) -> None:
-        """Assert one sentence; without topics of its own it has those of the variant."""
-        topics = self.topics if topics is None else topics
-        about = {"variant": self.variant, "wrong_way": self.wrong_way, "source": source}
-        self.run.claim(text, holds, topics=topics, fact=fact, **about)  # type: ignore[arg-type]
-
-    def figure(
-        self,
-        name: str,
-        value: float | Sequence[float],
-        unit: str,
-        *,
-        x: str | float | None = None,
-        x_label: str = "",
-        **parameters: str | int | float | bool,
-    ) -> Figure:
-        """Note one measured value, or samples of it."""
-        own = {"variant": self.variant, "wrong_way": self.wrong_way, "x": x, "x_label": x_label}
-        return self.run.figure(name, value, unit, **own, **parameters)  # type: ignore[arg-type]
-
-    def judge(self, name: str, fault: str | None = None, also: Sequence[Path] = ()) -> History:
-        """Read a history, with what stands in other files, and run every checker over it."""
-        return self.run.judge(name, variant=self.variant, wrong_way=self.wrong_way, fault=fault, also=also)
 
 
 def slug(text: str) -> str:

@@ -69,9 +69,9 @@ def claim_deposits(run: Run, results: dict[Way, Result]) -> None:
     for way in (EXPECTED, AT_ONCE, LOCKED):
         result = results[way]
         run.about(way.name, topics=topics if way is not LOCKED else ()).claim(
-            "the balance is to the cent what was acknowledged, with every deposit done",
+            f"{way.name}: the balance is to the cent what was acknowledged, with every deposit done",
             result.vanished == 0 and result.done == WRITERS * run.parameters["deposits per writer"],
-            fact=f"{result.done:,} deposits, {result.conflicts:,} conflicts",
+            fact=f"{result.vanished:,} cents gone of {result.done:,} deposits, {result.conflicts:,} conflicts",
         )
     run.about(ANY.name).claim(
         "events are differences: deposits alone lose nothing even under any version",

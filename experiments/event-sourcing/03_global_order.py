@@ -2,7 +2,8 @@
 
 Four readers follow the same log: `position > last` as tutorials have it, the same behind the oldest open transaction,
 the store's own pair (xid, position), and snapshot windows. Then an event follows from one of another stream: which of
-the two is read first? The four differ in the query for what comes next: WAYS in stage/reading.py.
+the two is read first? The four differ in the query for what comes next: two of wrong/positions.py, that of
+`PostgresStore.read_all`, and that of `read_window`.
 """
 
 from collections.abc import Mapping
@@ -110,7 +111,7 @@ def claim_right(run: Run, histories: dict[Query, History]) -> None:
             fact=f"0 of {len(history.committed):,} events missed" if not wrong else f"{len(wrong)} anomalies",
         )
         run.about(query.name, topics=TOPICS).claim(
-            "within a stream it reads the versions in their order",
+            f"{query.name}: within a stream it reads the versions in their order",
             not reordered(history) and len(history.delivered) > 0,
             fact=f"{len(reordered(history))} of {len(history.delivered):,} events out of order",
         )

@@ -1,7 +1,8 @@
 """Which event store? The same questions and the same load for every store that people choose from.
 
 PostgreSQL as a plain table, a library on Postgres, functions in Postgres, an event store with dynamic boundaries,
-Kafka, EventStoreDB, Axon Server: what each can do, how fast it appends and loads, and what Kafka lacks for aggregates.
+Kafka, EventStoreDB, Axon Server: what each can do, how fast it appends and loads, and what Kafka lacks for aggregates:
+`KafkaStore.append` knows no expected version, `KafkaOwner.append` checks it.
 """
 
 import json

@@ -1,7 +1,7 @@
 """When does a snapshot pay, and how often should one be taken?
 
-Streams of growing length are loaded with and without a snapshot. The same commands are given under every frequency, on
-a small state and on a large one.
+Streams of growing length are loaded with and without a snapshot: with and without the argument `snapshots` of
+`Repository`. The same commands are given under every frequency (`EveryEvents`), on a small state and on a large one.
 """
 
 from sourcing.postgres import PostgresStore, create

@@ -169,6 +169,7 @@ def claim_moved(run: Run, moved: Restored) -> None:
         "read as if a transaction's id were good in every cluster, the same events are there, and nobody gets one",
         not moved.bare and len(moved.before) > 0,
         fact=f"{len(moved.bare)} of {len(moved.before):,} events",
+        source="sliceworkz/eventstore#143",
     )
 
 

@@ -1,10 +1,16 @@
 """A value that JSON has no word for, an old event that lacks a field: who says so, when, and of which event?
 
-The same values go through a plain encoder and through `Aggregate.record`; the same events through bare steps and
-`apply`, and through the repository.
+The same values go through a plain encoder (`bare.encode`) and through `Aggregate.record`; the same events through bare
+steps and `apply` (`bare.fold`), and through `Repository.load`.
 """
 
+from functools import partial
+
+from sourcing.repository import Repository
+from sourcing.shop.evolved import EvolvedOrder
 from sourcing.stage import unfit
+from sourcing.stage.unfit import Said
+from sourcing.wrong import bare
 
 from shared.experiment import Experiment, Run
 
@@ -35,14 +41,16 @@ def main(run: Run) -> None:
 def claim_recorded(run: Run) -> None:
     """Values that a program has and JSON has not."""
     values = unfit.VALUES.values()
-    changed, refused = sum(map(unfit.changed, values)), sum(map(unfit.refused, values))
+    by_encoder = partial(unfit.changed, bare.encode)
+    changed, refused = sum(map(by_encoder, values)), sum(map(unfit.refused, values))
     run.claim(
         "a plain encoder writes money as text, a tuple as a list and NaN as null: what is loaded is something else",
-        changed > 0 and unfit.changed(unfit.VALUES["Decimal"]) and unfit.changed(unfit.VALUES["NaN"]),
+        changed > 0 and by_encoder(unfit.VALUES["Decimal"]) and by_encoder(unfit.VALUES["NaN"]),
         topics=[APPLICATION],
         fact=f"{changed} of {len(values)} values changed or unreadable (compare pyeventsourcing#283, nab#1007)",
         variant="plain encoder",
         wrong_way=True,
+        source="pyeventsourcing/eventsourcing#283",
     )
     run.claim(
         "what is recorded is what will be loaded: anything else is refused, by the field's name, before it happens",
@@ -56,7 +64,11 @@ def claim_recorded(run: Run) -> None:
 def claim_unfit(run: Run) -> None:
     """Steps that forget to return, and fields that are not there."""
     with unfit.open_store(run) as store:
-        said = [unfit.meet(store, number, step, event) for number, (step, event) in enumerate(unfit.UNFIT)]
+        said = []
+        for number, (step, event) in enumerate(unfit.UNFIT):
+            unnamed = unfit.said_by(partial(bare.fold, EvolvedOrder("1"), step, event))
+            stream, named = unfit.load(Repository(store, EvolvedOrder, unfit.upcasters(step)), number, event)
+            said.append(Said(stream, named, unnamed))
     at_start = unfit.refused_at_start(unfit.forgets)
     run.claim(
         "an event that a step or apply cannot use: Python says what is missing, and not in which event",
@@ -65,6 +77,7 @@ def claim_unfit(run: Run) -> None:
         fact="; ".join(one.unnamed for one in said),
         variant="left to Python",
         wrong_way=True,
+        source="hallgren/eventsourcing#160",
     )
     run.claim(
         "it names itself, with stream, version, type and step; a step that returns nothing is found at the start",

@@ -1,6 +1,6 @@
 """A read model is rebuilt while orders come in and people read: what do they see, and how long does it take?
 
-Once it is emptied and filled again (`wrong.emptied.start_again`), once built beside and switched in one transaction
+Once it is emptied and filled again (`start_again`), once built beside and switched in one transaction
 (`rebuild`), before the eyes of the same reader. First, how fast: in batches of several sizes.
 """
 
@@ -11,9 +11,8 @@ from contextlib import contextmanager
 
 from sourcing.projection import Projector
 from sourcing.rebuild import Rebuilt, rebuild
-from sourcing.shop.read_models import PROJECTIONS
+from sourcing.shop.read_models import PROJECTIONS, OrderSummary
 from sourcing.stage import traffic
-from sourcing.stage.traffic import SUMMARY
 from sourcing.wrong.emptied import start_again
 
 from shared.experiment import Experiment, Run, Scale
@@ -26,6 +25,7 @@ experiment = Experiment(
     servers=("postgres",),
     topics=(REBUILDING, CONSISTENCY),
 )
+SUMMARY = OrderSummary()
 ONE, IN_PLACE, BESIDE = "one transaction", "emptied and filled again", "built beside, switched"
 FASTER = 10  # times that a batch must be faster than a transaction per event, whatever else the machine does
 

@@ -6,8 +6,8 @@ the first. Then the program is mended, and takes what is parked.
 
 from sourcing.projection import Policy, Projector
 from sourcing.rebuild import rebuild
+from sourcing.shop.read_models import OrderSummary
 from sourcing.stage import badevents
-from sourcing.stage.traffic import SUMMARY
 
 from shared.experiment import Experiment, Run
 
@@ -17,6 +17,7 @@ experiment = Experiment(
     servers=("postgres",),
     topics=(READ_MODELS, REBUILDING),
 )
+SUMMARY = OrderSummary()
 
 
 @experiment.run

@@ -7,8 +7,8 @@ until `checkpoint.includes` says that the projection has passed one's own event.
 import time
 
 from sourcing import checkpoint
+from sourcing.shop.read_models import OrderSummary
 from sourcing.stage import traffic
-from sourcing.stage.traffic import MODEL
 
 from shared.errors import DeadlineExceeded
 from shared.experiment import Experiment, Run
@@ -46,9 +46,9 @@ def write_and_look(connection: Connection, number: int) -> tuple[bool, bool, flo
     stream = traffic.place_order(connection, number)
     began = time.perf_counter()
     at_once = traffic.shows(connection, stream)
-    while not checkpoint.includes(connection, MODEL, stream, 1):  # without a pause, since it is measured
+    while not checkpoint.includes(connection, OrderSummary.name, stream, 1):  # without a pause, since it is measured
         if time.perf_counter() - began > PATIENCE:
-            raise DeadlineExceeded(f"{MODEL} did not take in {stream} within {PATIENCE:g} s")
+            raise DeadlineExceeded(f"{OrderSummary.name} did not take in {stream} within {PATIENCE:g} s")
     waited = (time.perf_counter() - began) * 1000
     return at_once, traffic.shows(connection, stream), waited
 

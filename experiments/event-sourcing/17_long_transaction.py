@@ -1,7 +1,8 @@
 """A transaction stays open while others write: which readers stand still for as long, and who has it open?
 
 Three readers follow: `position > last`, which waits for nobody and passes over events (experiment 03), the store's own
-(xid, position), and snapshot windows. `holdback.oldest_writer` is the alarm.
+(xid, position), and snapshot windows: `by_position`, `PostgresStore.read_all` and `read_window`. The alarm is
+`holdback.oldest_writer`.
 """
 
 from sourcing.stage import readers

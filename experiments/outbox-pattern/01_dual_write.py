@@ -13,10 +13,11 @@ from outbox.windows import WriteWindow
 from outbox.wrong.dual_write import commit_then_publish, publish_then_commit
 
 from shared import checkers, postgres
+from shared.about import About
 from shared.experiment import Experiment, Run
 from shared.faults import Kill
 from shared.history import History
-from shared.run import About, slug
+from shared.run import slug
 
 TWO_WRITES, PROBLEM = "I.5/the-problem/database-write-message-publish", "I.5/the-problem/dual-write-problem"
 PARTIAL, INCONSISTENT = "I.5/the-problem/partial-failures", "I.5/the-problem/inconsistency-risk"

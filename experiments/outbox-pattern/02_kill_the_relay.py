@@ -14,11 +14,12 @@ from outbox.stage.shop import RelayClass, Shop, relay, watched
 from outbox.windows import RelayWindow
 from outbox.wrong.mark_first import MarkFirstPublisher  # mark, then publish
 
+from shared.about import About
 from shared.checkers import aborted_read, duplicate_delivery, lost, phantom
 from shared.experiment import Experiment, Run
 from shared.faults import Kill
 from shared.history import History
-from shared.run import About, slug
+from shared.run import slug
 
 CRASH, AGAIN = "I.5/failure-scenarios/publisher-crash", "I.5/outbox-pattern/at-least-once-delivery"
 APART, TRACKING = "I.5/outbox-pattern/separate-process-publishes", "I.5/outbox-implementation/delivery-tracking"

@@ -16,10 +16,10 @@ from outbox.stage.shop import Shop, serve, watched
 from outbox.wrong.jsonb import create_jsonb_copy
 
 from shared import checkers, kafka
+from shared.about import About
 from shared.experiment import Experiment, Run, Scale
 from shared.faults import Faults
 from shared.history import History, now
-from shared.run import About
 from shared.tap import Tap
 
 LOG, LATENCY = "I.5/change-data-capture/database-log-monitoring", "I.5/change-data-capture/lower-latency"

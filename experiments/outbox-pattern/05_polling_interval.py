@@ -17,9 +17,9 @@ from outbox.stage import rings
 from outbox.stage.rings import RATE, Seen
 from outbox.wrong.notifying import ring_in_transaction
 
+from shared.about import About
 from shared.checkers import check
 from shared.experiment import Experiment, Run, Scale
-from shared.run import About
 
 TUNING, POLL = "I.5/polling-publisher/polling-interval-tuning", "I.5/polling-publisher/poll-outbox-table"
 OVERHEAD = "I.5/change-data-capture/no-polling-overhead"

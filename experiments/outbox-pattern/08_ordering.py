@@ -15,10 +15,11 @@ from outbox.relay.cursor import CursorRelay
 from outbox.stage import contention
 from outbox.wrong.deleting import SkipLockedRelay
 
+from shared.about import About
 from shared.checkers import lost, reordered
 from shared.experiment import Experiment, Run
 from shared.history import Action, History, now
-from shared.run import About, slug
+from shared.run import slug
 
 PER_AGGREGATE = "I.5/ordering-considerations/per-aggregate-ordering"
 KEYS = "I.5/ordering-considerations/partition-keys"

@@ -191,6 +191,7 @@ def lose_the_cluster(run: Run, database: Handle, broker: Handle, count: int) -> 
         "read as if a transaction's id were good in every cluster, the same rows are there, and no reader gets one",
         not moved.bare and pending > 0,
         fact=f"{len(moved.bare)} of {pending:,} pending events",
+        source="sliceworkz/eventstore#143",
     )
 
 

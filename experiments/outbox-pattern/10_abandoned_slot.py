@@ -20,9 +20,9 @@ from outbox.stage import outages
 from outbox.stage.outages import Outage, Site
 
 from shared import checkers, postgres
+from shared.about import About
 from shared.experiment import Experiment, Run
 from shared.history import History, now
-from shared.run import About
 
 MONITORING = "I.5/change-data-capture/database-log-monitoring"
 RECOVERY = "I.5/failure-scenarios/recovery-procedures"

@@ -19,9 +19,9 @@ from outbox.stage.measures import waits
 from outbox.stage.shop import Shop, serve, watched
 
 from shared import checkers, kafka
+from shared.about import About
 from shared.experiment import Experiment, Run, Scale
 from shared.history import History
-from shared.run import About
 
 CONNECT, CONNECTOR = "I.5/debezium-setup/kafka-connect", "I.5/debezium-setup/database-connectors"
 LATENCY, LOG = "I.5/change-data-capture/lower-latency", "I.5/change-data-capture/database-log-monitoring"
@@ -141,6 +141,7 @@ def name_the_table(as_it_is: About, escaped: About, count: int) -> None:
         "a table's name as it is in the list of tables, which are patterns: the connector runs, and no event comes",
         states == ["RUNNING"] and came[wrong_topic] == 0,
         fact=f"its task is {', '.join(states)}, {came[wrong_topic]} of {count} events",
+        source="apache/flink-cdc#4479",
     )
     escaped.claim(
         "with every character of it escaped, all come (flink-cdc#4479)",

@@ -170,6 +170,7 @@ def claim_consumers(run: Run, ending: badrows.Met, keeping: badrows.Met, rejecte
         "it is never done",
         ending.ended == [True, True] and not ending.exact,
         fact="ended at both starts, accounts wrong",
+        source="fkie-cad/Logprep#640",
     )
     letters = keeping.letters
     run.about("read or keep", topics=[RECOVERY]).claim(

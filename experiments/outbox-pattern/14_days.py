@@ -18,10 +18,10 @@ from outbox.stage.shop import Shop, publish_all, relay, watched
 from outbox.table import insert_event
 
 from shared import postgres
+from shared.about import About
 from shared.checkers import check
 from shared.experiment import Experiment, Run
 from shared.history import History
-from shared.run import About
 
 SCHEMA, TRACKING = "I.5/outbox-implementation/outbox-table-schema", "I.5/outbox-implementation/delivery-tracking"
 POLL, PUBLISHER = "I.5/polling-publisher/poll-outbox-table", "I.5/outbox-implementation/publisher-process"

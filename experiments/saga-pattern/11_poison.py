@@ -85,6 +85,7 @@ def unreadable_commands(run: Run, count: int) -> None:
         " UTF-8, JSON that is deep",
         crashes == poison.CRASHES and placed == lane.before,
         fact=f"{crashes} crashes, {placed} of {count - 1} orders placed",
+        source="fkie-cad/Logprep#640",
     )
     placed, aside = lane.hosted(Host)
     run.about("park it", topics=[DEAD_LETTER]).claim(

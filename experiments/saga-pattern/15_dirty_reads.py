@@ -6,7 +6,7 @@ order of steps (refund_first, promise_first, recall_first), all in saga/lessons/
 """
 
 from saga.lessons.dirty_reads import MARKED, PATIENT, promise_first, recall_first, refund_first
-from saga.lessons.isolation import End, Tally, Turn
+from saga.lessons.isolation import End, Move, Tally
 from saga.services.effects import EFFECTS
 from saga.stage import interleaved
 
@@ -30,7 +30,7 @@ def dirty_reads(run: Run, count: int) -> None:
     for variant, how in (("no countermeasure", EFFECTS), ("semantic lock", MARKED)):
         wrong = how is EFFECTS
         about, sold = run.about(variant, wrong_way=wrong), interleaved.sell(run, f"dirty{not wrong:d}", how, count)
-        waits, complete, rest = sold.tally.turns[Turn.WAITED], sold.tally.ends[End.COMPLETE], not sold.violations
+        waits, complete, rest = sold.tally.turns[Move.WAITED], sold.tally.ends[End.COMPLETE], not sold.violations
         about.figure("lines of reports that were undone later", sold.false, "lines")
         about.figure("true lines that reports lack", sold.left_out, "lines")
         about.figure("orders refused in vain", sold.in_vain, "orders")
@@ -60,14 +60,14 @@ def debts(run: Run, count: int) -> None:
     claim_debts(run, "refund, then recall", text, early, tally, early > 0)
     gifts, tally = interleaved.spend_refunds(run, promise_first, PATIENT, count)
     text = "semantic lock: a promised refund is no money yet, who wants to spend it waits"
-    claim_debts(run, "promise, recall, refund", text, gifts, tally, gifts == 0 < tally.turns[Turn.WAITED])
+    claim_debts(run, "promise, recall, refund", text, gifts, tally, gifts == 0 < tally.turns[Move.WAITED])
     gifts, tally = interleaved.spend_refunds(run, recall_first, EFFECTS, count)
     text = "pessimistic view: the step that can fail comes first, and costs no wait"
-    claim_debts(run, "recall, then refund", text, gifts, tally, gifts == 0 == tally.turns[Turn.WAITED])
+    claim_debts(run, "recall, then refund", text, gifts, tally, gifts == 0 == tally.turns[Move.WAITED])
 
 
 def claim_debts(run: Run, variant: str, text: str, gifts: int, tally: Tally, holds: bool) -> None:
-    waits, refused = tally.turns[Turn.WAITED], tally.ends[End.REFUSED]
+    waits, refused = tally.turns[Move.WAITED], tally.ends[End.REFUSED]
     about = run.about(variant, wrong_way=variant == "refund, then recall", topics=[COMPENSATION])
     about.figure("customers with the goods and the money", gifts, "customers")
     about.figure("waits for a promised refund", waits, "turns")

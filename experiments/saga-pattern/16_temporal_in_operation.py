@@ -6,7 +6,7 @@ The popular ways beside the right ones: an execution timeout as the saga's deadl
 
 from functools import partial
 
-from saga.engines.temporal.messages import Status
+from saga.engines.temporal.messages import Phase
 from saga.engines.temporal.workflow import STEPS_BEFORE, OrderSaga
 from saga.order import STEPS, Action
 from saga.stage import temporal as stage
@@ -55,7 +55,7 @@ def claim_operator(run: Run, found: stage.Operated) -> None:
     right.claim(
         "a query tells where a running saga stands, and what undoing it would take",
         all(
-            (each.status, each.doing, each.undo) == (Status.RUNNING, Action.SHIP, stage.BACKWARD)
+            (each.status, each.doing, each.undo) == (Phase.RUNNING, Action.SHIP, stage.BACKWARD)
             for each in found.running
         ),
         topics=["I.4/orchestration-based-saga/centralized-state-tracking"],
@@ -68,10 +68,10 @@ def claim_operator(run: Run, found: stage.Operated) -> None:
         topics=["I.4/error-handling/manual-intervention", TEMPORAL],
         fact=f"{len(aborted)} of {count} sagas {aborted[0].status}, {aborted[0].reason}",
     )
-    parked = [each for each in found.parked if each.status is Status.PARKED]
+    parked = [each for each in found.parked if each.status is Phase.PARKED]
     right.claim(
         "a compensation that keeps failing is on the operator's list with its reason, and goes on when it is mended",
-        len(parked) == len(found.parked) and stage.counted(found.ended, Status.COMPENSATED) == len(found.ended),
+        len(parked) == len(found.parked) and stage.counted(found.ended, Phase.COMPENSATED) == len(found.ended),
         topics=["I.4/error-handling/dead-letter-handling", "I.4/error-handling/manual-intervention"],
         fact=f"{len(parked)} of {len(found.parked)} sagas: {found.parked[0].reason}",
     )
@@ -82,13 +82,13 @@ def claim_deadline(run: Run, late: stage.Late) -> None:
     undone, left = late.undone(late.ended), len(late.wrong.inconsistent)
     right.claim(
         "a saga that is out of time by a timer of its own undoes what it has done",
-        not late.right.violations and undone == stage.counted(late.ended, Status.COMPENSATED) == late.count,
+        not late.right.violations and undone == stage.counted(late.ended, Phase.COMPENSATED) == late.count,
         fact=f"{undone} of {late.count} undone: {next(iter(late.ended.values())).reason}",
     )
     right.claim(
         "an attempt that beats and hangs is found out by its own time limit, and its step is undone with all the rest",
         not late.right.violations
-        and late.undone(late.hung) == stage.counted(late.hung, Status.COMPENSATED) == late.count
+        and late.undone(late.hung) == stage.counted(late.hung, Phase.COMPENSATED) == late.count
         and late.given_up == [{Action.SHIP: "START_TO_CLOSE"}] * late.count,
         topics=["I.4/orchestration-implementation/timeout-handling"],
         fact=f"{late.undone(late.hung)} of {late.count} undone: {next(iter(late.hung.values())).reason}"

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -13,7 +14,7 @@ from shared.errors import LabError
 from shared.output import make_console
 from shared.record import covered, latest
 from shared.report import syllabus
-from shared.report.site import build
+from shared.report.site import build, build_evidence
 from shared.report.standalone import standalone
 from shared.run import Scale
 from shared.settings import ROOT, Settings
@@ -23,9 +24,13 @@ TOPICS = ROOT / "docs" / "syllabus.yaml"
 AsJson = Annotated[bool, typer.Option("--json", help="for scripts")]
 
 
-def show_report(open_it: Annotated[bool, typer.Option("--open", help="open it in the browser")] = False) -> None:
+def show_report(
+    open_it: Annotated[bool, typer.Option("--open", help="open it in the browser")] = False,
+    of_evidence: Annotated[bool, typer.Option("--evidence", help="of docs/evidence instead of runs here")] = False,
+) -> None:
     """Make the result page from the last run of every experiment."""
-    page = build(Settings.load().home, ROOT)
+    home = Settings.load().home
+    page = build_evidence(evidence.committed(), home, ROOT) if of_evidence else build(home, ROOT)
     console.print(f"result page: [bold]{page.as_uri()}[/bold]")
     if open_it:
         typer.launch(page.as_uri())
@@ -36,7 +41,7 @@ def make_evidence(
     seed: SeedOption = 1,
     from_last: Annotated[bool, typer.Option("--from-last", help="take the last runs instead of running")] = False,
 ) -> None:
-    """Run at scale full, and commit-ready: docs/evidence, docs/syllabus.md and every figure in the documents."""
+    """Run at scale full, and commit-ready: docs/evidence and every document and figure that is made of it."""
     chosen = list(labs.scripts(targets or [lab.name for lab in labs.labs()]))
     held = from_last or run_all(chosen, options(Scale.FULL, seed, None))
     names = {(script.parent.name, script.stem) for script in chosen}
@@ -62,16 +67,25 @@ def coverage(as_json: AsJson = False) -> None:
 
 
 def write_documents() -> None:
-    """docs/syllabus.md, the picture of the README, and the cog blocks of all documents.
+    """The documents that are made whole, the picture of the README, and the cog blocks of all documents.
 
     Raises LabError when a document asks for a record that is not there yet.
     """
-    text = evidence.syllabus(syllabus.read(TOPICS), list(evidence.committed()))
-    (ROOT / "docs" / "syllabus.md").write_text(text, encoding="utf-8")
+    for path, text in made_documents().items():
+        path.write_text(text, encoding="utf-8")
     (ROOT / "docs" / "picture.svg").write_text(standalone(build(Settings.load().home, ROOT)), encoding="utf-8")
     argv = [sys.executable, "-m", "cogapp", "-r", "-I", str(ROOT), *documents()]
     if subprocess.run(argv, check=False, cwd=ROOT).returncode:
         raise LabError("the records are kept, but the documents are not renewed: above stands what one of them lacks")
+
+
+def made_documents() -> dict[Path, str]:
+    """The text of each document that is made of the committed evidence and of nothing else."""
+    records = list(evidence.committed())
+    return {
+        ROOT / "docs" / "syllabus.md": evidence.syllabus(syllabus.read(TOPICS), records),
+        ROOT / "docs" / "known-bugs.md": evidence.bugs(records),
+    }
 
 
 def documents() -> list[str]:

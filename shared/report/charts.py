@@ -33,6 +33,8 @@ class Chart:
 
     name: str
     unit: str
+    variant: str  # the one that it is about; empty where bars or lines name several
+    wrong_way: bool
     x_label: str
     picture: BarChart | LineChart | None
     rows: tuple[Row, ...]
@@ -48,9 +50,12 @@ def charts(figures: Sequence[Figure]) -> tuple[Chart, ...]:
 
 def _chart(name: str, unit: str, figures: list[Figure]) -> Chart:
     finite = [figure for figure in figures if math.isfinite(figure.value)]
+    variants = {figure.variant for figure in figures}
     return Chart(
         name=name,
         unit=unit,
+        variant=variants.pop() if len(variants) == 1 else "",
+        wrong_way=all(figure.wrong_way for figure in figures),
         x_label=next((figure.x_label for figure in figures if figure.x_label), ""),
         picture=_picture(finite) if finite else None,
         rows=tuple(map(_row, figures)),

@@ -42,7 +42,7 @@ Details = tuple[tuple[str, str], ...]  # (name, text) in reading order
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """A dot at (x, y) px with a stem from `start`, where its invoke was.
+    """A dot at (x, y) px with a stem from `start`, where its invoke was; `at` ns in the diagram, `line` in words.
 
     `odd`: an anomaly was found here; `anomaly` is its label, empty where the diagram says it otherwise (lost events).
     """
@@ -58,6 +58,8 @@ class Mark:
     odd: bool
     anomaly: str
     details: Details
+    at: int
+    line: str
 
     @property
     def title(self) -> str:

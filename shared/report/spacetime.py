@@ -12,6 +12,7 @@ from shared.report.excerpt import LIMITS, Excerpt, Limits, choose
 from shared.report.lanes import RIGHT, Lane, lanes
 from shared.report.links import Link, links
 from shared.report.marks import LOST, STATES, Mark, anomaly_label, details
+from shared.report.steps import act, hit
 from shared.report.timeline import Break, Instant, Timeline, lay_out
 from shared.report.words import count, milliseconds, number, shortened
 
@@ -107,6 +108,8 @@ def _mark(plot: _Plot, place: int) -> Mark:
         odd=bool(found),
         anomaly=anomaly_label(found),
         details=details(attempt, number, plot.zero, found, plot.history),
+        at=attempt.end - plot.zero,
+        line=act(attempt, number, plot.zero, found),
     )
 
 
@@ -121,7 +124,7 @@ def _arrow(plot: _Plot, link: Link) -> Arrow:
     arrives = plot.starts[link.target] if target.start < target.end else plot.ends[link.target]
     x1, x2 = (plot.lanes[plot.lane(attempt.op.process)].x for attempt in (source, target))
     kind = "local" if x1 == x2 else "message"
-    return Arrow(kind, plot.excerpt.numbers[source.op.value], x1, min(leaves, arrives), x2, arrives)
+    return Arrow(kind, plot.excerpt.numbers[source.op.value], link.target, x1, min(leaves, arrives), x2, arrives)
 
 
 def _lost(plot: _Plot) -> list[Arrow]:
@@ -131,7 +134,7 @@ def _lost(plot: _Plot) -> list[Arrow]:
         traces = [place for place, attempt in enumerate(plot.excerpt.attempts) if attempt.op.value == finding.value]
         if finding.kind == LOST and traces:
             x, y = plot.lanes[plot.lane(plot.excerpt.attempts[traces[-1]].op.process)].x, plot.ends[traces[-1]]
-            found.append(Arrow("lost", plot.excerpt.numbers[finding.value], x, y, x + 96, y + 2))
+            found.append(Arrow("lost", plot.excerpt.numbers[finding.value], traces[-1], x, y, x + 96, y + 2))
     return found
 
 
@@ -150,6 +153,8 @@ def _fault(plot: _Plot, place: int) -> FaultMark:
         title="; ".join(
             filter(None, [f"fault on {fault.process}: {fault.note}", f"at {when}", lasting and f"for {lasting}"])
         ),
+        at=fault.at - plot.zero,
+        line=hit(fault, plot.zero),
     )
 
 

@@ -4,29 +4,32 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from typing import TypeVar
 
 from shared.record import Claim, RunRecord
 from shared.report.syllabus import Proof, Section
 from shared.report.words import file_name, spoken
 
 KEY_CLAIMS = 4
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A run record, the folder it lies in, and its page."""
+    """A run record, the folder where its histories lie, and its page. Those of committed evidence may not be there."""
 
     folder: Path
     record: RunRecord
+    committed: bool = False
 
     @property
     def page(self) -> str:
         return page_of(self.record.lab, self.record.experiment)
 
-    @property
-    def key_claims(self) -> list[Claim]:
-        """Failed claims first: nobody should have to open a page to learn of one."""
-        return sorted(self.record.claims, key=lambda claim: claim.holds)[:KEY_CLAIMS]
+    def key_claims(self, told: Sequence[T]) -> list[tuple[Claim, T]]:
+        """Claims with what is told of each, failed ones first: nobody should have to open a page to learn of one."""
+        pairs = zip(self.record.claims, told, strict=True)
+        return sorted(pairs, key=lambda pair: pair[0].holds)[:KEY_CLAIMS]
 
     @property
     def command(self) -> str:

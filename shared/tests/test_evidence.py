@@ -127,3 +127,25 @@ def test_the_syllabus_has_a_claim_only_where_it_held() -> None:
     assert "1 of 3 topics are shown by a claim that held" in text
     assert "| topic b | a-lab/01_first: right holds |" in text
     assert text.count("| — |") == 2
+
+
+REPORTED = Claim(
+    text="a | b is lost",
+    holds=True,
+    wrong_way=True,
+    fact="3 of 9 lost",
+    source="confluentinc/librdkafka#5423, nab#1007",
+)
+
+
+def test_known_bugs_link_the_reports_and_name_the_versions_that_the_claim_ran_on() -> None:
+    *_, row = evidence.bugs([made(claims=(*CLAIMS, REPORTED))]).splitlines()
+    assert row.startswith(
+        "| [confluentinc/librdkafka#5423](https://github.com/confluentinc/librdkafka/issues/5423), nab#1007 | "
+        "postgres 18.4 (native)"
+    )
+    assert row.endswith("| wrong way fails, as expected | a \\| b is lost | 3 of 9 lost | `lab run a-lab/01` |")
+
+
+def test_without_a_reported_bug_the_document_says_so() -> None:
+    assert "no report is recorded yet" in evidence.bugs([made(claims=CLAIMS)])

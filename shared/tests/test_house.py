@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from shared import errors
+from shared.commands.documents import made_documents
 from shared.report import syllabus
 from shared.settings import ROOT
 
@@ -17,7 +18,7 @@ MODULE_LINES, STAGE_LINES, SCRIPT_LINES, FUNCTION_LINES, TOPICS = 300, 600, 240,
 # The four floors: a module imports from its own floor and from those below it.
 # The rooms of a lab's package below its pattern, and what of shared only experiments need.
 ROOMS = {"wrong", "lessons", "stage"}
-EXPERIMENTAL = {"history", "run", "worker", "tap", "checkers", "experiment", "workload", "faults"}
+EXPERIMENTAL = {"about", "history", "run", "worker", "tap", "checkers", "experiment", "workload", "faults"}
 FLOORS = (
     {"errors"},
     {
@@ -26,6 +27,7 @@ FLOORS = (
     },
     {
         *(
+            "about",
             "checkers",
             "contrast",
             "ending",
@@ -257,6 +259,11 @@ def test_every_topic_of_an_experiment_is_in_the_syllabus(script: Path) -> None:
 def test_the_topics_of_an_experiment_are_of_its_own_section(script: Path) -> None:
     [section] = [part for part in syllabus.read(ROOT / "docs" / "syllabus.yaml") if part.lab == script.parent.name]
     assert {topic.split("/")[0] for topic in named_topics(script)} == {section.id}
+
+
+def test_documents_that_are_made_of_the_evidence_are_as_the_evidence_is() -> None:
+    stale = [path for path, text in made_documents().items() if path.read_text(encoding="utf-8") != text]
+    assert stale == []
 
 
 def test_every_error_is_drawn_in_its_tree_below_its_base() -> None:

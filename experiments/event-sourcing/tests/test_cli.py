@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from sourcing.cli import cli
 from sourcing.projection import Projector, install
-from sourcing.shop.read_models import PROJECTIONS
+from sourcing.shop.read_models import PROJECTIONS, OrderSummary, ProductSales
 from sourcing.stage import badevents, lives
 from sourcing.stage.traffic import wrong_rows
 from typer.testing import CliRunner, Result
@@ -18,7 +18,7 @@ from shared.postgres import Connection
 from shared.servers.server import Endpoint
 
 Lab = Callable[..., Result]
-SUMMARY = PROJECTIONS["order_summary"]
+SUMMARY = OrderSummary()
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def parked(connection: Connection) -> None:
     lives.write(connection, 7, 5)
     badevents.write(connection, ["order-too-large"])
     Projector(connection, SUMMARY).catch_up()
-    Projector(connection, PROJECTIONS["product_sales"], batch=10).step()
+    Projector(connection, ProductSales(), batch=10).step()
 
 
 @pytest.mark.usefixtures("parked")

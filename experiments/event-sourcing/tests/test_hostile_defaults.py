@@ -14,7 +14,7 @@ from sourcing.projection import Projector, install
 from sourcing.rebuild import rebuild
 from sourcing.repository import Repository
 from sourcing.shop.account import Account
-from sourcing.shop.read_models import PROJECTIONS
+from sourcing.shop.read_models import OrderSummary
 from sourcing.snapshots import EveryEvents, PostgresSnapshots
 from sourcing.stage import lives
 from sourcing.stage.traffic import wrong_rows
@@ -39,7 +39,7 @@ HOSTILE = {
     "client_encoding": "SQL_ASCII",
     "default_transaction_read_only": "on",
 }
-SUMMARY = PROJECTIONS["order_summary"]
+SUMMARY = OrderSummary()
 DATA = {"name": "Zoë", "price": "5 €", "where": "東京", "odd": "\\ ' \x00 \x1f \U0001f600", "share": 0.1 + 0.2}
 
 

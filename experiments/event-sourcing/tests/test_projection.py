@@ -12,7 +12,7 @@ from sourcing.audit import everything
 from sourcing.event import NewEvent
 from sourcing.postgres import PostgresStore
 from sourcing.projection import Change, Policy, Projection, ProjectionStopped, Projector, install
-from sourcing.shop.read_models import PROJECTIONS, OrderSummary
+from sourcing.shop.read_models import PROJECTIONS, OrderSummary, ProductSales, RevenuePerDay
 from sourcing.stage import badevents, lives, traffic, truth
 from sourcing.stage.kills import project
 from sourcing.stage.traffic import behind, changes, wrong_rows
@@ -26,7 +26,7 @@ from shared.postgres import Connection, connect
 from shared.wait import until
 from shared.worker import Worker
 
-SUMMARY = PROJECTIONS["order_summary"]
+SUMMARY = OrderSummary()
 every_model = pytest.mark.parametrize("projection", PROJECTIONS.values(), ids=PROJECTIONS)
 
 
@@ -83,9 +83,7 @@ def test_a_checkpoint_apart_from_the_model_drops_or_doubles_a_batch(
 def kill(schema: str, way: type[Projector], window: ProjectionWindow, folder: Path) -> None:
     """A projector that dies in its second batch of 15 events."""
     history = folder / "history.jsonl"
-    with Worker(
-        "projector", folder / "log", project, schema, SUMMARY.name, way, 15, history, Kill(window, 2)
-    ) as worker:
+    with Worker("projector", folder / "log", project, schema, SUMMARY, way, 15, history, Kill(window, 2)) as worker:
         worker.wait()
     require(History.read(history), f"SIGKILL {window}")
 
@@ -221,7 +219,7 @@ def test_a_program_of_another_version_does_not_touch_the_tables(orders: int, con
 
 def test_lag_counts_events_and_seconds_of_each_projection(orders: int, connection: Connection) -> None:
     Projector(connection, SUMMARY).catch_up()
-    Projector(connection, PROJECTIONS["product_sales"], batch=10).step()
+    Projector(connection, ProductSales(), batch=10).step()
     late, there = sorted(checkpoint.lag(connection), key=lambda one: -one.events)
     assert (late.events, late.seconds > 0) == (orders - 10, True)
     assert (there.projection, there.events, there.seconds) == (SUMMARY.name, 0, 0.0)
@@ -241,7 +239,7 @@ def test_a_key_too_long_for_its_index_is_the_fault_of_its_event(
     long = "".join(random.Random(7).choices(string.ascii_letters, k=9_000))
     line = NewEvent("LineAdded", {"product": long, "quantity": 1, "cents": 1})
     store.append("order-1", [NewEvent("OrderPlaced", {"customer": "c"}), line, NewEvent("OrderPaid", {"cents": 1})])
-    sales = PROJECTIONS["product_sales"]
+    sales = ProductSales()
     Projector(connection, sales).catch_up()
     [parked] = parking.parked(connection)
     assert (parked.stream, parked.version, "index row" in parked.reason) == ("order-1", 3, True)
@@ -292,7 +290,7 @@ def test_two_projectors_at_the_same_batch_count_the_revenue_once(
     orders: int, connection: Connection, schema: str
 ) -> None:
     """The second one begins its transaction while the first one's is open, and must wait for it to end."""
-    revenue = PROJECTIONS["revenue_per_day"]
+    revenue = RevenuePerDay()
     with connect(schema) as other, ThreadPoolExecutor(1) as pool:
         second = Projector(other, revenue)
         waiting: list[Future[int]] = []

@@ -12,7 +12,7 @@ import pytest
 from sourcing import checkpoint, parking
 from sourcing.projection import Change, Policy, ProjectionStopped, Projector, install
 from sourcing.rebuild import rebuild
-from sourcing.shop.read_models import PROJECTIONS, OrderSummary
+from sourcing.shop.read_models import OrderSummary
 from sourcing.stage import badevents, lives
 from sourcing.stage.kills import rebuild_killed
 from sourcing.stage.traffic import await_looks, behind, changes, watch, wrong_rows
@@ -25,7 +25,7 @@ from shared.postgres import Connection, connect
 from shared.wait import until
 from shared.worker import Worker
 
-SUMMARY = PROJECTIONS["order_summary"]
+SUMMARY = OrderSummary()
 BLOCKS = "select true from pg_stat_activity where %s = any (pg_blocking_pids(pid))"
 
 
@@ -143,7 +143,7 @@ def test_killed_in_any_window_it_leaves_whole_tables_and_can_be_done_again(
     window: RebuildWindow, live: int, connection: Connection, schema: str, tmp_path: Path
 ) -> None:
     connection.execute("update order_summary set total = total + 1")
-    arguments = schema, SUMMARY.name, 20, tmp_path / "history.jsonl", Kill(window)
+    arguments = schema, SUMMARY, 20, tmp_path / "history.jsonl", Kill(window)
     with Worker("rebuild", tmp_path / "log", rebuild_killed, *arguments) as rebuilding:
         rebuilding.wait()
     require(History.read(tmp_path / "history.jsonl"), f"SIGKILL {window}")

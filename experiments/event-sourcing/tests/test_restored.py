@@ -11,7 +11,7 @@ from sourcing.postgres import PostgresStore, create
 from sourcing.projection import Projector, install
 from sourcing.rebuild import rebuild
 from sourcing.shop.mails import Confirmations
-from sourcing.shop.read_models import PROJECTIONS
+from sourcing.shop.read_models import PROJECTIONS, OrderSummary
 from sourcing.stage import lives
 from sourcing.stage.traffic import wrong_rows
 from sourcing.store import NO_STREAM, StreamMetadata
@@ -26,7 +26,7 @@ from shared.servers.handle import own_instance
 from shared.servers.server import Endpoint
 from shared.settings import Settings
 
-SUMMARY = PROJECTIONS["order_summary"]
+SUMMARY = OrderSummary()
 ADOPT = "events", "lab sourcing"
 
 

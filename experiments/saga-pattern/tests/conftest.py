@@ -11,7 +11,7 @@ from saga.services import shop as shops
 from saga.services.shop import Services
 from saga.stage.fates import KIND, FatedShop
 from saga.stage.fates import create as create_shop
-from saga.stage.in_process import Stage, staged
+from saga.stage.in_process import Ensemble, staged
 
 from shared import kafka as kafka_helpers
 from shared.servers.server import Endpoint
@@ -56,7 +56,7 @@ def topics(kafka: Endpoint, unique: str) -> Iterator[Topics]:
 
 
 @pytest.fixture
-def stage(schema: str, kafka: Endpoint, topics: Topics, shop: FatedShop, quick: Definition) -> Iterator[Stage]:
+def stage(schema: str, kafka: Endpoint, topics: Topics, shop: FatedShop, quick: Definition) -> Iterator[Ensemble]:
     """Orchestrator and services in this process."""
     with staged(schema, kafka, topics, shop, quick) as opened:
         yield opened

@@ -20,7 +20,7 @@ from saga.engines.temporal.messages import Limits
 from saga.engines.temporal.workflow import OrderSaga
 from saga.order import Action
 from saga.services.shop import Shop
-from saga.stage.temporal import MANY, Gate, HeldActivities, Stage, await_held, doing, intervene, needy, order
+from saga.stage.temporal import MANY, Gate, HeldActivities, Playground, await_held, doing, intervene, needy, order
 from saga.windows import EffectWindow
 from saga.wrong.temporal_versions import Before
 
@@ -43,13 +43,13 @@ def main(folder: Path) -> None:
         logs = Path(things.enter_context(TemporaryDirectory()))
         run = Run(logs, stack, endpoints, Scale.SMOKE, 0, Output(silent=True))
         things.enter_context(run.stack_of_things)
-        stage = Stage(run, endpoints["temporal"], "record")
+        stage = Playground(run, endpoints["temporal"], "record")
         folder.mkdir(parents=True, exist_ok=True)
         for name, history in histories(stage, stage.shop("record", FATES)):
             (folder / f"{name}.json").write_text(json.dumps(untraced(json.loads(history)), indent=1) + "\n")
 
 
-def histories(stage: Stage, shop: Shop) -> Iterator[tuple[str, str]]:
+def histories(stage: Playground, shop: Shop) -> Iterator[tuple[str, str]]:
     """Each by its name."""
     with stage.working([job := stage.job(shop, "before", workflow=Before)]):
         stage.start([BEFORE], job.queue)
@@ -73,7 +73,7 @@ def untraced(part: Any) -> Any:
     return [untraced(value) for value in part] if isinstance(part, list) else part
 
 
-def come_too_late(stage: Stage, shop: Shop) -> None:
+def come_too_late(stage: Playground, shop: Shop) -> None:
     """Its deadline comes, and then an answer, while no worker is there: the workflow gets both at the same time."""
     gate = Gate(stage.run.folder / "gate", EffectWindow.AFTER, {LATE.id: Action.CHARGE})
     held = stage.job(shop, "late", workflow=None, activities=partial(HeldActivities, gates=(gate,)))

@@ -11,7 +11,7 @@ from saga.choreography import store
 from saga.choreography.flow import problems
 from saga.choreography.machine import ENDS, MACHINES, Machines
 from saga.choreography.service import Service, submitted
-from saga.choreography.store import Letter, Outgoing
+from saga.choreography.store import Envelope, Letter
 from saga.order import Action, Order, Outcome, World, orders
 from saga.services.invariant import Ending, judge
 from saga.services.shop import Services
@@ -69,7 +69,7 @@ class Hall:
         kind = self.kinds.get(name, Service)
         return kind(self.machines[name], self.called, self.send, "hall", at)
 
-    def send(self, messages: Sequence[Outgoing]) -> None:
+    def send(self, messages: Sequence[Envelope]) -> None:
         for one in messages:
             place = f"{one.topic}/0/{len(self.said)}"
             self.letters.append(Letter(place, one.key.encode(), one.value, one.headers))

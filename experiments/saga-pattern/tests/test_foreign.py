@@ -12,10 +12,10 @@ from saga.stage.fates import FatedShop
 from saga.stage.foreign import Foreign, between
 from saga.stage.foreign.camunda import Instances
 from saga.stage.foreign.choreography import Events
-from saga.stage.foreign.dbos import Workflows as DbosWorkflows
+from saga.stage.foreign.dbos import Enqueued
 from saga.stage.foreign.own import Rows
 from saga.stage.foreign.stepfunctions import Messages
-from saga.stage.foreign.temporal import Workflows as TemporalWorkflows
+from saga.stage.foreign.temporal import Workflows
 
 from shared.servers.server import Endpoint
 from shared.worker import Worker
@@ -23,8 +23,8 @@ from shared.worker import Worker
 ENGINES: dict[str, tuple[Opener, Callable[[Any], Foreign], tuple[str, ...]]] = {
     "own": (own.opened, Rows, ("postgres", "kafka")),
     "choreography": (choreography.opened, Events, ("kafka",)),
-    "DBOS": (dbos.opened, DbosWorkflows, ("postgres",)),
-    "Temporal": (temporal.opened, TemporalWorkflows, ("temporal",)),
+    "DBOS": (dbos.opened, Enqueued, ("postgres",)),
+    "Temporal": (temporal.opened, Workflows, ("temporal",)),
     "Camunda": (camunda.opened, Instances, ("camunda",)),
     "Step Functions": (stepfunctions.opened, Messages, ("moto",)),
 }

@@ -26,10 +26,10 @@ from saga.lessons.isolation import (
     Holding,
     Livelock,
     Locks,
+    Move,
     Overwriting,
     Rereading,
     Saga,
-    Turn,
     interleave,
     missing,
     purchase,
@@ -77,7 +77,7 @@ def test_the_same_seed_interleaves_the_same_way_and_every_saga_ends() -> None:
         def noted(number: int) -> Saga:
             for _ in range(3):
                 seen.append(number)
-                yield Turn.DONE
+                yield Move.DONE
             return End.COMPLETE
 
         tally = interleave(map(noted, range(6)), random.Random(seed), concurrent=3)
@@ -93,7 +93,7 @@ def test_no_more_sagas_are_open_than_allowed() -> None:
     def counted(number: int) -> Saga:
         open_now.add(number)
         most[0] = max(most[0], len(open_now))
-        yield Turn.DONE
+        yield Move.DONE
         open_now.discard(number)
         return End.COMPLETE
 
@@ -104,7 +104,7 @@ def test_no_more_sagas_are_open_than_allowed() -> None:
 def test_sagas_that_only_wait_are_a_clear_error() -> None:
     def waiting() -> Saga:
         while True:
-            yield Turn.WAITED
+            yield Move.WAITED
 
     with pytest.raises(Livelock, match="1 sagas after 1000 turns"):
         interleave([waiting()], random.Random(1), concurrent=1)
@@ -115,14 +115,14 @@ def test_sagas_that_only_wait_are_a_clear_error() -> None:
     [
         (Overwriting(), True, True, None),
         (Commuting(), True, False, None),
-        (Rereading(), True, False, Turn.REREAD),
-        (Holding(), True, False, Turn.WAITED),
+        (Rereading(), True, False, Move.REREAD),
+        (Holding(), True, False, Move.WAITED),
         (Holding(), False, False, End.REFUSED),
     ],
     ids=["overwrite", "commute", "reread", "hold and wait", "hold and refuse"],
 )
 def test_updates_of_one_account_are_lost_only_where_a_balance_is_overwritten(
-    opening: Opening, charging: Charging, waits: bool, loses: bool, pays: Turn | End | None
+    opening: Opening, charging: Charging, waits: bool, loses: bool, pays: Move | End | None
 ) -> None:
     made = of_customer(list(orders(3, 10, World())))
     services = opening(World(), refusing(made, Action.SHIP))
@@ -130,7 +130,7 @@ def test_updates_of_one_account_are_lost_only_where_a_balance_is_overwritten(
     sagas = [purchase(services, order, charging, waits) for order in made]
     tally = interleave(sagas, random.Random(3), 5, locks)
     assert (missing(services.connections["payments"], "customer-000", OPENING) > 0) is loses
-    assert {kind for kind in (Turn.REREAD, Turn.WAITED) if tally.turns[kind]} | (
+    assert {kind for kind in (Move.REREAD, Move.WAITED) if tally.turns[kind]} | (
         {End.REFUSED} if tally.ends[End.REFUSED] else set()
     ) == ({pays} if pays else set())
     assert locks.found == 0 < locks.turns
@@ -146,7 +146,7 @@ def test_reports_and_refusals_build_on_what_is_undone_later_unless_it_is_marked(
     tally = interleave([sale(services, order, how) for order in made], random.Random(3), len(made), reports)
     false, left_out = reports.judge()
     assert (false > 0, refused_in_vain(services, made) > 0) == (wrong, wrong)
-    assert (left_out > 0, tally.turns[Turn.WAITED] > 0) == (not wrong, not wrong)
+    assert (left_out > 0, tally.turns[Move.WAITED] > 0) == (not wrong, not wrong)
 
 
 def test_no_mark_is_left_when_all_sagas_have_ended(opening: Opening) -> None:
@@ -174,4 +174,4 @@ def test_money_that_is_refunded_too_early_is_spent_and_cannot_be_taken_back(
     tally = interleave(sagas, random.Random(3), 32)
     gifts = sum(GIFT in breaches(standing(services, order.id)) for order in first)
     assert (gifts > 0) is (give_back is refund_first)
-    assert (gifts, tally.turns[Turn.WAITED] > 0) == (tally.ends[End.IN_DEBT], give_back is promise_first)
+    assert (gifts, tally.turns[Move.WAITED] > 0) == (tally.ends[End.IN_DEBT], give_back is promise_first)

@@ -12,7 +12,7 @@ from saga.orchestrator.operator import NoSuchMessage, discard, put_aside, resend
 from saga.order import Action, Order, Request, World, orders
 from saga.services.host import Host
 from saga.stage.foreign import odd
-from saga.stage.in_process import Stage
+from saga.stage.in_process import Ensemble
 from saga.transport import Inlet, NotSent, Outlet, restored
 
 from shared import codec
@@ -61,11 +61,11 @@ COMMANDS = {
 }
 
 
-def send(stage: Stage, topic: str, raw: Raw, usual: Mapping[str, bytes | None] = MappingProxyType({})) -> None:
+def send(stage: Ensemble, topic: str, raw: Raw, usual: Mapping[str, bytes | None] = MappingProxyType({})) -> None:
     stage.client.outlet.put(topic, raw.value, raw.key, list({**usual, **raw.headers}.items()))
 
 
-def ask(stage: Stage, order: Order) -> None:
+def ask(stage: Ensemble, order: Order) -> None:
     stage.client.outlet.send([command(stage.office.topics, Request(order.id, Action.PLACE, order), 1, "test")])
 
 
@@ -79,7 +79,7 @@ def kept(connection: Connection) -> list[Raw]:
     return [Raw(value, key, dict(restored(headers))) for key, value, headers in rows]
 
 
-def test_commands_that_nobody_can_use_are_put_aside_as_they_came_and_the_others_carried_out(stage: Stage) -> None:
+def test_commands_that_nobody_can_use_are_put_aside_as_they_came_and_the_others_carried_out(stage: Ensemble) -> None:
     usual = {"id": b"odd", "correlation-id": b"odd", "reply-to": stage.office.topics.replies.encode()}
     topic, database = stage.office.topics.commands["orders"], stage.host.services.connections["orders"]
     ask(stage, FIRST)
@@ -95,7 +95,7 @@ def test_commands_that_nobody_can_use_are_put_aside_as_they_came_and_the_others_
 
 
 def test_a_host_that_has_lost_its_place_reads_all_of_them_again_and_puts_each_aside_once(
-    stage: Stage, kafka: Endpoint
+    stage: Ensemble, kafka: Endpoint
 ) -> None:
     topic, database = stage.office.topics.commands["orders"], stage.host.services.connections["orders"]
     send(stage, topic, Raw(b"none"))
@@ -122,7 +122,7 @@ ANSWERS = {
 }
 
 
-def test_a_saga_whose_answer_nobody_can_read_waits_for_the_operator_and_the_others_go_on(stage: Stage) -> None:
+def test_a_saga_whose_answer_nobody_can_read_waits_for_the_operator_and_the_others_go_on(stage: Ensemble) -> None:
     begun, replies = list(orders(37, len(ANSWERS) + 1, World())), stage.office.topics.replies
     for order in begun:
         stage.client.start(order)
@@ -144,7 +144,7 @@ def test_a_saga_whose_answer_nobody_can_read_waits_for_the_operator_and_the_othe
         assert stage.play(saga) == Status.COMPLETED
 
 
-def waiting(stage: Stage) -> dict[str, str]:
+def waiting(stage: Ensemble) -> dict[str, str]:
     """Saga -> why it waits for the operator."""
     return {one.id: one.reason for one in sagas(stage.connection, [Status.PARKED])}
 
@@ -157,7 +157,7 @@ def waiting(stage: Stage) -> dict[str, str]:
     ],
     ids=["a tombstone that only its key tells of", "an empty answer that only its headers tell of"],
 )
-def test_whatever_tells_whose_answer_it_is_will_do(stage: Stage, raw: Raw) -> None:
+def test_whatever_tells_whose_answer_it_is_will_do(stage: Ensemble, raw: Raw) -> None:
     stage.client.start(FIRST)
     send(stage, stage.office.topics.replies, raw)
     stage.until("it to wait", lambda: waiting(stage).keys() == {FIRST.id}, host=False)
@@ -173,7 +173,7 @@ def test_whatever_tells_whose_answer_it_is_will_do(stage: Stage, raw: Raw) -> No
     ids=["of another attempt", "of a saga with a NUL", "of no saga"],
 )
 def test_an_answer_that_nobody_can_read_and_nobody_waits_for_is_put_aside_alone(
-    stage: Stage, headers: dict[str, bytes | None]
+    stage: Ensemble, headers: dict[str, bytes | None]
 ) -> None:
     stage.client.start(FIRST)
     send(stage, stage.office.topics.replies, Raw(b"{", None, headers))
@@ -181,7 +181,7 @@ def test_an_answer_that_nobody_can_read_and_nobody_waits_for_is_put_aside_alone(
     assert stage.play(FIRST.id) == Status.COMPLETED
 
 
-def test_a_busy_answer_with_an_endless_number_is_put_aside(stage: Stage) -> None:
+def test_a_busy_answer_with_an_endless_number_is_put_aside(stage: Ensemble) -> None:
     stage.client.start(FIRST)
     headers = {"busy": b"busy", "causation-id": f"{FIRST.id}:place-order#{'1' * 5_000}".encode()}
     send(stage, stage.office.topics.replies, Raw(reply(FIRST.id, b'""')), headers)
@@ -199,7 +199,7 @@ def test_a_busy_answer_with_an_endless_number_is_put_aside(stage: Stage) -> None
     ],
     ids=["a byte in its order", "a step that is none", "a compensation that is none", "a byte in its definition"],
 )
-def test_a_saga_whose_row_is_spoilt_waits_for_the_operator_and_the_others_go_on(stage: Stage, spoil: str) -> None:
+def test_a_saga_whose_row_is_spoilt_waits_for_the_operator_and_the_others_go_on(stage: Ensemble, spoil: str) -> None:
     for order in (FIRST, ODD, SECOND):
         stage.client.start(order)
     stage.connection.execute(spoil, [ODD.id])
@@ -209,7 +209,7 @@ def test_a_saga_whose_row_is_spoilt_waits_for_the_operator_and_the_others_go_on(
     assert waiting(stage)[ODD.id]
 
 
-def test_a_command_whose_answer_in_the_inbox_nobody_can_read_is_put_aside(stage: Stage) -> None:
+def test_a_command_whose_answer_in_the_inbox_nobody_can_read_is_put_aside(stage: Ensemble) -> None:
     database = stage.host.services.connections["orders"]
     database.execute("insert into inbox values (%s, '\\xfc')", [f"{ODD.id}:place-order"])
     for order in (FIRST, ODD, SECOND):
@@ -219,7 +219,7 @@ def test_a_command_whose_answer_in_the_inbox_nobody_can_read_is_put_aside(stage:
     assert put_aside(database)[0].reason.startswith("NotReadable")
 
 
-def test_the_operator_sends_again_what_was_put_aside_or_drops_it(stage: Stage, kafka: Endpoint) -> None:
+def test_the_operator_sends_again_what_was_put_aside_or_drops_it(stage: Ensemble, kafka: Endpoint) -> None:
     topic, database = stage.office.topics.commands["orders"], stage.host.services.connections["orders"]
     for number in range(2):
         send(stage, topic, Raw(b"\xfc", b"\xfc", {"x": b"\xfc", "number": str(number).encode(), "none": None}))
@@ -236,7 +236,7 @@ def test_the_operator_sends_again_what_was_put_aside_or_drops_it(stage: Stage, k
         discard(database, second.number)
 
 
-def test_what_cannot_be_sent_again_stays_put_aside(stage: Stage) -> None:
+def test_what_cannot_be_sent_again_stays_put_aside(stage: Ensemble) -> None:
     database = stage.host.services.connections["orders"]
     send(stage, stage.office.topics.commands["orders"], Raw(b"none"))
     stage.until("it to be put aside", lambda: len(put_aside(database)) == 1, worker=False)

@@ -21,7 +21,7 @@ from saga.services.invariant import Ending, judge
 from saga.stage.engines import Ended, Site
 from saga.stage.engines.own import ENDED, opened
 from saga.stage.fates import Fate, FatedShop, Fates
-from saga.stage.in_process import Stage
+from saga.stage.in_process import Ensemble
 from saga.stage.killing import RecordedKill
 from saga.stage.processes import host, work
 from saga.transport import Inlet
@@ -38,24 +38,26 @@ from shared.wait import until
 from shared.worker import Worker
 
 
-def asked(stage: Stage, saga: str) -> list[str]:
+def asked(stage: Ensemble, saga: str) -> list[str]:
     row = stage.connection.execute("select asked from sagas where id = %s", [saga]).fetchone()
     return str(row[0]).split() if row else []
 
 
-def send(stage: Stage, topic: str, value: bytes, saga: str = "order", *more: tuple[str, str]) -> None:
+def send(stage: Ensemble, topic: str, value: bytes, saga: str = "order", *more: tuple[str, str]) -> None:
     outgoing = Outgoing(topic, saga, value, "by hand", "nothing", more)
     stage.client.outlet.send([outgoing])
     stage.client.outlet.flush()
 
 
-def test_an_order_is_completed_in_all_services(stage: Stage, order: Order) -> None:
+def test_an_order_is_completed_in_all_services(stage: Ensemble, order: Order) -> None:
     assert stage.client.start(order)
     assert stage.play(order.id) == Status.COMPLETED
     assert judge(stage.shop).endings == {order.id: Ending.COMPLETE}
 
 
-def test_a_saga_whose_client_died_before_it_could_ask_is_asked_for_by_its_time_out(stage: Stage, order: Order) -> None:
+def test_a_saga_whose_client_died_before_it_could_ask_is_asked_for_by_its_time_out(
+    stage: Ensemble, order: Order
+) -> None:
     definition, turn = stage.client.definition, begin(stage.client.definition, order.id, time.time())
     saga = Saga(turn.state, definition.name, definition.version, msgspec.json.encode(order))
     assert stage.client.store.add(saga, turn.note)  # and nothing is sent
@@ -63,12 +65,12 @@ def test_a_saga_whose_client_died_before_it_could_ask_is_asked_for_by_its_time_o
     assert any(note.startswith("the pause is over: ask for place-order") for note in stage.notes(order.id))
 
 
-def test_the_same_saga_is_begun_once(stage: Stage, order: Order) -> None:
+def test_the_same_saga_is_begun_once(stage: Ensemble, order: Order) -> None:
     assert [stage.client.start(order) for _ in range(3)] == [True, False, False]
     assert len(stage.notes(order.id)) == 1
 
 
-def test_a_refused_order_is_undone_in_reverse(stage: Stage, order: Order) -> None:
+def test_a_refused_order_is_undone_in_reverse(stage: Ensemble, order: Order) -> None:
     stage.fate({(order.id, Action.SHIP): Fate.REFUSED})
     stage.client.start(order)
     assert stage.play(order.id) == Status.COMPENSATED
@@ -77,7 +79,7 @@ def test_a_refused_order_is_undone_in_reverse(stage: Stage, order: Order) -> Non
 
 
 @pytest.mark.parametrize("fate", [Fate.ANSWER_LOST, Fate.TRANSIENT])
-def test_what_fails_for_a_while_is_asked_again_and_done_once(fate: Fate, stage: Stage, order: Order) -> None:
+def test_what_fails_for_a_while_is_asked_again_and_done_once(fate: Fate, stage: Ensemble, order: Order) -> None:
     stage.fate({(order.id, Action.CHARGE): fate})
     stage.client.start(order)
     assert stage.play(order.id) == Status.COMPLETED
@@ -86,7 +88,7 @@ def test_what_fails_for_a_while_is_asked_again_and_done_once(fate: Fate, stage: 
 
 
 def test_a_busy_answer_that_comes_again_does_not_use_up_the_next_attempt(
-    stage: Stage, order: Order, quick: Definition
+    stage: Ensemble, order: Order, quick: Definition
 ) -> None:
     waits_long = msgspec.structs.replace(timed(quick, attempt=30.0, retry=Retry(first=0.02), whole=120.0), version=2)
     publish(stage.connection, waits_long)
@@ -103,7 +105,7 @@ def test_a_busy_answer_that_comes_again_does_not_use_up_the_next_attempt(
     assert stage.play(order.id) == Status.COMPLETED
 
 
-def test_replies_that_come_again_change_nothing(stage: Stage, order: Order, kafka: Endpoint) -> None:
+def test_replies_that_come_again_change_nothing(stage: Ensemble, order: Order, kafka: Endpoint) -> None:
     stage.client.start(order)
     stage.play(order.id)
     replies = kafka_helpers.read_all(kafka, stage.office.topics.replies)
@@ -115,7 +117,7 @@ def test_replies_that_come_again_change_nothing(stage: Stage, order: Order, kafk
     assert (stage.status(order.id), stage.parked_messages()) == (Status.COMPLETED, [])
 
 
-def test_a_step_whose_answer_comes_too_late_is_undone(stage: Stage, order: Order, quick: Definition) -> None:
+def test_a_step_whose_answer_comes_too_late_is_undone(stage: Ensemble, order: Order, quick: Definition) -> None:
     impatient = timed(quick, attempt=0.05, retry=Retry(attempts=1), whole=20.0)
     impatient = msgspec.structs.replace(impatient, version=2, undo_timeout=2.0)
     publish(stage.connection, impatient)
@@ -126,7 +128,7 @@ def test_a_step_whose_answer_comes_too_late_is_undone(stage: Stage, order: Order
     assert judge(stage.shop).endings == {order.id: Ending.COMPENSATED}
 
 
-def test_replies_that_cannot_be_used_are_put_aside_with_the_reason(stage: Stage, order: Order) -> None:
+def test_replies_that_cannot_be_used_are_put_aside_with_the_reason(stage: Ensemble, order: Order) -> None:
     stage.client.start(order)
     replies = stage.office.topics.replies
     send(stage, replies, b"nonsense")
@@ -143,7 +145,7 @@ def test_replies_that_cannot_be_used_are_put_aside_with_the_reason(stage: Stage,
     assert stage.play(order.id) == Status.COMPLETED
 
 
-def test_commands_that_cannot_be_used_are_put_aside_with_the_reason(stage: Stage, order: Order) -> None:
+def test_commands_that_cannot_be_used_are_put_aside_with_the_reason(stage: Ensemble, order: Order) -> None:
     commands, to = stage.office.topics.commands["orders"], (str(Header.REPLY_TO), "no.such.topic")
     request = msgspec.json.encode({"saga": order.id, "action": "place-order", "order": order})
     send(stage, commands, b"nonsense")
@@ -160,7 +162,7 @@ def test_commands_that_cannot_be_used_are_put_aside_with_the_reason(stage: Stage
 
 
 def test_a_command_that_the_database_cannot_take_is_put_aside_and_the_order_undone(
-    stage: Stage, order: Order, quick: Definition
+    stage: Ensemble, order: Order, quick: Definition
 ) -> None:
     asks_once = msgspec.structs.replace(timed(quick, attempt=0.3, retry=Retry(attempts=1), whole=120.0), version=2)
     publish(stage.connection, asks_once)
@@ -171,7 +173,7 @@ def test_a_command_that_the_database_cannot_take_is_put_aside_and_the_order_undo
     assert last.reason.startswith("NumericValueOutOfRange")
 
 
-def test_a_saga_whose_order_cannot_be_read_is_parked_and_goes_on_when_it_can(stage: Stage, order: Order) -> None:
+def test_a_saga_whose_order_cannot_be_read_is_parked_and_goes_on_when_it_can(stage: Ensemble, order: Order) -> None:
     stage.client.start(order)
     [(payload,)] = stage.connection.execute("select payload from sagas").fetchall()
     stage.connection.execute("update sagas set payload = %s", [b'{"id": "of a newer version"}'])
@@ -182,21 +184,21 @@ def test_a_saga_whose_order_cannot_be_read_is_parked_and_goes_on_when_it_can(sta
     assert stage.play(order.id) == Status.COMPLETED
 
 
-def test_a_saga_of_a_definition_that_is_not_there_is_parked(stage: Stage, order: Order) -> None:
+def test_a_saga_of_a_definition_that_is_not_there_is_parked(stage: Ensemble, order: Order) -> None:
     stage.client.start(order)
     stage.connection.execute("update sagas set version = 7")
     assert stage.play(order.id) == Status.PARKED
     assert "there is no version 7 of it" in stage.notes(order.id)[-1]
 
 
-def test_a_definition_that_is_used_is_not_changed(stage: Stage, quick: Definition) -> None:
+def test_a_definition_that_is_used_is_not_changed(stage: Ensemble, quick: Definition) -> None:
     publish(stage.connection, quick)
     with pytest.raises(DefinitionError, match="count the version up"):
         publish(stage.connection, msgspec.structs.replace(quick, timeout=1.0))
 
 
 def test_a_compensation_that_fails_for_good_waits_for_the_operator_and_the_rest_stays_undone(
-    stage: Stage, order: Order
+    stage: Ensemble, order: Order
 ) -> None:
     given_up_soon = msgspec.structs.replace(
         stage.client.definition, version=2, undo_timeout=10.0, undo_retry=Retry(attempts=2, first=0.01)
@@ -212,7 +214,7 @@ def test_a_compensation_that_fails_for_good_waits_for_the_operator_and_the_rest_
     assert stage.play(order.id) == Status.COMPENSATED
 
 
-def test_a_due_saga_is_woken_by_one_worker(stage: Stage, order: Order) -> None:
+def test_a_due_saga_is_woken_by_one_worker(stage: Ensemble, order: Order) -> None:
     stage.client.start(order)
     stage.connection.execute("update sagas set due = now() - interval '1 second'")
     with (

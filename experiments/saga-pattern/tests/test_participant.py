@@ -60,7 +60,7 @@ def replace_cents(order: Order, cents: int) -> Order:
     return Order(order.id, order.customer, order.product, order.quantity, cents)
 
 
-class Held:
+class Hold:
     """A hook that stops in the transaction of the effect until it is let go."""
 
     def __init__(self) -> None:
@@ -85,7 +85,7 @@ class Held:
 def test_who_comes_while_it_is_being_done_waits_and_finds_it_done(
     second: Action, ending: Ending, shop: FatedShop, order: Order
 ) -> None:
-    held = Held()
+    held = Hold()
     with shop.open() as one, shop.open() as other, ThreadPoolExecutor(2) as pool:
         first = pool.submit(lambda: one(Request(order.id, Action.CHARGE, order), at=held))
         assert held.within.wait(10)

@@ -16,7 +16,7 @@ from saga.services.shop import Services
 from saga.stage import poison
 from saga.stage.fates import FatedShop
 from saga.stage.foreign import odd
-from saga.stage.retrying import Call, Limits, Rush, policies, port_of, provide, rush
+from saga.stage.retrying import Call, Rush, Times, policies, port_of, provide, rush
 from saga.transport import Outlet
 from saga.wrong import consuming
 
@@ -25,7 +25,7 @@ from shared.kafka import delete_topics
 from shared.servers.server import Endpoint
 from shared.worker import Worker
 
-LIMITS = Limits(service=0.005, timeout=0.05, patience=3.2)  # ten answers in time
+LIMITS = Times(service=0.005, timeout=0.05, patience=3.2)  # ten answers in time
 POLICIES = policies(first=0.05, longest=0.8)
 
 

@@ -12,8 +12,8 @@ from saga.engines.stepfunctions.client import (
     Account,
     Body,
     Definition,
-    DefinitionError,
-    Sagas,
+    Executions,
+    UnknownQueue,
     definition,
     deploy,
     make_queues,
@@ -127,7 +127,7 @@ def test_every_failed_step_is_undone_and_after_it_all_before_it() -> None:
 
 
 def test_a_queue_that_is_missing_is_named() -> None:
-    with pytest.raises(DefinitionError, match=r"wants \$\{PaymentsQueue\}"):
+    with pytest.raises(UnknownQueue, match=r"wants \$\{PaymentsQueue\}"):
         definition({service: url for service, url in QUEUES.items() if service != "payments"})
 
 
@@ -279,7 +279,7 @@ def test_the_same_file_is_deployed_where_boto3_finds_aws_in_the_environment(
         monkeypatch.setenv(name, value)
     account = Account()
     queues = make_queues(account, unique, 5)
-    sagas = Sagas(deploy(account, unique, queues, definition(queues)))
+    sagas = Executions(deploy(account, unique, queues, definition(queues)))
     sagas.start(FINE, 60)
     message = until("the first step", lambda: sagas.queue.receive_message(QueueUrl=queues["orders"]).get("Messages"))
     assert (":eu-west-1:" in sagas.machine.arn, sagas.running()) == (True, {FINE.id})

@@ -11,9 +11,9 @@ from uuid import uuid4
 import pytest
 from psycopg import OperationalError
 from saga.engines.temporal.activities import Activities
-from saga.engines.temporal.client import NoSuchSaga, Sagas
+from saga.engines.temporal.client import NoSuchWorkflow, Sagas
 from saga.engines.temporal.histories import actions, asked, given_up, happened
-from saga.engines.temporal.messages import Limits, Progress, Status
+from saga.engines.temporal.messages import Limits, Phase, Progress
 from saga.engines.temporal.worker import Job, work
 from saga.order import STEPS, Action, Order, Outcome, Reply, Request
 from saga.services import shop as shops
@@ -137,19 +137,19 @@ def begin_to_ship(sagas: Apart[Sagas], one: Order) -> None:
 
 def test_a_saga_does_its_steps_one_after_the_other(sagas: Apart[Sagas], shop: FatedShop) -> None:
     ended, history = carry_out(sagas, FINE)
-    assert (ended.status, actions(history)) == (Status.COMPLETED, list(STEPS))
+    assert (ended.status, actions(history)) == (Phase.COMPLETED, list(STEPS))
     assert judge(shop).endings[FINE.id] is Ending.COMPLETE
 
 
 def test_a_refused_step_is_not_undone_and_all_before_it_is_in_reverse(sagas: Apart[Sagas], shop: FatedShop) -> None:
     ended, history = carry_out(sagas, REFUSED)
-    assert (ended.status, actions(history)) == (Status.COMPENSATED, [*STEPS, *BACKWARD[1:]])
+    assert (ended.status, actions(history)) == (Phase.COMPENSATED, [*STEPS, *BACKWARD[1:]])
     assert "the business refuses" in ended.reason
 
 
 def test_a_step_of_which_nobody_knows_is_undone_as_well(sagas: Apart[Sagas], shop: FatedShop) -> None:
     ended, history = carry_out(sagas, UNKNOWN, Limits(attempts=2, heartbeat=CALM))
-    assert (ended.status, actions(history)) == (Status.COMPENSATED, [*STEPS, *BACKWARD])
+    assert (ended.status, actions(history)) == (Phase.COMPENSATED, [*STEPS, *BACKWARD])
     assert judge(shop).endings[UNKNOWN.id] is Ending.COMPENSATED
 
 
@@ -169,13 +169,13 @@ def test_a_saga_that_is_begun_twice_is_one_saga(sagas: Apart[Sagas]) -> None:
 def test_an_operator_aborts_a_saga_with_a_reason(sagas: Apart[Sagas]) -> None:
     begin_to_ship(sagas, ABORT)
     sagas.call(Sagas.abort, ABORT.id, "fraud")
-    assert sagas.call(Sagas.ended, ABORT.id) == Progress(Status.COMPENSATED, reason="aborted: fraud")
+    assert sagas.call(Sagas.ended, ABORT.id) == Progress(Phase.COMPENSATED, reason="aborted: fraud")
 
 
 def test_a_cancelled_workflow_undoes_what_it_has_done(sagas: Apart[Sagas], shop: FatedShop) -> None:
     begin_to_ship(sagas, CANCEL)
     sagas.call(Sagas.cancel, CANCEL.id)
-    assert sagas.call(Sagas.ended, CANCEL.id) == Progress(Status.COMPENSATED, reason="cancelled")
+    assert sagas.call(Sagas.ended, CANCEL.id) == Progress(Phase.COMPENSATED, reason="cancelled")
     assert judge(shop).endings[CANCEL.id] is Ending.COMPENSATED
 
 
@@ -184,7 +184,7 @@ def test_heartbeats_keep_an_attempt_alive_that_takes_longer_than_their_timeout(
 ) -> None:
     until("heartbeats", lambda: sagas.call(beaten, SLOW.id) > CALM)
     gates[0].open()
-    assert sagas.call(Sagas.ended, SLOW.id).status is Status.COMPLETED
+    assert sagas.call(Sagas.ended, SLOW.id).status is Phase.COMPLETED
     assert [found.attempts for found in asked(sagas.call(Sagas.history, SLOW.id))] == [1, 1, 1, 1]
 
 
@@ -194,14 +194,14 @@ def test_an_attempt_that_beats_and_hangs_is_given_up_and_undone(
     ended, history = sagas.call(Sagas.ended, HUNG.id), sagas.call(Sagas.history, HUNG.id)
     assert (gates[1].held(), given_up(history)) == ({HUNG.id}, {Action.CHARGE: "START_TO_CLOSE"})
     gates[1].open()
-    assert (ended.status, actions(history)) == (Status.COMPENSATED, [*STEPS[:3], *BACKWARD[1:]])
+    assert (ended.status, actions(history)) == (Phase.COMPENSATED, [*STEPS[:3], *BACKWARD[1:]])
     assert judge(shop).endings[HUNG.id] is Ending.COMPENSATED
 
 
 def test_who_speaks_to_a_saga_that_is_not_there_is_told_so(sagas: Apart[Sagas]) -> None:
-    with pytest.raises(NoSuchSaga, match="'nobody'"):
+    with pytest.raises(NoSuchWorkflow, match="'nobody'"):
         sagas.call(Sagas.abort, "nobody", "why not")
-    with pytest.raises(NoSuchSaga, match="'nobody'"):
+    with pytest.raises(NoSuchWorkflow, match="'nobody'"):
         sagas.call(Sagas.state, "nobody")
 
 
@@ -220,14 +220,14 @@ def test_a_signal_that_nobody_can_read_changes_nothing_and_the_next_is_heard(sag
     for reason in (b'"gesch\xfctzt"', b"[" * 50_000, rb'"\ud83d"', b"5", b""):
         sagas.call(signal, DEAF.id, "abort", reason)
     sagas.call(Sagas.abort, DEAF.id, "fraud")
-    assert sagas.call(Sagas.ended, DEAF.id) == Progress(Status.COMPENSATED, reason="aborted: fraud")
+    assert sagas.call(Sagas.ended, DEAF.id) == Progress(Phase.COMPENSATED, reason="aborted: fraud")
 
 
 def test_a_cancelled_workflow_that_waits_for_its_operator_waits_on_and_is_undone_when_it_is_mended(
     sagas: Apart[Sagas], shop: FatedShop
 ) -> None:
     sagas.call(Sagas.start, WAITS, Limits(undo_attempts=1, heartbeat=CALM))
-    until("it to wait", lambda: sagas.call(Sagas.state, WAITS.id).status is Status.PARKED)
+    until("it to wait", lambda: sagas.call(Sagas.state, WAITS.id).status is Phase.PARKED)
     sagas.call(Sagas.cancel, WAITS.id)
     until("it to have heard", lambda: heard(sagas.call(Sagas.history, WAITS.id), "CANCEL_REQUESTED"))
     repair(shop, WAITS, Action.REFUND)
@@ -266,7 +266,7 @@ def test_what_fails_in_the_other_process_is_told_in_this_one(sagas: Apart[Sagas]
 
 def test_the_pauses_between_attempts_double_up_to_five_seconds(skipping: Apart[Skipping]) -> None:
     ended, seconds = skipping.call(Skipping.through, BACKOFF, Limits(attempts=12, deadline=600))
-    assert ended.status is Status.COMPENSATED
+    assert ended.status is Phase.COMPENSATED
     # The attempts take real time. Pauses that went on doubling would be 205 s, those of always 5 s would be 55 s.
     assert 0 <= seconds - (0.1 + 0.2 + 0.4 + 0.8 + 1.6 + 3.2 + 5 * 5) < 15
 
@@ -281,11 +281,11 @@ def test_a_compensation_that_fails_waits_for_its_operator_for_a_month(
     skipping: Apart[Skipping], shop: FatedShop
 ) -> None:
     waiting = skipping.call(Skipping.later, MONTH, Limits(undo_attempts=3), 30)
-    assert (waiting.status, waiting.undo) == (Status.PARKED, BACKWARD[1:])
+    assert (waiting.status, waiting.undo) == (Phase.PARKED, BACKWARD[1:])
     assert waiting.reason.startswith(Action.REFUND)
     repair(shop, MONTH, Action.REFUND)
     skipping.call(Sagas.mended, MONTH.id)
-    assert skipping.call(Sagas.ended, MONTH.id).status is Status.COMPENSATED
+    assert skipping.call(Sagas.ended, MONTH.id).status is Phase.COMPENSATED
 
 
 # The activities by themselves.
@@ -314,7 +314,7 @@ def test_a_saga_that_waits_for_its_operator_is_parked_until_it_is_mended(
         with Apart(start, "operator", partial(Sagas.opened, temporal.url, unique)) as operator:
             assert operator.call(Sagas.waiting) == [STUCK.id]
             operator.call(Sagas.mended, STUCK.id)
-            assert operator.call(Sagas.ended, STUCK.id).status is Status.COMPENSATED
+            assert operator.call(Sagas.ended, STUCK.id).status is Phase.COMPENSATED
 
 
 @pytest.fixture(scope="module")

@@ -1,24 +1,12 @@
 """The site in a real browser, from file://, as its readers have it."""
 
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-RELAY = "run--outbox-pattern--04_kill_the_relay.html"
+from shared.tests.report.browser import DUAL, IN_VIEW, RELAY, needs_chromium
+
 UNNAMED = """[...document.querySelectorAll('svg:not([aria-hidden])')].filter((svg) => {
   const ids = (svg.getAttribute('aria-labelledby') ?? '').split(' ').filter(Boolean);
   return !ids.some((id) => document.getElementById(id)?.textContent.trim());
@@ -31,21 +19,7 @@ OVERLAPS = """[...document.querySelectorAll('svg[data-spacetime]')].flatMap((svg
     .map(([two]) => `${one} / ${two}`));
 })"""
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine: apt-get install chromium")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def page(browser: Browser) -> Iterator[Page]:
-    with browser.new_context(reduced_motion="reduce") as context:
-        yield context.new_page()
+pytestmark = needs_chromium
 
 
 def names(site: Path) -> list[str]:
@@ -108,6 +82,21 @@ def test_pointing_at_a_mark_shows_its_event(site: Path, page: Page) -> None:
     assert "duplicate delivery" in tip.inner_text()
     page.mouse.move(0, 0)
     assert page.locator(".tip:visible").count() == 0
+
+
+def test_a_claim_of_the_wrong_way_leads_to_the_arrow_of_its_event(site: Path, page: Page) -> None:
+    page.goto((site / DUAL).as_uri())
+    page.get_by_role("link", name="See it in the diagram").first.click()
+    arrow = page.locator("path.arrow.lost:target")
+    assert arrow.count() == 1
+    assert arrow.evaluate(IN_VIEW)
+
+
+def test_a_failed_claim_on_a_card_leads_to_the_mark_or_arrow_on_the_page_of_its_run(site: Path, page: Page) -> None:
+    page.goto((site / "index.html").as_uri())
+    page.locator(".card", has_text="Kill the relay").get_by_role("link", name="See it").first.click()
+    assert page.url.startswith((site / RELAY).as_uri())
+    assert page.locator(".diagram :target").evaluate(IN_VIEW)
 
 
 def test_the_keyboard_reaches_every_mark_and_shows_its_event(site: Path, page: Page) -> None:

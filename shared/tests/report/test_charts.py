@@ -63,3 +63,9 @@ def test_bars_of_one_variant_are_told_apart_by_their_parameters() -> None:
     picture = charts(figures)[0].picture
     assert isinstance(picture, BarChart)
     assert [bar.label for bar in picture.bars] == ["a, batch 1", "a, batch 10"]
+
+
+def test_a_chart_of_one_variant_names_it() -> None:
+    figures = [Figure(name="a", value=1, unit="", variant="outbox"), Figure(name="b", value=1, unit="", variant="x")]
+    found = charts([*figures, Figure(name="b", value=1, unit="", variant="y", wrong_way=True)])
+    assert [(chart.variant, chart.wrong_way) for chart in found] == [("outbox", False), ("", False)]

@@ -8,7 +8,7 @@ import pytest
 from shared.errors import ConfigurationError
 from shared.history import Action, Outcome, Recorder
 from shared.record import Claim, Figure, Finding, HistorySummary, NotPossible
-from shared.report.site import build
+from shared.report.site import build, build_evidence
 from shared.tests.report import samples
 
 HOSTILE = """<script>alert(1)</script>]]>"'&--><img src=x onerror=alert(1)>{{ 7 * 7 }}"""
@@ -31,6 +31,14 @@ def test_a_wrong_way_that_fails_is_not_shown_as_a_failure(site: Path) -> None:
     page = (site / "run--outbox-pattern--01_dual_write.html").read_text()
     assert page.count("wrong way fails, as expected") == 2
     assert "does not hold" not in page
+
+
+def test_cards_name_the_variant_that_they_are_about(site: Path) -> None:
+    index = (site / "index.html").read_text()
+    assert '<span class="variant">dual write</span> A dual write loses the event' in index
+    assert '<span class="variant">dual write</span><span class="tag">wrong way</span>' in index
+    page = (site / "run--outbox-pattern--01_dual_write.html").read_text()
+    assert '<span class="variant">polling outbox</span><span class="tag">right way</span>' in page
 
 
 def test_only_the_newest_run_is_shown_and_pages_of_gone_experiments_go(home: Path, root: Path) -> None:
@@ -58,7 +66,7 @@ def test_hostile_text_is_text_on_every_page(home: Path, root: Path) -> None:
         error=HOSTILE,
         topics=(HOSTILE,),
         parameters={HOSTILE: HOSTILE},
-        claims=(Claim(text=HOSTILE, holds=True, fact=HOSTILE, topics=(HOSTILE,), variant=HOSTILE),),
+        claims=(Claim(text=HOSTILE, holds=True, fact=HOSTILE, topics=(HOSTILE,), variant=HOSTILE, source=HOSTILE),),
         figures=(Figure(name=HOSTILE, value=1, unit=HOSTILE, variant=HOSTILE, x=HOSTILE),),
         histories=(
             HistorySummary(
@@ -96,6 +104,45 @@ def test_coverage_links_each_topic_to_the_claims_that_show_it(site: Path) -> Non
     assert page.count('class="done"') == 2
     assert len(re.findall(r'class="(?:done|open)"', page)) == 265
     assert 'href="run--outbox-pattern--04_kill_the_relay.html"' in page
+
+
+def test_committed_evidence_tells_anomalies_in_words_and_draws_those_whose_history_is_there(
+    home: Path, root: Path
+) -> None:
+    here, gone = (samples.record(experiment=name) for name in ("01_here", "02_gone"))
+    folder = root / "docs" / "evidence" / here.lab / here.experiment
+    history = samples.recorded(folder, "killed", samples.dual_write(), wrong_way=True)
+    records = [run.model_copy(update={"histories": (history,)}) for run in (here, gone)]
+    index = build_evidence(records, home, root)
+    drawn, told = ((index.parent / f"run--outbox-pattern--{name}.html").read_text() for name in ("01_here", "02_gone"))
+    assert (index, drawn.count("data-spacetime"), told.count("data-spacetime")) == (
+        home / "evidence" / "index.html",
+        1,
+        0,
+    )
+    assert all(page.count("Histories are too large to be committed") == 1 for page in (index.read_text(), drawn, told))
+    assert "of order-6 was written by order-service and never delivered." in told
+    assert str(root) not in told
+
+
+REPORTED = Claim(text="an event is lost", holds=True, wrong_way=True, source="apache/kafka#12, elsewhere#3")
+
+
+def test_known_bugs_have_a_section_with_report_version_verdict_and_run(home: Path, root: Path) -> None:
+    run = samples.record(claims=(REPORTED,))
+    run.write(samples.folder_of(home, run))
+    index = build(home, root).read_text()
+    section = index[index.index('id="bugs"') :].partition("</section>")[0]
+    assert (
+        '<a href="https://github.com/apache/kafka/issues/12" rel="noreferrer">apache/kafka#12</a>, elsewhere#3'
+        in section
+    )
+    for text in ("an event is lost", "wrong way fails, as expected", "kafka 4.1.1 (native)", run.experiment):
+        assert text in section
+
+
+def test_without_a_reported_bug_there_is_no_section(site: Path) -> None:
+    assert "Known bugs" not in (site / "index.html").read_text()
 
 
 def test_a_missing_syllabus_is_named(home: Path, tmp_path: Path) -> None:

@@ -268,7 +268,7 @@ def open_shop(run: Run, server: Handle, way: Keeping, number: int, count: int, s
     if way.sealed:
         store, read = SealingStore(store, safe, SHOP), opening(safe, SHOP)
     copy = read if way.copies_opened else as_stored
-    everybody = people(random.Random(f"{run.seed} {way.name}"), count)  # noqa: RUF100, S311
+    everybody = people(random.Random(f"{run.seed} {way.name}"), count)
     register(store, everybody)
     spent = project(connection, store, copy)
     snapshot(connection, Repository(store, Customer, copy), everybody)

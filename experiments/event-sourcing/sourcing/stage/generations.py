@@ -63,7 +63,7 @@ def sales(seed: int, count: int, lines: int) -> list[tuple[Sale, list[NewEvent]]
 
     Only the last program sells abroad, every second time.
     """
-    rng = random.Random(seed)  # noqa: RUF100, S311
+    rng = random.Random(seed)
     made = []
     for n in range(count):
         began, ended = ((2019, 2019), (2021, 2021), (2024, 2024), (2019, 2021), (2019, 2024), (2021, 2024))[n % 6]

@@ -13,7 +13,7 @@ from shared.postgres import Connection, connect, in_schema
 from sourcing.audit import everything
 from sourcing.event import Recorded
 from sourcing.postgres import PostgresStore, create
-from sourcing.projection import Projector, install
+from sourcing.projection import Projection, Projector, install
 from sourcing.rebuild import rebuild
 from sourcing.shop.read_models import PROJECTIONS
 from sourcing.stage import lives, truth
@@ -70,7 +70,10 @@ class ReadModels:
     def project(self, way: type[Projector], kill: Kill | None = None) -> None:
         """Each is kept by a process of its own, until that has taken in all events, or is killed."""
         arguments = self.log.batch, self.run.history_file(self.name), kill
-        workers = [self.run.worker(name, project, self.conninfo, name, way, *arguments) for name in PROJECTIONS]
+        workers = [
+            self.run.worker(name, project, self.conninfo, projection, way, *arguments)
+            for name, projection in PROJECTIONS.items()
+        ]
         for worker in workers:
             worker.wait()
 
@@ -105,10 +108,10 @@ def damage(history: History, wrong: dict[str, int]) -> Damage:
 
 
 def project(
-    conninfo: str, projection: str, way: type[Projector], batch: int, history: Path, kill: Kill | None = None
+    conninfo: str, projection: Projection, way: type[Projector], batch: int, history: Path, kill: Kill | None = None
 ) -> None:
     """A process: take in all that there is, and end; each event a delivery when read and an effect when it is safe."""
-    with Recorder(history, projection) as recorder, connect(conninfo) as connection:
+    with Recorder(history, projection.name) as recorder, connect(conninfo) as connection:
         crash = hook(kill, recorder)
 
         def at(window: str) -> None:
@@ -118,14 +121,14 @@ def project(
                 _record(recorder, Action.EFFECT, projector.events)
             crash(window)
 
-        projector = way(connection, PROJECTIONS[projection], batch=batch, at=at)
+        projector = way(connection, projection, batch=batch, at=at)
         projector.catch_up()
 
 
-def rebuild_killed(conninfo: str, projection: str, batch: int, history: Path, kill: Kill) -> None:
+def rebuild_killed(conninfo: str, projection: Projection, batch: int, history: Path, kill: Kill) -> None:
     """A process: rebuild, and die in the midst of it."""
     with Recorder(history, "rebuild") as recorder:
-        rebuild(conninfo, PROJECTIONS[projection], batch=batch, at=hook(kill, recorder))
+        rebuild(conninfo, projection, batch=batch, at=hook(kill, recorder))
 
 
 def _record(recorder: Recorder, action: Action, events: Sequence[Recorded]) -> None:

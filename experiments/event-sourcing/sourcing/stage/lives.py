@@ -25,7 +25,7 @@ def orders(
 
     Prices, in cents, are invented unless there is somebody to ask.
     """
-    rng = random.Random(f"{seed} {prefix}")  # noqa: RUF100, S311
+    rng = random.Random(f"{seed} {prefix}")
     for number in range(count):
         order = Order(f"{prefix}{number:06d}")
         _live(order, rng, price or (lambda product: rng.randrange(100, 10_000)))

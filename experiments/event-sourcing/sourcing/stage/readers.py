@@ -25,7 +25,7 @@ from shared.worker import Worker, until_told
 from sourcing.errors import TransactionTooOld
 from sourcing.event import START, Metadata, NewEvent, Position, Recorded
 from sourcing.holdback import HoldingBack, oldest_writer
-from sourcing.postgres import READ_ALL, PostgresStore, create
+from sourcing.postgres import PostgresStore, create
 from sourcing.stage.bank import Bank, Movement, gate, pass_gate
 
 PAGE = 500
@@ -61,9 +61,8 @@ class Query:
 def by_xid_and_position(
     connection: Connection, after: Position, limit: int = PAGE
 ) -> tuple[Sequence[Recorded], Position]:
-    """The store's own: `PostgresStore.read_all`."""
-    rows = connection.cursor(binary=True, row_factory=lambda _: Recorded._make)
-    events = rows.execute(READ_ALL, [*after, limit], prepare=True).fetchall()
+    """The store's own way."""
+    events = PostgresStore(connection).read_all(after, limit)
     return events, events[-1].place if events else after
 
 

@@ -16,14 +16,13 @@ from sourcing.audit import everything
 from sourcing.postgres import PostgresStore, create
 from sourcing.projection import Projection, Projector, install
 from sourcing.shop.order import Order
-from sourcing.shop.read_models import PROJECTIONS
+from sourcing.shop.read_models import PROJECTIONS, OrderSummary
 from sourcing.stage import lives, truth
 from sourcing.store import NO_STREAM
 from sourcing.wrong.emptied import start_again
 from sourcing.wrong.projectors import PerEvent
 
-MODEL = "order_summary"
-SUMMARY = PROJECTIONS[MODEL]
+SUMMARY = OrderSummary()
 PATIENCE = 30.0  # seconds for a batch to be there
 RATE = 40.0  # orders per second that come in, an event per transaction
 MEASURED = 500  # batches of a rate
@@ -47,7 +46,7 @@ def fill(connection: Connection, seed: int, orders: int) -> int:
 
 def begin(run: Run, conninfo: str, connection: Connection) -> tuple[Worker, Worker]:
     """A projector follows and a writer writes; returns them when orders come into the read model."""
-    projector = run.worker("projector", follow, conninfo, MODEL)
+    projector = run.worker("projector", follow, conninfo, SUMMARY)
     writer = run.worker("writer", write_paced, conninfo, run.seed, RATE, "new")
     old = changes(connection)
     until("orders to come in, and into the read model", lambda: changes(connection) > old)
@@ -69,14 +68,14 @@ def written(connection: Connection) -> int:
 
 def behind(connection: Connection) -> int:
     """How many of them its checkpoint has not passed."""
-    return next(one.events for one in checkpoint.lag(connection) if one.projection == MODEL)
+    return next(one.events for one in checkpoint.lag(connection) if one.projection == SUMMARY.name)
 
 
 def wrong_rows(connection: Connection, but: Collection[str] = ()) -> int:
     """How many of its rows are not what a fold of all events says, but for these streams."""
     events = everything(PostgresStore(connection))
-    expected = truth.fold(event for event in events if event.stream not in but)[MODEL]
-    found = {stream: row for stream, row in truth.read(connection, MODEL).items() if stream not in but}
+    expected = truth.fold(event for event in events if event.stream not in but)[SUMMARY.name]
+    found = {stream: row for stream, row in truth.read(connection, SUMMARY.name).items() if stream not in but}
     return truth.wrong(expected, found)
 
 
@@ -117,11 +116,11 @@ def await_looks(seen: Path) -> None:
 # The processes.
 
 
-def follow(conninfo: str, projection: str, batch: int = 500) -> None:
+def follow(conninfo: str, projection: Projection, batch: int = 500) -> None:
     """A process: keep the read model up to date until SIGTERM, then take in what is left."""
     stop = until_told()
     with connect(conninfo) as connection:
-        projector = Projector(connection, PROJECTIONS[projection], batch=batch)
+        projector = Projector(connection, projection, batch=batch)
         projector.run(stop)
         projector.catch_up()
 

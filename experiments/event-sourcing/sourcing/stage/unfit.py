@@ -18,7 +18,6 @@ from sourcing.event import Data, NewEvent
 from sourcing.postgres import PostgresStore, create
 from sourcing.repository import Repository
 from sourcing.shop.evolved import HOME_CURRENCY, EvolvedOrder
-from sourcing.store import EventStore
 from sourcing.upcasting import BrokenChain, Upcasters
 
 VALUES: dict[str, Any] = {
@@ -53,16 +52,16 @@ class Noted(Aggregate):
         self.what = state["what"]
 
 
-def changed(value: Any) -> bool:
-    """Whether a plain encoder writes it as something else, silently, or writes what cannot be read."""
+def changed(encode: Callable[[Any], bytes], value: Any) -> bool:
+    """Whether the encoder writes it as something else, silently, or writes what cannot be read."""
     try:
-        return bool(msgspec.json.decode(msgspec.json.encode(value)) != value)
+        return bool(msgspec.json.decode(encode(value)) != value)
     except (msgspec.MsgspecError, UnicodeError):
         return True
 
 
 def refused(value: Any) -> bool:
-    """Whether `record` refuses it by name, and nothing has happened then."""
+    """Whether `Aggregate.record` refuses it by name, and nothing has happened then."""
     noted = Noted("1")
     try:
         noted.record("Noted", what=value)
@@ -119,41 +118,37 @@ class Said:
         return where in self.named and ("the step from 'LineAdded' v2" in self.named or "EvolvedOrder" in self.named)
 
 
-def meet(store: EventStore, number: int, step: Upcast, event: NewEvent) -> Said:
-    """Store the event as the first one of its stream, and load it."""
+def load(orders: Repository[EvolvedOrder], number: int, event: NewEvent) -> tuple[str, str]:
+    """Store the event as the first one of a stream, and load it; returns the stream, and what was said."""
     stream = f"order-unfit-{number}"
-    store.append(stream, [event])
-    return Said(stream, _load(store, f"unfit-{number}", _upcasters(step)), _fold(step, event))
-
-
-def refused_at_start(step: Upcast) -> str:
-    """What `check` says of the step before any event is read; nothing when it has nothing against it."""
+    orders.store.append(stream, [event])
     try:
-        _upcasters(step).check()
-    except BrokenChain as error:
-        return str(error)
+        orders.load(f"unfit-{number}")
+    except UnreadableEvent as error:
+        return stream, str(error)
+    return stream, ""
+
+
+def said_by(fold: Callable[[], object]) -> str:
+    try:
+        fold()
+    except MISFITS as error:
+        return repr(error)
     return ""
 
 
-def _upcasters(step: Upcast) -> Upcasters:
+def upcasters(step: Upcast) -> Upcasters:
+    """With that step from version 2 to 3."""
     steps = Upcasters({"LineAdded": 3})
     steps.step("LineAdded", 1)(dict)
     steps.step("LineAdded", 2)(step)
     return steps
 
 
-def _load(store: EventStore, ident: str, steps: Upcasters) -> str:
+def refused_at_start(step: Upcast) -> str:
+    """What `check` says of the step before any event is read; nothing when it has nothing against it."""
     try:
-        Repository(store, EvolvedOrder, steps).load(ident)
-    except UnreadableEvent as error:
+        upcasters(step).check()
+    except BrokenChain as error:
         return str(error)
-    return ""
-
-
-def _fold(step: Upcast, event: NewEvent) -> str:
-    data = dict(event.data)
-    try:
-        EvolvedOrder("1").apply(event.type, step(data) if event.schema_version == 2 else data)
-    except MISFITS as error:
-        return repr(error)
     return ""

@@ -24,11 +24,12 @@ from outbox.windows import RelayWindow
 from outbox.wrong.deleting import BatchDeleteRelay, SkipLockedRelay
 from outbox.wrong.positions import PairRelay
 from shared import kafka, workload
+from shared.about import About
 from shared.checkers import duplicate_delivery, lost, reordered
 from shared.event import Event
 from shared.history import Action, History, Op, Outcome, Recorder
 from shared.postgres import Connection, connect
-from shared.run import About, Run, slug
+from shared.run import Run, slug
 from shared.tap import Tap
 
 ORDERS = 4  # few, so that the events of one order come close together
@@ -111,7 +112,7 @@ def publish(about: About, placing: Placing, count: int) -> History:
 def not_as_java(run: Run, count: int) -> tuple[int, int, int]:
     """How many of the keys librdkafka's default (CRC32) and murmur2 put elsewhere than Java's formula; and all keys."""
     broker, topic = run.endpoints["kafka"], run.topic("keys", PARTITIONS)
-    rng = random.Random(run.seed)  # noqa: RUF100, S311
+    rng = random.Random(run.seed)
     keys = sorted({f"order-{rng.randrange(10**9):09d}".encode() for _ in range(count)})
     default = partitions(Producer(kafka.config(broker)), topic, keys)
     ours = partitions(kafka.producer(broker), topic, keys)

@@ -116,7 +116,7 @@ def changing(connection: Connection, shape: Shape, event: Event, topic: str, pau
 
 
 def _change_orders(counter: Counter, shape: Shape, who: int) -> None:
-    rng = random.Random(f"{counter.seed} {who}")  # noqa: RUF100, S311
+    rng = random.Random(f"{counter.seed} {who}")
     with Recorder(counter.history, f"service-{who}") as recorder, connect(counter.conninfo) as connection:
         for _ in range(counter.count // counter.services):
             event = Event("shop.order.changed", "/shop/orders", rng.choice(counter.keys), {"service": who})

@@ -15,9 +15,10 @@ from outbox.service import write_with_outbox
 from outbox.stage.connectors import debezium
 from outbox.stage.measures import Drain, await_counts, consume_drain, scans, waits, write_rows
 from outbox.stage.shop import Looked, RelayClass, Shop, relay, serve, warm_up, watched
+from shared.about import About
 from shared.history import History
 from shared.postgres import connect
-from shared.run import About, Run, slug
+from shared.run import Run, slug
 from shared.usage import Usage
 
 POLL = 0.1  # seconds between polls, of all relays that poll

@@ -12,10 +12,11 @@ from outbox.service import write_with_outbox
 from outbox.stage.shop import Shop, at_work, noted, serve
 from outbox.table import create
 from shared import kafka
+from shared.about import About
 from shared.errors import LabError
 from shared.history import Action, Op, Outcome, Recorder, now
 from shared.postgres import Connection, connect, create_schema
-from shared.run import About, Run, slug
+from shared.run import Run, slug
 from shared.servers.handle import Handle, own_instance
 from shared.tap import Tap
 from shared.wait import until

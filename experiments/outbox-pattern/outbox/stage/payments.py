@@ -20,12 +20,13 @@ from outbox.relay.polling import PollingPublisher
 from outbox.stage.shop import Shop, publish_all, relay
 from outbox.windows import RelayWindow
 from shared import kafka
+from shared.about import About
 from shared.checkers import duplicate_delivery, duplicate_effect, lost
 from shared.event import Event
 from shared.faults import Crash, Kill, nowhere
 from shared.history import Action, History, Op, Outcome, Recorder, now
 from shared.postgres import Connection, connect
-from shared.run import About, Run, slug
+from shared.run import Run, slug
 from shared.wait import until
 
 SCHEMA = f"""
@@ -202,7 +203,7 @@ def consume_all(
     """Every consumer at once, each with a group and accounts of its own; killed ones are started again."""
     homes = open_homes(run, keepers, case)
     if killing:
-        nth = random.Random(f"{run.seed} {case}").randrange(shop.count // 4, shop.count // 2)  # noqa: RUF100, S311
+        nth = random.Random(f"{run.seed} {case}").randrange(shop.count // 4, shop.count // 2)
         read(run, shop, keepers, case, homes, nth)
     read(run, shop, keepers, case, homes)
     return judge(shop, keepers, case, homes)

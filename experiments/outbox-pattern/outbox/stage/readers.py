@@ -12,10 +12,11 @@ from outbox.relay.wal import WalRelay
 from outbox.stage.counter import SHAPES, Counter
 from outbox.stage.shop import Shop, relay
 from outbox.table import create
+from shared.about import About
 from shared.checkers import lost, reordered
 from shared.history import Action, History, Op, Outcome, Recorder, now
 from shared.postgres import Connection, connect
-from shared.run import About, Run
+from shared.run import Run
 from shared.tap import Tap
 from shared.wait import until
 from shared.worker import announce, until_told

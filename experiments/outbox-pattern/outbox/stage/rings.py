@@ -12,9 +12,10 @@ from outbox.service import Write, write_with_outbox
 from outbox.stage.measures import await_counts, idle_scans, scans, waits
 from outbox.stage.shop import Looked, Shop, relay, serve, warm_up, watched
 from outbox.table import create
+from shared.about import About
 from shared.history import History
 from shared.postgres import Connection, connect
-from shared.run import About, Run
+from shared.run import Run
 
 BATCH = 500
 RATE = 100.0  # events per second

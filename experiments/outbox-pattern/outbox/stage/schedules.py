@@ -47,7 +47,7 @@ class Plan:
     @classmethod
     def drawn(cls, seed: int) -> "Plan":
         """For the cursor, all else by the seed."""
-        rng = random.Random(f"schedule {seed}")  # noqa: RUF100, S311
+        rng = random.Random(f"schedule {seed}")
         kill = Kill(rng.choice(list(RelayWindow)), rng.randint(1, 3))
         shape = rng.choice([Shape.UPDATE_FIRST, Shape.AUDIT_FIRST])
         return cls(CursorRelay, kill, shape, seed, rng.randint(2, 6), rng.randint(1, 6), rng.random() < 0.5)

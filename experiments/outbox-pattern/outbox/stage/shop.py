@@ -94,7 +94,7 @@ class Shop:
 
     def a_step(self) -> int:
         """The number of a step somewhere in the middle, drawn by the seed."""
-        drawn = random.Random(f"{self.seed} {self.history.stem}")  # noqa: RUF100, S311
+        drawn = random.Random(f"{self.seed} {self.history.stem}")
         return drawn.randrange(self.count // 4, self.count * 3 // 4)
 
     def attempted(self) -> int:

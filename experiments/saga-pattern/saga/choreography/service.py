@@ -14,7 +14,7 @@ import msgspec
 
 from saga.choreography import store
 from saga.choreography.machine import SUBMITTED, Machine, Reaction
-from saga.choreography.store import Letter, Outgoing
+from saga.choreography.store import Envelope, Letter
 from saga.order import AnswerLost, Order, Request, TransientError
 from saga.reading import storable
 from saga.services.participant import IMPOSSIBLE
@@ -25,7 +25,7 @@ from shared import codec
 from shared.errors import EventError, LabError, NotReadable
 from shared.event import Event
 
-Send = Callable[[Sequence[Outgoing]], None]  # returns when the broker has them
+Send = Callable[[Sequence[Envelope]], None]  # returns when the broker has them
 Tell = Callable[[str], None]  # says what came of it: the reason of a refusal, or nothing
 
 

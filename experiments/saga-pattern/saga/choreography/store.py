@@ -66,7 +66,7 @@ class Letter:
 
 
 @dataclass(frozen=True, slots=True)
-class Outgoing:
+class Envelope:
     """An event that is to be sent."""
 
     topic: str
@@ -98,12 +98,12 @@ def look(connection: Connection, saga: str, event: str) -> tuple[str, bool]:
     return (row[0] or NOTHING, row[1]) if row else (NOTHING, False)
 
 
-def outgoing(prefix: str, event: Event) -> Outgoing:
+def outgoing(prefix: str, event: Event) -> Envelope:
     """The event as it goes to the topic of the service that says it."""
     message = event.to_kafka()
     value = message.value if isinstance(message.value, bytes) else b""
     headers = {name: bytes(content) for name, content in message.headers.items()}
-    return Outgoing(topic(prefix, event.type), event.partition_key, value, headers)
+    return Envelope(topic(prefix, event.type), event.partition_key, value, headers)
 
 
 def topic(prefix: str, event: str) -> str:
@@ -121,13 +121,13 @@ def move(connection: Connection, saga: str, heard: Event, said: Event) -> None:
     connection.execute(MOVE, {"heard": heard.id, "saga": saga, "said": said.type}, prepare=True)
 
 
-def say(connection: Connection, saga: str, heard: Event, said: Event, message: Outgoing) -> None:
+def say(connection: Connection, saga: str, heard: Event, said: Event, message: Envelope) -> None:
     """The same, and the event goes into the outbox."""
     words = {"heard": heard.id, "saga": saga, "said": said.type, "topic": message.topic, "key": message.key}
     connection.execute(SAY, {**words, "value": message.value, "headers": _packed(message.headers)}, prepare=True)
 
 
-def unsent(connection: Connection) -> list[Outgoing]:
+def unsent(connection: Connection) -> list[Envelope]:
     """What is to be sent, in its order. A row that cannot be read is held, and not among it."""
     while rows := connection.execute(UNSENT, prepare=True).fetchall():
         if found := list(_sendable(connection, rows)):
@@ -135,15 +135,15 @@ def unsent(connection: Connection) -> list[Outgoing]:
     return []
 
 
-def _sendable(connection: Connection, rows: Sequence[tuple[int, str, str, bytes, bytes]]) -> Iterator[Outgoing]:
+def _sendable(connection: Connection, rows: Sequence[tuple[int, str, str, bytes, bytes]]) -> Iterator[Envelope]:
     for position, topic, key, value, headers in rows:
         try:
-            yield Outgoing(topic, key, value, _headers(headers), position)
+            yield Envelope(topic, key, value, _headers(headers), position)
         except NotReadable as error:
             connection.execute(TAKE_OUT, [position, f"its headers cannot be read: {error}"])
 
 
-def mark_sent(connection: Connection, messages: Sequence[Outgoing]) -> None:
+def mark_sent(connection: Connection, messages: Sequence[Envelope]) -> None:
     connection.execute(SENT, [[message.position for message in messages]], prepare=True)
 
 

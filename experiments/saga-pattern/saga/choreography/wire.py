@@ -6,7 +6,7 @@ from contextlib import closing, contextmanager
 from confluent_kafka import Consumer, Message, TopicPartition
 
 from saga.choreography.service import Send
-from saga.choreography.store import Letter, Outgoing
+from saga.choreography.store import Envelope, Letter
 from saga.transport import CONSUMER, Outlet, Place
 from shared import kafka
 from shared.servers.server import Endpoint
@@ -27,7 +27,7 @@ def sending(broker: Endpoint) -> Iterator[Send]:
     """A function that sends events, and returns when the broker has them. It raises NotSent."""
     with closing(Outlet(broker, PRODUCER)) as outlet:
 
-        def send(messages: Sequence[Outgoing]) -> None:
+        def send(messages: Sequence[Envelope]) -> None:
             for one in messages:
                 outlet.require(one.topic)  # what is sent before its topic is known may wait long
                 outlet.put(one.topic, one.value, one.key, [*one.headers.items()])

@@ -73,7 +73,7 @@ def told_apart() -> Iterator[None]:
 
 
 @DBOS.dbos_class(CLASS)
-class OrderSaga(DBOSConfiguredInstance):
+class OrderWorkflow(DBOSConfiguredInstance):
     """The saga as a function. It must do the same on the same answers, since it is gone through again."""
 
     def __init__(self, ask: Ask, undo_attempts: int) -> None:
@@ -156,6 +156,6 @@ def work(shop: Shop, system: System, number: int, at: Hook = nowhere) -> None:
                 return services(request, at=at)
 
         DBOS(config=system.config(number))
-        OrderSaga(ask, system.undo_attempts)
+        OrderWorkflow(ask, system.undo_attempts)
         DBOS.launch()
         threading.Event().wait()

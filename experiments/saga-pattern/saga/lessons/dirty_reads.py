@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 
 from saga.lessons.compensating import asker
-from saga.lessons.isolation import End, Held, Saga, Turn, close, patiently
+from saga.lessons.isolation import End, Move, Saga, Taken, close, patiently
 from saga.order import STEPS, Action, Order, Request
 from saga.services import effects
 from saga.services.effects import EFFECTS, Effect
@@ -23,11 +23,11 @@ def sale(services: Services, order: Order, how: Mapping[Action, Effect] = EFFECT
         if reply.refused:
             yield from close(ask, order, reply.refused, STEPS[:number])
             return End.REFUSED
-        yield Turn.DONE
+        yield Move.DONE
     end = yield from close(ask, order, ask(Request(order.id, Action.SHIP, order)).refused, STEPS[:-1])
     for service in ("stock", "payments") if how is MARKED and end is End.COMPLETE else ():
         services.connections[service].execute("delete from unfinished where order_id = %s", [order.id])
-        yield Turn.DONE
+        yield Move.DONE
     return end
 
 
@@ -51,7 +51,7 @@ def unmark(effect: Effect) -> Effect:
 
 
 def reserve_or_wait(connection: Connection, order: Order) -> str:
-    """Where unfinished sagas hold what is missing, it is too early for a refusal. Raises Held."""
+    """Where unfinished sagas hold what is missing, it is too early for a refusal. Raises Taken."""
     if not (refused := effects.reserve(connection, order)):
         return ""
     query = """
@@ -60,7 +60,7 @@ def reserve_or_wait(connection: Connection, order: Order) -> str:
     """
     (possible,) = connection.execute(query, [order.product]).fetchone() or (0,)
     if possible >= order.quantity:
-        raise Held(f"{order.product} may come back from a saga that has not finished")
+        raise Taken(f"{order.product} may come back from a saga that has not finished")
     return refused
 
 
@@ -123,9 +123,9 @@ def refund_first(services: Services, order: Order) -> Saga:
     payments = services.connections["payments"]
     with payments.transaction():
         effects.refund(payments, order)
-    yield Turn.DONE
+    yield Move.DONE
     refused = recall(services, order)
-    yield Turn.DONE
+    yield Move.DONE
     if refused and not take_back(payments, order):
         return End.IN_DEBT
     return End.COMPENSATED if refused else End.COMPLETE
@@ -136,9 +136,9 @@ def promise_first(services: Services, order: Order) -> Saga:
     payments = services.connections["payments"]
     with payments.transaction():
         promise(payments, order)
-    yield Turn.DONE
+    yield Move.DONE
     refused = recall(services, order)
-    yield Turn.DONE
+    yield Move.DONE
     with payments.transaction():
         break_promise(payments, order)
         if not refused:
@@ -149,7 +149,7 @@ def promise_first(services: Services, order: Order) -> Saga:
 def recall_first(services: Services, order: Order) -> Saga:
     """Pessimistic view: what can fail comes before what others build on."""
     payments, refused = services.connections["payments"], recall(services, order)
-    yield Turn.DONE
+    yield Move.DONE
     if not refused:
         with payments.transaction():
             effects.refund(payments, order)
@@ -183,7 +183,7 @@ def take_back(connection: Connection, order: Order) -> bool:
 
 
 def charge_or_wait(connection: Connection, order: Order) -> str:
-    """Where a promised refund would do, it is too early for a refusal. Raises Held."""
+    """Where a promised refund would do, it is too early for a refusal. Raises Taken."""
     if not (refused := effects.charge(connection, order)):
         return ""
     query = """
@@ -192,7 +192,7 @@ def charge_or_wait(connection: Connection, order: Order) -> str:
     """
     (possible,) = connection.execute(query, [order.customer]).fetchone() or (0,)
     if possible >= order.cents:
-        raise Held(f"a refund to {order.customer} is promised by a saga that has not finished")
+        raise Taken(f"a refund to {order.customer} is promised by a saga that has not finished")
     return refused
 
 

@@ -5,7 +5,7 @@ ACID Properties in Multidatabases (1998), as named by Richardson, Microservices 
 lock, commutative update, reread value, pessimistic view.
 
 Sagas are generators that stop after every local transaction, and chance decides which goes on. So the same seed gives
-the same interleaving, on any machine. Where a saga has to wait for another, its service says so (Held); it asks again.
+the same interleaving, on any machine. Where a saga has to wait for another, its service says so (Taken); it asks again.
 """
 
 import random
@@ -39,7 +39,7 @@ def prepare(services: Services) -> None:
         services.connections[service].execute(TABLES)
 
 
-class Turn(StrEnum):
+class Move(StrEnum):
     """What a saga did in its turn."""
 
     DONE = "done"
@@ -56,10 +56,10 @@ class End(StrEnum):
     IN_DEBT = "in debt"  # it could not be undone
 
 
-Saga = Generator[Turn, None, End]
+Saga = Generator[Move, None, End]
 
 
-class Held(TransientError):
+class Taken(TransientError):
     """A saga that has not finished holds what is wanted. Nothing was done; asking again is right."""
 
 
@@ -72,7 +72,7 @@ class Tally:
     """What came of interleaved sagas."""
 
     ends: Counter[End] = field(default_factory=Counter)
-    turns: Counter[Turn] = field(default_factory=Counter)
+    turns: Counter[Move] = field(default_factory=Counter)
 
 
 def interleave(
@@ -96,13 +96,13 @@ def interleave(
     return tally
 
 
-def patiently(do: Callable[[], T]) -> Generator[Turn, None, T]:
+def patiently(do: Callable[[], T]) -> Generator[Move, None, T]:
     """Do it as soon as nobody holds what it needs."""
     while True:
         try:
             return do()
-        except Held:
-            yield Turn.WAITED
+        except Taken:
+            yield Move.WAITED
 
 
 # Lost updates: a saga reads a balance in one step and writes it in a later one.
@@ -112,7 +112,7 @@ class Charging(Protocol):
     """A way to charge an account: `look` before the pieces are reserved, `charge` after it, `finish` in the end."""
 
     def look(self, connection: Connection, order: Order) -> int:
-        """The balance. Raises Held."""
+        """The balance. Raises Taken."""
         ...
 
     def charge(self, connection: Connection, order: Order, seen: int) -> bool:
@@ -166,7 +166,7 @@ class Holding(Overwriting):
         values = [order.customer, order.id]
         taken = connection.execute("insert into holds values (%s, %s) on conflict do nothing", values)
         if taken.rowcount == 0:
-            raise Held(f"the account of {order.customer} is in the hands of another saga")
+            raise Taken(f"the account of {order.customer} is in the hands of another saga")
         return super().look(connection, order)
 
     def finish(self, connection: Connection, order: Order) -> None:
@@ -192,17 +192,17 @@ def purchase(services: Services, order: Order, charging: Charging, waits: bool =
 
     try:
         seen = (yield from patiently(look)) if waits else look()
-    except Held:
+    except Taken:
         return End.REFUSED
-    yield Turn.DONE
+    yield Move.DONE
     for step in (Action.PLACE, Action.RESERVE):
         ask(Request(order.id, step, order))
-        yield Turn.DONE
+        yield Move.DONE
     while not charge(seen):
-        yield Turn.REREAD
+        yield Move.REREAD
         seen = look()
-        yield Turn.DONE
-    yield Turn.DONE
+        yield Move.DONE
+    yield Move.DONE
     end = yield from close(ask, order, ask(Request(order.id, Action.SHIP, order)).refused, STEPS[:-1])
     charging.finish(payments, order)
     return end
@@ -210,10 +210,10 @@ def purchase(services: Services, order: Order, charging: Charging, waits: bool =
 
 def close(ask: Ask, order: Order, refused: str, done: Sequence[Action]) -> Saga:
     """After a step: if it was refused, what was done is undone, in turns."""
-    yield Turn.DONE
+    yield Move.DONE
     for step in reversed(done) if refused else ():
         undo(ask, order, [step])
-        yield Turn.DONE
+        yield Move.DONE
     return End.COMPENSATED if refused else End.COMPLETE
 
 
@@ -249,8 +249,8 @@ OPENING = 10_000_000  # cents in an account
 
 
 @dataclass(frozen=True)
-class Way:
-    """How sagas charge an account that others charge, too."""
+class Approach:
+    """A way to charge an account that others charge, too, and what is said of it."""
 
     name: str
     charging: Charging
@@ -258,7 +258,7 @@ class Way:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Result:
     """What a way left: cents that are not where the charges say, turns and ends."""
 
     lost: int
@@ -266,13 +266,13 @@ class Outcome:
 
     @property
     def extra(self) -> int:
-        return self.tally.turns[Turn.WAITED] + self.tally.turns[Turn.REREAD]
+        return self.tally.turns[Move.WAITED] + self.tally.turns[Move.REREAD]
 
 
-def charge_all(services: Services, way: Way, made: list[Order], chance: random.Random, locks: Locks) -> Outcome:
+def charge_all(services: Services, way: Approach, made: list[Order], chance: random.Random, locks: Locks) -> Result:
     payments = services.connections["payments"]
     for customer in {order.customer for order in made}:
         payments.execute("insert into accounts values (%s, %s)", [customer, OPENING])
     sagas = [purchase(services, order, way.charging, way.waits) for order in made]
     tally = interleave(sagas, chance, CONCURRENT, locks if isinstance(way.charging, Holding) else lambda: None)
-    return Outcome(missing(payments, made[0].customer.partition(" ")[0] + " ", OPENING), tally)
+    return Result(missing(payments, made[0].customer.partition(" ")[0] + " ", OPENING), tally)

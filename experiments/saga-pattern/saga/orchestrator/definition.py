@@ -43,7 +43,7 @@ class Retry(Struct, frozen=True, forbid_unknown_fields=True):
     def pause(self, attempt: int, seed: str) -> float:
         """Seconds between this attempt, counted from 1, and the next. The same seed gives the same chance."""
         whole = min(self.first * self.factor ** min(attempt - 1, 100), self.longest)
-        return whole * (1 - self.jitter * random.Random(seed).random())  # noqa: RUF100, S311
+        return whole * (1 - self.jitter * random.Random(seed).random())
 
 
 class Step(Struct, frozen=True, forbid_unknown_fields=True):

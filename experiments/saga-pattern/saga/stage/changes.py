@@ -122,7 +122,7 @@ def check(_: Connection, order: Order) -> str:
 
 
 @dataclass(frozen=True)
-class Played:
+class Checked:
     """What is different with the check, and how the sagas of either version ended."""
 
     change: Change
@@ -143,7 +143,7 @@ def earlier(orders: Sequence[Order]) -> tuple[list[Order], Fates]:
     return made, Fates(steps={}, undos={}, fixed={(made[-1].id, Action.SHIP): Fate.REFUSED})
 
 
-def play(site: Site, before: Sequence[Order], after: Sequence[Order]) -> Played:
+def play(site: Site, before: Sequence[Order], after: Sequence[Order]) -> Checked:
     """Carry out some orders without the check, and some with it, by the same processes. Raises DeadlineExceeded."""
     raw = tomllib.loads(ORDER_FILE.read_text())
     without, checked = (timed(load(each), attempt=2.0, retry=AGAIN, whole=600.0) for each in (raw, with_check(raw)))
@@ -154,7 +154,7 @@ def play(site: Site, before: Sequence[Order], after: Sequence[Order]) -> Played:
             publish(engine.client.store.connection, checked)
             ended_checked = carried_out(engine, checked, after)
             now = places(engine, checked, shop, after, {NEW: worker})
-    return Played(change(was, now), ended, ended_checked)
+    return Checked(change(was, now), ended, ended_checked)
 
 
 @contextmanager
@@ -200,7 +200,7 @@ def places(
     return found
 
 
-def play_defined(run: Run, todo: Sequence[Order]) -> tuple[Standing, Played]:
+def play_defined(run: Run, todo: Sequence[Order]) -> tuple[Standing, Checked]:
     """By our orchestrator: the same orders before there is a check, and with it."""
     before, fates = earlier(todo)
     shop = open_shop(run, "defined", fates, WORLD)

@@ -12,7 +12,7 @@ from saga.stage.contenders import CHOREOGRAPHY, CONTENDERS, DBOS, Contender
 from saga.stage.engines import Engine, Site
 from saga.stage.fates import KIND, FatedShop, Fates, open_shop
 from saga.stage.foreign.claimed import claim_foreign
-from saga.stage.foreign.dbos import Workflows
+from saga.stage.foreign.dbos import Enqueued
 from saga.stage.measuring import Tried, alone
 from saga.stage.ran import lines, noted, noting
 from saga.stage.schedules import drawn, endure, fates
@@ -108,7 +108,7 @@ class Comparison:
 
     def claim_unreadable(self) -> None:
         """The claim about orders that nobody can read, in the queue of DBOS. Of others, other experiments have it."""
-        claim_foreign(self.run, DBOS.name, DBOS.opened, Workflows, [], self.found[DBOS])
+        claim_foreign(self.run, DBOS.name, DBOS.opened, Enqueued, [], self.found[DBOS])
 
     def rates(self) -> dict[str, float]:
         """Sagas per second, of those that orchestrate."""

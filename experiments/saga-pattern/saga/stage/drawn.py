@@ -12,7 +12,7 @@ from typing import Any
 from saga.engines.camunda.client import Camunda
 from saga.engines.camunda.worker import Ask, Policy
 from saga.engines.camunda.worker import work as work_for_camunda
-from saga.engines.stepfunctions.client import Change, Definition, Sagas, definition
+from saga.engines.stepfunctions.client import Change, Definition, Executions, definition
 from saga.engines.stepfunctions.worker import work as work_on_queues
 from saga.order import STEPS, Action, Order, Outcome, Reply, Request, World, orders
 from saga.services.invariant import Standing, judge
@@ -353,7 +353,7 @@ def kill_camunda(run: Run, shop: FatedShop, count: int) -> Back:
     wanted, server = durable(run, count), run.control("camunda")
     with camunda(site_of(run, shop, "durable"), PATIENT) as engine:
         for order in wanted:
-            engine.start(order)
+            engine.start(order, timeout=600)  # however long the server takes to come back
         await_reserved(shop, wanted)
         running = count - len(engine.ended([order.id for order in wanted]))
         away = killed(run, "camunda-killed", server)
@@ -428,7 +428,7 @@ def overlap(client: Camunda, order: Order, first: Action, second: Action) -> boo
     return ended is None or began is None or began < ended
 
 
-def end_of(sagas: Sagas, saga: str) -> tuple[str, int]:
+def end_of(sagas: Executions, saga: str) -> tuple[str, int]:
     """Wait for the end of an execution, whichever; returns its status, and how many attempts were out of time."""
 
     def status() -> str:

@@ -24,7 +24,7 @@ WAIT = 0.01  # seconds that each waits for messages in its turn
 
 
 @dataclass
-class Stage:
+class Ensemble:
     """One worker, one host of all services, one client."""
 
     office: Office
@@ -74,7 +74,9 @@ class Stage:
 
 
 @contextmanager
-def staged(conninfo: str, broker: Endpoint, topics: Topics, shop: FatedShop, definition: Definition) -> Iterator[Stage]:
+def staged(
+    conninfo: str, broker: Endpoint, topics: Topics, shop: FatedShop, definition: Definition
+) -> Iterator[Ensemble]:
     """Set up in a fresh schema and on fresh topics, both of which are there already."""
     create(conninfo, definition)
     prepare(shop)
@@ -88,7 +90,7 @@ def staged(conninfo: str, broker: Endpoint, topics: Topics, shop: FatedShop, def
         commands = Inlet(broker, topics.commands.values(), start)
         things.callback(commands.close)
         answers, asked = (things.enter_context(closing(Outlet(broker))) for _ in range(2))
-        yield Stage(
+        yield Ensemble(
             office,
             shop,
             things.enter_context(connect(conninfo)),

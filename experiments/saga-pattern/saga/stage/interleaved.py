@@ -1,4 +1,4 @@
-"""Sagas that chance interleaves: a sale of which many orders are undone, and refunds that are spent."""
+"""Sagas that chance interleaves: charges of the same accounts, a sale that is half undone, refunds that are spent."""
 
 import random
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ from msgspec import structs
 from saga.lessons import isolation
 from saga.lessons.compensating import GIFT, asker, breaches, forward, opened, standing
 from saga.lessons.dirty_reads import GiveBack, Reports, refused_in_vain, sale
-from saga.lessons.isolation import Tally
+from saga.lessons.isolation import Approach, Result, Tally
 from saga.order import Action, Order, World, orders
 from saga.services.effects import Effect
 from saga.services.invariant import judge
@@ -25,6 +25,31 @@ def refusing(made: Sequence[Order], action: Action, *every: int) -> Fates:
     """Nothing happens but that every so-manieth order is refused this action."""
     fixed = {(order.id, action): Fate.REFUSED for number in every for order in made[::number]}
     return Fates(steps={}, undos={}, fixed=fixed)
+
+
+def charge(
+    run: Run, ways: Sequence[Approach], sizes: Sequence[int], count: int
+) -> tuple[dict[tuple[Approach, int], Result], isolation.Locks]:
+    """Every way, with the charges spread over few accounts or many. A quarter of the orders is undone.
+
+    Returns also what was seen of the database's locks.
+    """
+    cases = {(way, size): spread(run, f"{ways.index(way)}-{size}", size, count) for way in ways for size in sizes}
+    made = [order for some in cases.values() for order in some[::4]]
+    shop = open_shop(run, "lost", refusing(made, Action.SHIP, 1))
+    with opened(shop) as services:
+        isolation.prepare(services)
+        locks, seed = isolation.Locks(services), run.seed
+        return {
+            (way, size): isolation.charge_all(services, way, some, random.Random(seed), locks)
+            for (way, size), some in cases.items()
+        }, locks
+
+
+def spread(run: Run, prefix: str, size: int, count: int) -> list[Order]:
+    """Orders of so many customers, whose names and ids tell the case."""
+    made = orders(run.seed, count, World(), prefix)
+    return [structs.replace(order, customer=f"{prefix} {number % size}") for number, order in enumerate(made)]
 
 
 @dataclass(frozen=True)

@@ -29,10 +29,11 @@ from saga.transport import Place
 from saga.windows import HostWindow, WorkerWindow
 from saga.wrong.orchestrating import MemoryStore
 from shared import kafka
+from shared.about import About
 from shared.faults import Faults
 from shared.history import Action, History, Recorder
 from shared.postgres import connect
-from shared.run import About, Run
+from shared.run import Run
 from shared.wait import until
 from shared.worker import Worker
 

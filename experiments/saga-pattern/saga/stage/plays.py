@@ -8,7 +8,7 @@ from saga.choreography import store
 from saga.choreography.flow import Arrow, Flow
 from saga.choreography.machine import ENDS, MACHINES, Machine, Machines
 from saga.choreography.service import Service, submitted
-from saga.choreography.store import Letter, Outgoing
+from saga.choreography.store import Envelope, Letter
 from saga.choreography.wire import sending
 from saga.order import STEPS, Action, Order, World, orders
 from saga.services.invariant import Standing, judge
@@ -153,7 +153,7 @@ def held(stage: Stage) -> list[store.Held]:
 
 def alone(machine: Machine, services: Services, order: Order, heard: Iterable[str]) -> list[str]:
     """What one service says to these events about an order, one after the other: a unit test, nobody else is there."""
-    said: list[Outgoing] = []
+    said: list[Envelope] = []
     service = Service(machine, services, said.extend, "alone")
     for number, kind in enumerate(heard):
         one = store.outgoing("alone", replace(submitted(order), type=kind, id=f"{order.id}/{number}"))

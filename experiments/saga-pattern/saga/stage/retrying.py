@@ -48,7 +48,7 @@ _request = reader(Request)
 
 
 @dataclass(frozen=True)
-class Limits:
+class Times:
     """Seconds: what a call takes the service, what a caller waits for an answer, and for its saga to go on at all."""
 
     service: float
@@ -181,7 +181,7 @@ class Callers(asyncio.DatagramProtocol):
             self.vain.append(time.monotonic())
 
 
-async def rush(port: int, made: Sequence[Order], retry: Retry, limits: Limits) -> Rush:
+async def rush(port: int, made: Sequence[Order], retry: Retry, limits: Times) -> Rush:
     """All orders want to be charged now, and ask by this policy until they are or have lost patience."""
     loop, seen = asyncio.get_running_loop(), Rush(len(made))
     transport, callers = await loop.create_datagram_endpoint(Callers, remote_addr=(HOST, port))
@@ -269,7 +269,7 @@ def rush_by_every_policy(run: Run, longest: float) -> Rushed:
     So it does not matter how fast the machine is. At scale smoke, the wrong ones run at the same time.
     """
     count = run.pick(smoke=24, demo=100, full=120)
-    limits = Limits(*run.pick((0.01, 0.06), (0.005, 0.1), (0.005, 0.1)), patience=longest)
+    limits = Times(*run.pick((0.01, 0.06), (0.005, 0.1), (0.005, 0.1)), patience=longest)
     tried = policies(first=limits.timeout, longest=2.0)
     wrong = [name for name in tried if name != RIGHT]
     run.parameters.update({"sagas": count, "calls per second that the service can do": round(1 / limits.service)})
@@ -284,7 +284,7 @@ def rush_by_every_policy(run: Run, longest: float) -> Rushed:
     return Rushed({name: rushes[name] for name in tried}, done, ask(shop, "payments", CHARGED), cents, opening)
 
 
-def rush_at_once(run: Run, shop: Shop, by: dict[str, Retry], count: int, limits: Limits) -> dict[str, Rush]:
+def rush_at_once(run: Run, shop: Shop, by: dict[str, Retry], count: int, limits: Times) -> dict[str, Rush]:
     """A rush by each of these policies at the same time, each on a service of its own, until all is done."""
     before = ask(shop, "payments", CHARGED)
     made = {name: list(orders(run.seed, count, World(), name)) for name in by}

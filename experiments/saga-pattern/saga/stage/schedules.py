@@ -63,10 +63,10 @@ class Schedule:
     @property
     def killed_after(self) -> int:
         """How many of its sagas have ended when the worker dies: less than half of them, and none in the worst."""
-        return 0 if self.worst else random.Random(f"{self.seed} when").randrange(self.count // 2)  # noqa: RUF100, S311
+        return 0 if self.worst else random.Random(f"{self.seed} when").randrange(self.count // 2)
 
     def victim(self, workers: int) -> int:
-        return random.Random(f"{self.seed} who").randrange(workers)  # noqa: RUF100, S311
+        return random.Random(f"{self.seed} who").randrange(workers)
 
 
 @dataclass(frozen=True)

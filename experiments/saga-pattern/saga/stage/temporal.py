@@ -15,7 +15,7 @@ from msgspec import structs
 from saga.engines.temporal.activities import Activities
 from saga.engines.temporal.client import Sagas
 from saga.engines.temporal.histories import Asked, actions, asked, given_up, refusals
-from saga.engines.temporal.messages import USUAL, Limits, Progress, Status
+from saga.engines.temporal.messages import USUAL, Limits, Phase, Progress
 from saga.engines.temporal.worker import Job, work
 from saga.engines.temporal.workflow import OrderSaga
 from saga.order import SERVICE, STEPS, UNDO, Action, Order, Request, World
@@ -118,7 +118,7 @@ class Case:
         return RecordedKill(self.window, nth=self.nth, history=history, process=self.order.id)
 
 
-class Stage:
+class Playground:
     """A Temporal server with what belongs to this run on it."""
 
     def __init__(self, run: Run, server: Endpoint, name: str) -> None:
@@ -278,7 +278,7 @@ def compensated(orders: Iterable[Chosen]) -> Broken:
 class Killed:
     """Sagas that have ended, and in each an action that was interrupted by a death."""
 
-    stage: Stage
+    stage: Playground
     shop: Shop
     orders: list[tuple[Action, Order]]
     seconds: dict[str, list[float]]  # by window: until sagas had ended
@@ -312,7 +312,7 @@ def before(step: Action, window: EffectWindow) -> set[str]:
 
 def kill_workers(run: Run) -> Killed:
     """For each action and window a saga, whose worker dies there and is followed by another."""
-    stage = Stage(run, run.endpoints["temporal"], "workers")
+    stage = Playground(run, run.endpoints["temporal"], "workers")
     doomed = run.pick((Action.CHARGE, Action.REFUND), tuple(TURN), tuple(TURN))
     rounds = [(window, number) for window in EffectWindow for number in range(run.pick(1, 1, 2))]
     orders = {turn: chosen(f"worker-{turn[0]}-{turn[1]}", doomed) for turn in rounds}
@@ -333,7 +333,7 @@ def kill_workers(run: Run) -> Killed:
 def kill_server(run: Run) -> Killed:
     """All activities stand in the same window when the server dies, and are done while it is dead."""
     server = run.own("temporal")
-    stage = Stage(run, server.endpoint, "own")
+    stage = Playground(run, server.endpoint, "own")
     windows = run.pick((EffectWindow.AFTER,), tuple(EffectWindow), tuple(EffectWindow))
     orders = {window: chosen(f"server-{window}", TURN) for window in windows}
     gates = {
@@ -377,12 +377,12 @@ class Lost:
     @property
     def said_undone(self) -> int:
         """How many sagas say that they are compensated."""
-        return counted(self.ended, Status.COMPENSATED)
+        return counted(self.ended, Phase.COMPENSATED)
 
 
 def lose_outcomes(run: Run, *ways: Deployment) -> list[Lost]:
     """The same kill for each of them."""
-    stage, count = Stage(run, run.endpoints["temporal"], "unknown"), run.pick(1, 2, 4)
+    stage, count = Playground(run, run.endpoints["temporal"], "unknown"), run.pick(1, 2, 4)
     shops = [stage.shop(f"unknown {number}") for number in range(len(ways))]
     cases = [
         [charged(stage, shop, way, number) for number in range(count)] for way, shop in zip(ways, shops, strict=True)
@@ -393,7 +393,7 @@ def lose_outcomes(run: Run, *ways: Deployment) -> list[Lost]:
     return [Lost(count, judge(shop), ends) for shop, ends in zip(shops, ended, strict=True)]
 
 
-def charged(stage: Stage, shop: Shop, way: Deployment, number: int) -> Case:
+def charged(stage: Playground, shop: Shop, way: Deployment, number: int) -> Case:
     one = order(f"{slug(way.name)}-{number}", number)
     job = stage.job(shop, one.id, workflow=way.workflow, activities=way.activities)
     return Case(one, EffectWindow.AFTER, TURN[Action.CHARGE], job, way.limits)
@@ -416,13 +416,13 @@ def some(name: str, count: int) -> list[Order]:
     return [order(f"{name}-{number}", number) for number in range(count)]
 
 
-def doing(stage: Stage, one: Order, action: Action) -> Progress | None:
+def doing(stage: Playground, one: Order, action: Action) -> Progress | None:
     """Its state, when it is about this action."""
     state = stage.state(one)
     return state if state.doing is action else None
 
 
-def counted(ended: dict[str, Progress], status: Status) -> int:
+def counted(ended: dict[str, Progress], status: Phase) -> int:
     """How many have ended so."""
     return sum(progress.status is status for progress in ended.values())
 
@@ -439,7 +439,7 @@ class Operated:
 
 def operate(run: Run) -> Operated:
     """Half of the sagas are aborted, half have a refund that does not succeed."""
-    stage, count = Stage(run, run.endpoints["temporal"], "operator"), run.pick(2, 5, 10)
+    stage, count = Playground(run, run.endpoints["temporal"], "operator"), run.pick(2, 5, 10)
     aborted, stuck = some("abort", count), some("stuck", count)
     return intervene(stage, stage.shop("operator", needy(aborted, stuck)), aborted, stuck)
 
@@ -450,7 +450,7 @@ def needy(aborted: Sequence[Order], stuck: Sequence[Order]) -> dict[tuple[str, A
     return broken(aborted, Action.SHIP) | broken(stuck, Action.REFUND) | refused
 
 
-def intervene(stage: Stage, shop: Shop, aborted: Sequence[Order], stuck: Sequence[Order]) -> Operated:
+def intervene(stage: Playground, shop: Shop, aborted: Sequence[Order], stuck: Sequence[Order]) -> Operated:
     """Abort sagas while they ship; find those whose refund does not succeed, repair it, and tell them."""
     call = stage.client.call
     with stage.working([job := stage.job(shop, "operator")]):
@@ -493,7 +493,7 @@ def run_late(run: Run) -> Late:
 
     The time counts from the start: one saga ahead on each queue shows that its worker is up.
     """
-    stage, count = Stage(run, run.endpoints["temporal"], "late"), run.pick(2, 4, 8)
+    stage, count = Playground(run, run.endpoints["temporal"], "late"), run.pick(2, 4, 8)
     late, hung, ended = some("late", count), some("hung", count), some("timed-out", count)
     gates = [shipping_gate(run, orders) for orders in ([*late, *hung], ended)]
     shops = stage.shop("late"), stage.shop("timed out")
@@ -539,7 +539,7 @@ class Changed:
 
 def change(run: Run, before: type, wrong: type, right: type) -> Changed:
     """The first version begins sagas; then come the change without a patch and, after it, with one, and new sagas."""
-    stage, count = Stage(run, run.endpoints["temporal"], "change"), run.pick(2, 5, 10)
+    stage, count = Playground(run, run.endpoints["temporal"], "change"), run.pick(2, 5, 10)
     old, new = some("old", count), some("new", count)
     shop = stage.shop("change", broken(old, Action.RESERVE))
     job = stage.job(shop, "change")
@@ -564,7 +564,7 @@ def change(run: Run, before: type, wrong: type, right: type) -> Changed:
     return Changed(count, refused, shipped, *did, replayed, judge(shop))
 
 
-def refusal(stage: Stage, one: Order) -> str:
+def refusal(stage: Playground, one: Order) -> str:
     """Why no worker goes on with the saga; empty while none has refused to."""
     return next(iter(refusals(stage.history(one))), "")
 

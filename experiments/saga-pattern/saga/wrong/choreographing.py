@@ -5,7 +5,7 @@ from typing import Any
 
 from saga.choreography import store
 from saga.choreography.service import Service, Tell, submitted
-from saga.choreography.store import Outgoing
+from saga.choreography.store import Envelope
 from saga.order import DOES, Action, Order, Request
 from saga.services.effects import EFFECTS
 from saga.wrong.keyless import charge_again
@@ -68,7 +68,7 @@ class WithoutOutbox(Service):
 
     def __init__(self, *arguments: Any, **more: Any) -> None:
         super().__init__(*arguments, **more)
-        self.unsent: list[Outgoing] = []
+        self.unsent: list[Envelope] = []
 
     def say(self, saga: str, heard: Event, said: Event) -> None:
         store.move(self.connection, saga, heard, said)

@@ -44,7 +44,7 @@ class Policy:
     def pause_before(self, attempt: int) -> float:
         """Seconds before attempt number 2, 3, ...: between half of the pause and all of it, by chance."""
         whole = min(self.pause * 2.0 ** (attempt - 2), self.longest)
-        return whole * (1 + random.random()) / 2  # noqa: RUF100, S311
+        return whole * (1 + random.random()) / 2
 
 
 def ask(services: Services, request: Request, at: Hook) -> Reply:

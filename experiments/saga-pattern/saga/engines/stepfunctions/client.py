@@ -44,7 +44,7 @@ SILENT = HTTPClientError, NotConnected  # errors of a server that does not answe
 ROLE = "arn:aws:iam::123456789012:role/saga"  # on AWS: one that may send to the queues
 
 
-class DefinitionError(LabError):
+class UnknownQueue(LabError):
     """order.asl.json names something that nobody has made."""
 
 
@@ -86,7 +86,7 @@ class Account:
 
 
 @dataclass(frozen=True)
-class Machine:
+class StateMachine:
     """A state machine with its queues. Can be sent to worker processes."""
 
     account: Account
@@ -118,12 +118,12 @@ def _client(url: str, service: str) -> Any:
 
 
 def definition(queues: Mapping[str, str]) -> Definition:
-    """order.asl.json with these queues. Raises DefinitionError for one that is named there and missing here."""
+    """order.asl.json with these queues. Raises UnknownQueue for one that is named there and missing here."""
     urls = {f"{service.capitalize()}Queue": url for service, url in queues.items()}
 
     def url(found: re.Match[str]) -> str:
         if found[1] not in urls:
-            raise DefinitionError(f"{ASL.name} wants {found[0]}; there are: {', '.join(urls)}")
+            raise UnknownQueue(f"{ASL.name} wants {found[0]}; there are: {', '.join(urls)}")
         return urls[found[1]]
 
     filled: Definition = json.loads(NAMED.sub(url, ASL.read_text()))
@@ -143,16 +143,16 @@ def make_queues(account: Account, name: str, visible_again: int) -> dict[str, st
     }
 
 
-def deploy(account: Account, name: str, queues: Mapping[str, str], asl: Definition, role: str = ROLE) -> Machine:
+def deploy(account: Account, name: str, queues: Mapping[str, str], asl: Definition, role: str = ROLE) -> StateMachine:
     """Make the state machine. Raises botocore's ClientError when it is none."""
     made = account.client("stepfunctions").create_state_machine(name=name, definition=json.dumps(asl), roleArn=role)
-    return Machine(account, made["stateMachineArn"], dict(queues))
+    return StateMachine(account, made["stateMachineArn"], dict(queues))
 
 
-class Sagas:
+class Executions:
     """A machine's executions."""
 
-    def __init__(self, machine: Machine) -> None:
+    def __init__(self, machine: StateMachine) -> None:
         self.machine = machine
         self.states = machine.account.client("stepfunctions")
         self.queue = machine.account.client("sqs")

@@ -13,7 +13,7 @@ import psycopg
 from botocore.exceptions import ClientError
 
 from saga.engines.side_by_side import side_by_side
-from saga.engines.stepfunctions.client import OPERATOR, SILENT, Body, Machine, Tokened, unreadable
+from saga.engines.stepfunctions.client import OPERATOR, SILENT, Body, StateMachine, Tokened, unreadable
 from saga.order import SERVICE, Request, TransientError
 from saga.reading import reader
 from saga.services.participant import IMPOSSIBLE
@@ -28,14 +28,14 @@ AWAY = 0.2  # seconds before a server that does not answer, or refuses, is asked
 LATE = {"TaskTimedOut", "TaskDoesNotExist", "InvalidToken"}  # the state machine has gone on without us
 
 
-def work(shop: Shop, machine: Machine, at: Hook = nowhere) -> None:
+def work(shop: Shop, machine: StateMachine, at: Hook = nowhere) -> None:
     """Work until killed, in a thread per service."""
     desks = {service: _Desk(machine, service, at) for service in SERVICES}
-    side_by_side([_Loop(shop, service, desk) for service, desk in desks.items()])
+    side_by_side([_Consumer(shop, service, desk) for service, desk in desks.items()])
 
 
 @dataclass(frozen=True)
-class _Loop:
+class _Consumer:
     """What one thread does: one service's queue."""
 
     shop: Shop
@@ -56,7 +56,7 @@ class _Loop:
 class _Desk:
     """A queue, and the state machine that put the messages there."""
 
-    def __init__(self, machine: Machine, service: str, at: Hook) -> None:
+    def __init__(self, machine: StateMachine, service: str, at: Hook) -> None:
         self.machine = machine
         self.service = service
         self.url = machine.queues[service]

@@ -26,7 +26,7 @@ TASK = timedelta(seconds=3)
 PATIENT = RetryConfig(max_interval_millis=500, max_elapsed_time_millis=60_000, max_retries=1_000)
 
 
-class NoSuchSaga(LabError):
+class NoSuchWorkflow(LabError):
     """There is no saga of this id, or it has ended."""
 
 
@@ -96,22 +96,22 @@ class Sagas:
         return status.name if status else ""
 
     async def state(self, saga: str) -> Progress:
-        """Where it stands. Takes a worker that can answer. Raises NoSuchSaga."""
+        """Where it stands. Takes a worker that can answer. Raises NoSuchWorkflow."""
         with _known(saga):
             return await self.handle(saga).query(OrderSaga.state)
 
     async def abort(self, saga: str, reason: str) -> None:
-        """Tell it to undo what it has done. Raises NoSuchSaga."""
+        """Tell it to undo what it has done. Raises NoSuchWorkflow."""
         with _known(saga):
             await self.handle(saga).signal(OrderSaga.abort, reason)
 
     async def mended(self, saga: str) -> None:
-        """Tell it that its compensation is worth another try. Raises NoSuchSaga."""
+        """Tell it that its compensation is worth another try. Raises NoSuchWorkflow."""
         with _known(saga):
             await self.handle(saga).signal(OrderSaga.mended)
 
     async def cancel(self, saga: str) -> None:
-        """Cancel it as any workflow is cancelled. Raises NoSuchSaga."""
+        """Cancel it as any workflow is cancelled. Raises NoSuchWorkflow."""
         with _known(saga):
             await self.handle(saga).cancel()
 
@@ -144,4 +144,4 @@ def _known(saga: str) -> Iterator[None]:
     except RPCError as error:
         if error.status is not RPCStatusCode.NOT_FOUND:
             raise
-        raise NoSuchSaga(f"no saga {saga!r} is running: {error.message}") from error
+        raise NoSuchWorkflow(f"no saga {saga!r} is running: {error.message}") from error

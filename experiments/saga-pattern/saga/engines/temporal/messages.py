@@ -21,7 +21,7 @@ from shared import codec
 _reader = cache(reader)  # of each type one
 
 
-class Status(StrEnum):
+class Phase(StrEnum):
     """Where a saga stands."""
 
     RUNNING = "running"
@@ -54,7 +54,7 @@ class Begin(msgspec.Struct, frozen=True):
 class Progress(msgspec.Struct, frozen=True):
     """The state of a saga as its query tells it, and its result."""
 
-    status: Status
+    status: Phase
     doing: Action | None = None  # what a service is being asked for
     undo: tuple[Action, ...] = ()  # what a compensation would have to do, in its order
     reason: str = ""  # of the compensation, or of the wait for an operator

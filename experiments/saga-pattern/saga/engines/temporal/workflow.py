@@ -27,7 +27,7 @@ from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_
 # through as they are: that saves time, and an Order here is the class that the data converter makes.
 with workflow.unsafe.imports_passed_through():
     from saga.engines.temporal.activities import REFUSED, Activities
-    from saga.engines.temporal.messages import Begin, Progress, Status
+    from saga.engines.temporal.messages import Begin, Phase, Progress
     from saga.order import STEPS, UNDO, Action, Request
 
 # By it an operator finds the sagas that wait: temporal workflow list --query 'SagaNeedsOperator = true'
@@ -46,7 +46,7 @@ class OrderSaga:
     @workflow.init
     def __init__(self, begin: Begin) -> None:
         self._order, self._limits = begin.order, begin.limits
-        self._status = Status.RUNNING
+        self._status = Phase.RUNNING
         self._doing: Action | None = None
         self._undo: list[Action] = []
         self._reason = ""
@@ -59,7 +59,7 @@ class OrderSaga:
         self._reason = await self._carry_out()
         if self._reason:
             await self._undo_all()
-        self._status = Status.COMPENSATED if self._reason else Status.COMPLETED
+        self._status = Phase.COMPENSATED if self._reason else Phase.COMPLETED
         return self.state()
 
     # What is said to it from outside.
@@ -138,7 +138,7 @@ class OrderSaga:
 
     async def _undo_all(self) -> None:
         """Undo, the last first. Cannot be cancelled: there is nothing behind it that would undo the rest."""
-        self._status = Status.COMPENSATING
+        self._status = Phase.COMPENSATING
         undoing = asyncio.create_task(self._undo_each())
         try:
             await asyncio.shield(undoing)
@@ -159,12 +159,12 @@ class OrderSaga:
                 await self._park(_why(error))
 
     async def _park(self, why: str) -> None:
-        because, self._reason, self._status = self._reason, why, Status.PARKED
+        because, self._reason, self._status = self._reason, why, Phase.PARKED
         workflow.upsert_search_attributes([NEEDS_OPERATOR.value_set(True)])
         # For days if need be. While it waits it is a row in the server's database and nothing else.
         await workflow.wait_condition(lambda: self._mended)
         workflow.upsert_search_attributes([NEEDS_OPERATOR.value_unset()])
-        self._mended, self._reason, self._status = False, because, Status.COMPENSATING
+        self._mended, self._reason, self._status = False, because, Phase.COMPENSATING
 
     # Both ways.
 

@@ -9,8 +9,8 @@ from saga.engines.stepfunctions.client import (
     Account,
     Change,
     Execution,
+    Executions,
     Plea,
-    Sagas,
     definition,
     deploy,
     make_queues,
@@ -37,7 +37,7 @@ class StepFunctions:
 
     name = "stepfunctions"
 
-    def __init__(self, sagas: Sagas, workers: list[Worker]) -> None:
+    def __init__(self, sagas: Executions, workers: list[Worker]) -> None:
         self.sagas = sagas
         self.workers = workers
         self.parked: dict[str, Plea] = {}
@@ -105,7 +105,7 @@ def opened(site: Site, change: Change = dict, visible_again: int = VISIBLE) -> I
         site.worker(f"{site.name}-queue-{number}", doomed, kill, work, site.shop, machine)
         for number, kill in enumerate(kills[: site.workers])
     ]
-    sagas = Sagas(machine)
+    sagas = Executions(machine)
     try:
         yield StepFunctions(sagas, workers)
     finally:

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field, replace
 
 from saga.choreography import store
 from saga.choreography.service import submitted
-from saga.choreography.store import Outgoing
+from saga.choreography.store import Envelope
 from saga.order import Order
 from saga.stage.engines.choreography import Choreography
 
@@ -20,7 +20,7 @@ class Events:
         message = store.outgoing(self.engine.stage.prefix, submitted(Order(saga, "c", "p", 1, 1)))
         self.send(saga, replace(message, value=order))
 
-    def send(self, saga: str, message: Outgoing) -> None:
+    def send(self, saga: str, message: Envelope) -> None:
         self.engine.send([message])
         self.sagas.append(saga)
 

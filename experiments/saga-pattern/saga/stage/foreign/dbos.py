@@ -7,7 +7,7 @@ from saga.stage.foreign import as_text
 
 
 @dataclass
-class Workflows:
+class Enqueued:
     """A client that puts whatever it has into the queue."""
 
     engine: Dbos
