@@ -1,7 +1,8 @@
 """A relay hangs, an operator starts it again, the first one comes to itself: is every event published twice?
 
 Two cursor relays share one note of how far they are: with a lock that ends with its statement, and with the lock of the
-session that `relay/holding.py` takes.
+session. CursorRelay takes the latter as it begins, by `hold` (relay/holding.py). The wrong way is made of it by one
+call, `let_go`, right after that (second_let_in).
 """
 
 from outbox.relay.cursor import CursorRelay

@@ -21,7 +21,8 @@ from psycopg import OperationalError
 from shared import kafka
 from shared.errors import CheckpointRefused, ConfigurationError, DeadlineExceeded, LabError, NotAdopted
 from shared.postgres import Connection, number
-from shared.pytest_plugin import OwnStarter
+from shared.servers.handle import Handle, own_instance
+from shared.settings import Settings
 from shared.wait import until
 
 # The sessions that relays have, and the one that reads the slot.
@@ -29,6 +30,13 @@ END = """
 select pg_terminate_backend(pid) from unnest(%s::int[]) as pid
 union all select pg_terminate_backend(active_pid) from pg_replication_slots where slot_name = %s
 """
+
+
+@pytest.fixture(scope="module")
+def broker() -> Iterator[Handle]:
+    """To be killed, and started again."""
+    with own_instance("kafka", Settings.load()) as started:
+        yield started
 
 
 @contextmanager
@@ -47,9 +55,8 @@ def kept_running(conninfo: str, make: Callable[[Connection], Relay]) -> Iterator
 @pytest.mark.fault
 @pytest.mark.parametrize("way", [PollingPublisher, CursorRelay, WalRelay])
 def test_broker_and_session_killed_a_new_relay_goes_on_from_the_note(
-    way: RelayClass, shop_with_slot: Shop, connection: Connection, own: OwnStarter, caplog: pytest.LogCaptureFixture
+    way: RelayClass, shop_with_slot: Shop, connection: Connection, broker: Handle, caplog: pytest.LogCaptureFixture
 ) -> None:
-    broker = own("kafka")
     shop = replace(shop_with_slot, broker=broker.endpoint)
     kafka.create_topics(shop.broker, [shop.topic])
     sessions: list[int] = []
