@@ -38,7 +38,7 @@ def unreadable_sagas(run: Run, desk: poison.Desk, count: int) -> None:
     ended, parked, aside = desk.ended(begun.all), desk.parked(), desk.put_aside(3)
     parking.claim(
         "a saga that nobody can read is parked with its reason, an answer that fits nothing is put aside; others go on"
-        " (Logprep#640: JSON too deep for the parser; eliza#18079: half a character)",
+        " (msgspec#646: JSON too deep for the parser; eliza#18079: half a character)",
         parked.keys() == {*begun.unreadable, *begun.unknown}
         and all("cannot be read" in parked[saga] for saga in begun.unreadable)
         and all("no version 2" in parked[saga] for saga in begun.unknown)

@@ -1,7 +1,7 @@
 """Orders that another program wrote wrongly, begun on any engine between two that are fine.
 
 Each kind stopped somebody's service for ever: it is read, the reader dies, whoever starts next reads it again.
-Logprep#640 (deep JSON), eliza#18079 (half a surrogate pair), nab#1007 (NaN).
+Logprep#640 (Latin-1), msgspec#646 (deep JSON), eliza#18079 (half a surrogate pair), nab#1007 (NaN).
 """
 
 from collections.abc import Sequence

@@ -11,7 +11,7 @@ from saga.stage.foreign import Foreign, between
 from shared.run import Run
 from shared.servers.server import Endpoint
 
-KINDS = "Latin-1, too deep (Logprep#640), half a character (eliza#18079), a NUL, cut off, NaN (nab#1007)"
+KINDS = "Latin-1 (Logprep#640), too deep (msgspec#646), half a character (eliza#18079), a NUL, cut off, NaN (nab#1007)"
 
 
 def claim_foreign(
