@@ -224,8 +224,10 @@ def watch_relay(bench: Bench) -> None:
 def grow(bench: Bench, way: RelayClass) -> float:
     samples: list[float] = []
     stop = threading.Event()
-    worker = bench.run.worker
-    with consuming(bench, LONG) as finish, worker("relay", relay, bench.shop, way, recorded=False) as relaying:
+    with (
+        consuming(bench, LONG) as finish,
+        bench.run.worker("relay", relay, bench.shop, way, interval=0.01, recorded=False) as relaying,
+    ):
         watching = threading.Thread(target=watch_memory, args=[relaying.identity.pid, stop, samples])
         watching.start()
         finish()
