@@ -84,7 +84,7 @@ def claim_clock(run: Run, shop: Shopping) -> None:
         late = [shop.orders.load_at(ident, time=at[2]).version for ident, at in zip(idents, times, strict=True)]
     lengths = [len(at) for at in times]
     run.about(EVENTS, topics=[f"{FUNDAMENTALS}/current-state-via-replay"]).claim(
-        "where the clock was set back, a replay to a time stops at the first event that is later, and skips none",
+        "if the clock was set back, a replay to a time stops at the first event with a later time, and skips none",
         found == lengths and not any(late) and len(idents) > 0,
         fact=f"{len(found)} orders loaded whole, and {len(late)} as before their first event (compare ddes#67)",
     )
@@ -93,7 +93,7 @@ def claim_clock(run: Run, shop: Shopping) -> None:
 def claim_commands(run: Run, shop: Shopping) -> None:
     written = shop.written
     run.about(EVENTS, topics=[f"{DESIGN}/command-handling"]).claim(
-        "a command is recorded, and then it has happened, or refused, and leaves nothing",
+        "a command is either recorded as an event, or refused and leaves nothing",
         written == shop.commands > 0 and shop.refused > 0,
         fact=f"{written:,} events of {shop.commands:,} commands; {shop.refused:,} refused",
     )

@@ -71,7 +71,7 @@ def claim_wrong(run: Run, shops: dict[Keeping, Shop], found: Found) -> None:
     texts = {
         DELETE: "the deleted stream lives on in topic, backup and log",
         ANONYMISE: "the person made anonymous by an update lives on in topic, backup and log",
-        HALF: "with sealed events and copies that were opened, the key is gone and the text is in the copies",
+        HALF: "only the events are encrypted: the key is gone, the text is still in the read model and the snapshots",
     }
     places = {
         DELETE: (Where.TOPIC, Where.BACKUP, Where.LOG),

@@ -117,7 +117,7 @@ def claim_once(run: Run, same: Left, anew: Left) -> None:
     )
     doubled = checkers.duplicate_effect(anew.history)
     run.about(ANEW, wrong_way=True, topics=["I.2/event-store-requirements/append-only-writes"]).claim(
-        "an error taken for 'not done', and the retry for a new event: money is paid in twice",
+        "an error is taken for 'not done', and the retry makes a new event: money is paid in twice",
         len(doubled) > 0 == anew.gone,
         fact=f"{anew.unknown} outcomes were unknown, {len(doubled)} appends done twice",
     )
@@ -166,7 +166,7 @@ def claim_moved(run: Run, moved: Restored) -> None:
         fact=f"{len(moved.before):,} events as before, {new} new ones behind, {rest:,} from the checkpoint",
     )
     run.about("ids of another cluster", wrong_way=True, topics=[ORDER]).claim(
-        "read as if a transaction's id were good in every cluster, the same events are there, and nobody gets one",
+        "read with the old cluster's transaction ids unadjusted: the events are in the table, and no reader gets one",
         not moved.bare and len(moved.before) > 0,
         fact=f"{len(moved.bare)} of {len(moved.before):,} events",
         source="sliceworkz/eventstore#143",

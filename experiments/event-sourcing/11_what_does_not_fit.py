@@ -53,7 +53,7 @@ def claim_recorded(run: Run) -> None:
         source="pyeventsourcing/eventsourcing#283",
     )
     run.claim(
-        "what is recorded is what will be loaded: anything else is refused, by the field's name, before it happens",
+        "a value that would not load as it was recorded is refused before it is stored, with the field's name",
         refused == len(values) and unfit.keeps_its_own(),
         topics=[APPLICATION, COMMANDS],
         fact=f"{refused} of {len(values)} values refused",
@@ -80,7 +80,7 @@ def claim_unfit(run: Run) -> None:
         source="hallgren/eventsourcing#160",
     )
     run.claim(
-        "it names itself, with stream, version, type and step; a step that returns nothing is found at the start",
+        "the error names stream, version, type and step; a step that returns nothing is found at the start",
         all(one.names_all for one in said) and bool(at_start) and not unfit.refused_at_start(unfit.in_cents),
         topics=[UPCASTING, EVOLUTION],
         fact=f"{said[0].named}; at the start: {at_start} (compare hallgren/eventsourcing#160)",

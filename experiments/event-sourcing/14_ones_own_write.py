@@ -35,7 +35,7 @@ def main(run: Run) -> None:
     waiting = run.about("one transaction", topics=experiment.topics)
     waiting.figure("wait for one's own write", [waited for _, _, waited in own], "ms")
     waiting.claim(
-        "who reads right after his write does not find it; who waits for the checkpoint to pass it does",
+        "a read right after the write misses it; a read after the checkpoint has passed it finds it",
         missed > 0 and still == 0,
         fact=f"{missed} of {len(own)} writes not seen at once, {still} after the wait",
     )

@@ -38,7 +38,7 @@ def claim_mistakes(run: Run, events: PostgresStore, streams: int) -> None:
             wrong_way = variant == "mistake"
             run.figure(NOT_REACHED, value, "states", variant=variant, wrong_way=wrong_way, x=mistake.name)
         run.about(mistake.name, wrong_way=True, topics=[LEARNING]).claim(
-            f"{mistake.name}: it looks right while it is live, and replay does not reach the same states",
+            f"{mistake.name}: it looks right while it is live, but replay gives other states",
             wrong >= streams > 0 and right == 0,
             fact=f"{wrong} of {states} states not reached; done right, {right}",
         )

@@ -96,8 +96,8 @@ def claim_reordered(pair: Follower, counter: Counter) -> None:
     texts = {
         Shape.AUDIT_FIRST: "(xid, position) > last, behind the oldest open transaction: it loses nothing, but reads an "
         "order's later event first where a transaction had its id, for an audit row, before the order's lock",
-        Shape.UPDATE_FIRST: "(xid, position) > last: no audit row is needed, an UPDATE has its transaction's id before "
-        "it waits for the row",
+        Shape.UPDATE_FIRST: "(xid, position) > last: the same without an audit row, as an UPDATE gets its xid before "
+        "it waits for the row lock",
     }
     for shape, text in texts.items():
         of_shape = History.read(counter.of(shape).history).committed
@@ -132,8 +132,7 @@ def claim_right(windows: Follower, by_windows: History, log: Follower, by_log: H
         fact=seen(by_windows),
     )
     log.about.claim(
-        "the log has every event once and in order: what is in it is committed, and nothing appears before its end "
-        "later",
+        "the log has every event once and in order: it holds commits in order, and nothing is inserted into it later",
         all_in_order(by_log),
         topics=[MONITORING],
         fact=seen(by_log),

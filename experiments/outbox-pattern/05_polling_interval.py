@@ -123,7 +123,7 @@ def claim_writers(quiet: About, within: About, after: About, rates: list[list[fl
         fact=f"{ringing:,.0f} tx/s against {alone:,.0f} without: {ringing / alone:.2f}x",
     )
     after.claim(
-        "rung for after the commit, and without waiting for the disk, the relay is woken and writers pay less",
+        "NOTIFY after the commit, without waiting for the disk: the relay is woken, and writers pay less",
         rung > ringing,
         topics=[TUNING],
         fact=f"{rung:,.0f} tx/s: {rung / alone:.2f}x",

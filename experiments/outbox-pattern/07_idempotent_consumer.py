@@ -95,7 +95,7 @@ def claim_without(run: Run, killed: Outcomes, again: Outcomes) -> None:
         fact=f"{killed.twice} effects twice, accounts off by {euros(killed.wrong)}",
     )
     about.claim(
-        "no inbox: a consumer that never fails has them twice too, when the relay sends a batch again",
+        "no inbox: even a consumer that never fails has effects twice, when the relay sends a batch again",
         again.twice == again.again > 0 and again.wrong > 0,
         topics=[DUPLICATES],
         fact=f"{again.twice} effects twice, accounts off by {euros(again.wrong)}",
@@ -105,12 +105,12 @@ def claim_without(run: Run, killed: Outcomes, again: Outcomes) -> None:
 def claim_apart(run: Run, by_kill: dict[str, Outcomes]) -> None:
     first, last = by_kill[FIRST], by_kill[LAST]
     run.about(FIRST, wrong_way=True, topics=[CONSUMERS]).claim(
-        "the id in a transaction before the effect: killed in between, the effect is never had",
+        "inbox first, effect after, in two transactions: killed in between, the effect never happens",
         first.never == 1 and first.twice == 0 and first.wrong > 0,
         fact=f"{first.never} effect missing, accounts off by {euros(first.wrong)}; no event lost ({first.lost})",
     )
     run.about(LAST, wrong_way=True, topics=[CONSUMERS]).claim(
-        "the id in a transaction after the effect: killed in between, the effect is had twice",
+        "effect first, inbox after, in two transactions: killed in between, the effect happens twice",
         last.twice == 1 and last.never == 0 and last.wrong > 0,
         fact=f"{last.twice} effect twice, accounts off by {euros(last.wrong)}",
     )
@@ -141,7 +141,7 @@ def claim_right(run: Run, killed: Outcomes, again: Outcomes) -> None:
 def claim_kept(run: Run, found: dict[str, Outcomes]) -> None:
     short, long = found[TOO_SHORT], found[LONG_ENOUGH]
     run.about(TOO_SHORT, wrong_way=True, topics=[DUPLICATES]).claim(
-        "ids forgotten earlier than their events can come again: the effects are had twice",
+        "ids forgotten earlier than their events can come again: the effects happen twice",
         short.twice == short.again > 0 and short.wrong > 0,
         fact=f"kept {KEPT[TOO_SHORT].total_seconds():g} s, came again after {short.came_again}: "
         f"{short.twice} effects twice",

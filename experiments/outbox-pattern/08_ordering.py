@@ -177,7 +177,7 @@ def claim_numbers(about: About, before: History, after: History) -> None:
     )
     missing, gaps = contention.with_a_gap(before)
     about.claim(
-        "sequence numbers: an event that never came is known by its number, and its order stops there, no other does",
+        "sequence numbers: a missing event is known by its number; only its order stops there",
         gaps == missing,
         fact="missing: " + ", ".join(f"number {number} of {key}" for key, number in gaps.items()),
     )

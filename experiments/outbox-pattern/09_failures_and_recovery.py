@@ -189,7 +189,7 @@ def lose_the_cluster(run: Run, database: Handle, broker: Handle, count: int) -> 
         fact=f"{pending:,} pending and {len(moved.written)} new of {len(moved.read):,} events published",
     )
     run.about("ids of another cluster", wrong_way=True, topics=topics).claim(
-        "read as if a transaction's id were good in every cluster, the same rows are there, and no reader gets one",
+        "read with the old cluster's transaction ids unadjusted: the rows are in the table, and no reader gets one",
         not moved.bare and pending > 0,
         fact=f"{len(moved.bare)} of {pending:,} pending events",
         source="sliceworkz/eventstore#143",

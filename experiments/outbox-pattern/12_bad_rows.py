@@ -167,8 +167,8 @@ def claim_bare(run: Run, bare: Event, said: list[Message]) -> None:
 
 def claim_consumers(run: Run, ending: badrows.Met, keeping: badrows.Met, rejected: int) -> None:
     run.about("read or end", wrong_way=True, topics=[RECOVERY]).claim(
-        "what is no event, and nobody keeps it (Logprep#640): it ends the consumer at every start, and what is behind "
-        "it is never done",
+        "a message that is not an event, and is not set aside (Logprep#640), crashes the consumer at every start; "
+        "nothing behind it is handled",
         ending.ended == [True, True] and not ending.exact,
         fact="ended at both starts, accounts wrong",
         source="fkie-cad/Logprep#640",

@@ -73,7 +73,7 @@ def second_refused(run: Run, count: int) -> tuple[History, bool, str]:
 def claim_sole(run: Run, sole: History, named: bool, error: str, two: History) -> None:
     twice = len(duplicate_delivery(two))
     run.claim(
-        "two cursor relays with one note, and a row lock that ends with its statement: each publishes every event",
+        "two cursor relays with one checkpoint and a lock that ends with its statement: each publishes every event",
         twice == len(two.committed) > 0,
         topics=["I.5/ordering-considerations/per-aggregate-ordering"],
         fact=f"{twice:,} of {len(two.committed):,} events twice",

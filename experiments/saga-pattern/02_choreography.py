@@ -89,13 +89,13 @@ def claim_flow(run: Run, course: plays.Course) -> None:
     for service, count in known.items():
         right.figure("reactions that a service knows", count, "reactions", x=service, x_label="service")
     right.claim(
-        "no service has the flow in its code: none has even half of the reactions",
+        "no service's code contains the whole flow: each has less than half of the reactions",
         max(known.values()) * 2 < len(whole.arrows),
         topics=[f"{BASED}/decentralized-logic"],
         fact=", ".join(f"{service} {count}" for service, count in known.items()) + f", of {len(whole.arrows)}",
     )
     right.claim(
-        "the flow stands nowhere: causation ids draw it from the events, and so do all machines together",
+        "the flow is written down nowhere: causation ids draw it from the events, and so do all machines together",
         seen.arrows.keys() == whole.arrows.keys(),
         topics=[f"{HARD}/hard-to-understand-full-flow"],
         fact=f"{len(seen.events)} event types, {len(seen.messages)} messages between {len(seen.services)} services",
@@ -137,7 +137,7 @@ def kill(run: Run) -> None:
 
 
 CLAIMS = {
-    ByCustomer: "failure events that name only the customer, a key that is not unique, undo another order",
+    ByCustomer: "correlated by customer, which is not unique: a failure event undoes another order of the customer",
     WithoutInbox: "without an inbox, an event that comes again charges again",
     WithoutOutbox: "without an outbox, a kill between commit and send stops the saga for good, half done",
     Service: "with all three, the same orders under the same kills end as they should, charged once at most",

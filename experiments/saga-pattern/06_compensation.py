@@ -121,7 +121,7 @@ def undo_as_far_as_it_came(run: Run, few: int) -> None:
         half, undone = compensation.undo_as_far(run, f"partial{wrong:d}", which, few)
         about.figure("orders left half done", half, "orders")
         about.claim(
-            "what nobody knows of is left as it is: paid, or on its way, with the order cancelled"
+            "only answered steps are undone: a step with a lost answer stays done, with the order cancelled"
             if wrong
             else "as many steps are undone as may have been done, and no order is left half done",
             half == (2 * few if wrong else 0) and list(undone.values())[: len(STEPS)] == list(range(len(STEPS))),

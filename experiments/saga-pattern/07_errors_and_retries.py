@@ -63,9 +63,9 @@ def claim_rushes(run: Run, rushed: Rushed) -> None:
     first, second = rushes["fixed pause"].load(2 * right.recovered, bins=2)
     apart, close = (rushes[name].spread(4) for name in (RIGHT, "backoff"))  # pauses are long by the fourth attempt
     claim = partial(claim_rush, run, rushed)
-    text = "no retry: most sagas give up over a step that is done a moment later all the same"
+    text = "no retry: most sagas give up on a step that the service still completes a moment later"
     claim("no retry", text, done > most, f"{done} done after they gave up")
-    text = "retry at once: the service does calls that nobody waits for, as long as anybody asks"
+    text = "retry at once: the service keeps answering calls that nobody waits for any more"
     claim("retry at once", text, vain > 0.9, f"in the second half, {vain:.0%} of the answers came to nobody")
     text = "a fixed pause keeps up the load that brought the service down"
     down = len(rushes["fixed pause"].served) < most

@@ -57,7 +57,7 @@ def claim_lost_updates(run: Run, found: Found) -> None:
     """On one account, what each costs; on any number of them, that nothing is lost."""
     overwriting = found[OVERWRITING, 1]
     run.about(OVERWRITING.name, wrong_way=True, topics=[STEPWISE]).claim(
-        "what a saga read in one step and writes in another overwrites what others charged in between",
+        "a value read in one step and written in a later step overwrites what others charged in between",
         overwriting.lost > 0,
         fact=f"{overwriting.lost / 100:,.2f} euro are not where the charges say",
     )

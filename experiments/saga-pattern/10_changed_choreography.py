@@ -102,7 +102,7 @@ def play_cycle(run: Run) -> None:
     )
     passed = plays.passing(stage, another, recorded(events))
     cycle.claim(
-        "no test of one service finds the cycle: alone, each answers what it hears as meant, once, and rests",
+        "no test of one service finds the cycle: alone, each service reacts once, as intended, and stops",
         passed.keys() >= {"stock", "payments"} and all(passed.values()) and len(cycles) == 1,
         topics=[f"{HARD}/testing-complexity"],
         fact=f"{sum(passed.values())} of {len(passed)} services pass, and all together run in a cycle",

@@ -75,21 +75,21 @@ def unreadable_commands(run: Run, count: int) -> None:
     lane = poison.lane(run, count)
     crashes, placed = lane.dying(careless, of="not a request")
     run.about("crash and restart", wrong_way=True, topics=[DEAD_LETTER]).claim(
-        "a consumer that dies of what it cannot read dies of it again: nothing behind it is ever done",
+        "a consumer that crashes on an unreadable message crashes on it again: nothing behind it is ever handled",
         crashes == poison.CRASHES and placed == lane.before,
         fact=f"{crashes} crashes, {placed} of {count - 1} orders placed",
     )
     crashes, placed = lane.dying(half, of="Decode")
     run.about("its parser's own error", wrong_way=True, topics=[DEAD_LETTER]).claim(
-        "a consumer that puts aside what its parser calls an error dies of what its parser dies of: a byte that is no"
-        " UTF-8, JSON that is deep",
+        "a consumer that sets aside only its parser's own errors crashes on everything else: a byte that is not UTF-8,"
+        " JSON that is nested too deep",
         crashes == poison.CRASHES and placed == lane.before,
         fact=f"{crashes} crashes, {placed} of {count - 1} orders placed",
         source="fkie-cad/Logprep#640",
     )
     placed, aside = lane.hosted(Host)
     run.about("park it", topics=[DEAD_LETTER]).claim(
-        "a consumer that puts them aside, whole and with the reason, does everything else",
+        "a consumer that sets them aside, whole and with the reason, handles everything else",
         [one.value for one in aside] == lane.poison and all(one.reason for one in aside),
         fact=f"{placed} of {count - 1} orders placed, {len(aside)} put aside: {aside[0].reason}",
     )

@@ -28,7 +28,7 @@ def main(run: Run) -> None:
     with run.step("deliver refunds again: kill -9 before the acknowledgement, lose answers"):
         none, message, operation, state = deliver_again(run, GUARDS, count).values()
     claim(run, "no guard", "a refund that is delivered again is paid again", none, (KILLS, KILLS))
-    text = "an inbox by message id stops a message that comes again, not a question that is asked again"
+    text = "an inbox by message id stops a redelivered message, but not a repeated request"
     claim(run, "inbox by message id", text, message, (0, KILLS))
     text = "an inbox by the id of the operation pays once, whatever comes again"
     claim(run, "inbox by operation id", text, operation, (0, 0))

@@ -85,7 +85,7 @@ def stand_in(run: Run, count: int, patience: float) -> None:
     replies = [op for op in history.delivered if op.process == "worker-1" and op.topic == trial.office.topics.replies]
     others = sum(op.partition % 2 == 0 for op in replies)  # the share of worker 0
     right.claim(
-        "a worker is killed before it sends, and never comes back: another asks and listens in its place",
+        "a worker is killed before it sends, and never comes back: another one sends and takes answers in its place",
         not standing.violations and len(standing.complete) == count and min(others, len(asked_again)) > 0,
         topics=[f"{MADE}/saga-orchestrator-service"],
         fact=f"{len(standing.complete)} of {count} orders complete, {len(asked_again)} of them asked again;"

@@ -60,7 +60,7 @@ def debts(run: Run, count: int) -> None:
     text = "a refund that is seen is spent: it cannot be taken back when the recall fails"
     claim_debts(run, "refund, then recall", text, early, tally, early > 0)
     gifts, tally = interleavings.spend_refunds(run, promise_first, PATIENT, count)
-    text = "semantic lock: a promised refund is no money yet, who wants to spend it waits"
+    text = "semantic lock: a promised refund is not money yet; whoever wants to spend it waits"
     claim_debts(run, "promise, recall, refund", text, gifts, tally, gifts == 0 < tally.turns[Move.WAITED])
     gifts, tally = interleavings.spend_refunds(run, recall_first, EFFECTS, count)
     text = "pessimistic view: the step that can fail comes first, and costs no wait"

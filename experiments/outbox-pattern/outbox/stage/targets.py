@@ -4,7 +4,12 @@ from shared.targets import Target
 
 TARGETS = {
     "drain_vs_debezium": Target(">=", 3.5, "the best Python relay drains at 3.5 times Debezium's rate"),
-    "drain_vs_producer": Target(">=", 0.55, "the best Python relay drains at 55 % of a bare producer's rate"),
+    "relay_cpu_vs_debezium": Target(
+        "<=", 0.3, "an event costs 30 % of Debezium's CPU time at most, over all processes, with the cursor"
+    ),
+    "relay_cpu_vs_producer": Target(
+        "<=", 1.0, "and no more than a bare producer that has all events in memory and sends them one by one"
+    ),
     "wal_drain_vs_debezium": Target(">=", 2.0, "the log relay drains at twice Debezium's rate"),
     "p99_vs_debezium_100": Target("<=", 0.25, "at 100 a second its p99 is a quarter of Debezium's"),
     "p99_vs_debezium_1000": Target("<=", 0.5, "at 1,000 a second its p99 is half of Debezium's"),

@@ -31,8 +31,8 @@ def claim_foreign(
         played = between(engine, foreign(engine), good)
     endings = judge(shop).endings
     run.claim(
-        f"{name}: orders that nobody can read wait with their reasons, and those between which they came are"
-        f" carried out: {KINDS}",
+        f"{name}: unreadable orders wait with their reasons, and the good orders before and after them are carried"
+        f" out: {KINDS}",
         played.hold and endings == {order.id: Ending.COMPLETE for order in good},
         topics=topics,
         fact=f"{len(played.reasons)} of {played.odd} wait, {len(endings)} of {len(good)} others complete:"
