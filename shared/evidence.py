@@ -87,7 +87,7 @@ def contrasts() -> str:
     lines = ["| lab | the wrong way | the right way |", "|---|---|---|"]
     for script in labs.tour():
         found = contrast(read(f"{script.parent.name}/{script.stem}"))
-        ways = (f"{claim.variant}: **{_cell(claim.fact)}**" for claim in (found.wrong, found.right))
+        ways = (f"{_cell(claim.text)}: **{_cell(claim.fact)}**" for claim in (found.wrong, found.right))
         lines.append(f"| [{script.parent.name}](experiments/{script.parent.name}/README.md) | {' | '.join(ways)} |")
     return "\n".join(lines)
 

@@ -48,4 +48,4 @@ def _table(found: Sequence[Contrast]) -> Table:
 
 
 def _cell(claim: Claim) -> str:
-    return f"{TICK if claim.holds else CROSS} {escape(claim.variant)}: {escape(claim.fact)}"
+    return f"{TICK if claim.holds else CROSS} {escape(claim.text)}: [bold]{escape(claim.fact)}[/bold]"
