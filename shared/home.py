@@ -7,9 +7,10 @@ read in that order, until somebody has adopted it there.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from psycopg.errors import ObjectNotInPrerequisiteState, UndefinedFunction
+from psycopg.errors import DeadlockDetected, ObjectNotInPrerequisiteState, SerializationFailure, UndefinedFunction
+from psycopg.pq import TransactionStatus
 
 from shared.errors import NotAdopted
 from shared.postgres import Connection
@@ -54,7 +55,7 @@ def script(table: str, command: str) -> str:
 def check(connection: Connection, table: str, command: str) -> None:
     """Raise NotAdopted unless the table was made or adopted in this cluster. One round trip."""
     with _adopted(table, command):
-        connection.execute(f"select {table}_xid('0')")
+        _ask(connection, f"select {table}_xid('0')")
 
 
 def snapshot(connection: Connection, table: str, command: str = "") -> Snapshot:
@@ -63,8 +64,18 @@ def snapshot(connection: Connection, table: str, command: str = "") -> Snapshot:
     One round trip. Raises NotAdopted.
     """
     with _adopted(table, command):
-        [(xmin, xmax, listed, more)] = connection.execute(SNAPSHOT.format(table=table)).fetchall()
+        [(xmin, xmax, listed, more)] = _ask(connection, SNAPSHOT.format(table=table))
     return Snapshot(xmin, xmax + more, (*listed, *range(xmax, xmax + more)))
+
+
+def _ask(connection: Connection, query: str) -> list[tuple[Any, ...]]:
+    """The rows. Alone, it is asked again where it was refused for the sake of others, which serializable does."""
+    while True:
+        try:
+            return connection.execute(query).fetchall()
+        except (SerializationFailure, DeadlockDetected):
+            if connection.info.transaction_status != TransactionStatus.IDLE:
+                raise
 
 
 @contextmanager

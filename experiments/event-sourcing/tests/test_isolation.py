@@ -62,6 +62,20 @@ def test_appends_under_any_version_all_get_in(session: Session, store: PostgresS
     assert [event.version for event in store.read("account-1")] == list(range(1, 121))
 
 
+def test_a_store_is_opened_beside_writers(session: Session, store: PostgresStore) -> None:
+    """A session's first look at where the table is at home reads what the others write."""
+
+    def open_and_append(writer: int) -> None:
+        with session() as connection:
+            for _ in range(40):
+                connection.execute("select set_config('events.home', '', false)")  # a new session would not know it
+                PostgresStore(connection).append(f"account-{writer % 2}", [DEPOSITED])
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(open_and_append, range(8)))
+    assert len(store.read_all()) == 320
+
+
 def test_a_transaction_that_cannot_go_on_says_so(session: Session, store: PostgresStore) -> None:
     """Two transactions, each of which has not seen what the other one appended."""
     store.append("account-1", [DEPOSITED], NO_STREAM)
