@@ -39,7 +39,7 @@ def main(run: Run) -> None:
     each = run.pick(smoke=12, demo=60, full=80)
     opening = run.pick(smoke=2_000, demo=10_000, full=10_000)  # cents; eight withdrawals at once are more than 2,000
     drained = run.pick(smoke=5, demo=20, full=50)
-    sizes = run.pick((1, WRITERS), (1, 2, 4, WRITERS), (1, 2, 4, WRITERS))
+    sizes = run.pick((1, WRITERS), (1, WRITERS), (1, 2, 4, WRITERS))
     run.parameters.update({"writers": WRITERS, "deposits per writer": each, "accounts withdrawn from": drained})
     paying_in = [Work(way, deposit, 1, wrong=way is LOSING) for way in (LOSING, LOCKED, ANY, AT_ONCE)]
     paying_out = [

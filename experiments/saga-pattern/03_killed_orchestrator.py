@@ -41,7 +41,7 @@ WINDOWS = [*WorkerWindow, *HostWindow]
 
 @experiment.run
 def main(run: Run) -> None:
-    count, patience = run.pick(smoke=(12, 0.5), demo=(40, 1.0), full=(100, 3.0))
+    count, patience = run.pick(smoke=(12, 0.5), demo=(20, 0.5), full=(100, 3.0))
     run.parameters.update({"sagas per kill": count, "seconds to a time-out": patience})
     with run.step(f"{RIGHT}: kill -9 of a worker and of the host in every window"):
         trial = stage.shared_by_two(run, "right", patience, Fates(seed=run.seed))
