@@ -5,14 +5,14 @@ partitions by different rules. Several services change the same orders, and each
 consumer with a buffer on sequence numbers restores the order, and names what is missing.
 
 Where wrong and right differ: TAKE in outbox/wrong/deleting.py says `skip locked`, CursorRelay (outbox/relay/cursor.py)
-refuses a second relay by its `hold`. In outbox/lessons/placing.py it is what each function returns, producer and key.
+refuses a second relay by its `hold`. In outbox/wrong/placing.py it is what each function returns, producer and key.
 """
 
 from msgspec import structs
-from outbox.lessons import placing
 from outbox.ordering import InOrder
 from outbox.relay.cursor import CursorRelay
 from outbox.stage import contention
+from outbox.wrong import placing
 from outbox.wrong.deleting import SkipLockedRelay
 
 from shared.about import About

@@ -12,6 +12,6 @@ Read these in this order:
 8. relay/wal.py       the relay on the log
 9. inbox.py           the consumer's memory, in the transaction of its effect
 
-wrong/ has the popular ways that fail, lessons/ has wrong and right ways side by side, and stage/ what the experiments
+wrong/ has the popular ways that fail, and stage/ what the experiments
 need.
 """

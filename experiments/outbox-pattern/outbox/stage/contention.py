@@ -9,7 +9,6 @@ from typing import cast
 from confluent_kafka import Message, Producer
 from msgspec import structs
 
-from outbox.lessons.placing import Placing
 from outbox.ordering import InOrder, java_partition
 from outbox.relay import Relay, wal
 from outbox.relay.cursor import CursorRelay
@@ -22,6 +21,7 @@ from outbox.stage.shop import RelayClass, Shop, at_work, relay, watched
 from outbox.table import create, insert_event
 from outbox.windows import RelayWindow
 from outbox.wrong.deleting import BatchDeleteRelay, SkipLockedRelay
+from outbox.wrong.placing import Placing
 from outbox.wrong.positions import PairRelay
 from shared import kafka, workload
 from shared.about import About

@@ -1,1 +1,0 @@
-"""Ways side by side in one file, wrong and right, where that reads better."""
